@@ -1,0 +1,12 @@
+//! What every part of SteelDB shares: identifiers, digests, views with their quorum arithmetic, and limits.
+//!
+//! Nothing here does I/O, reads a clock or draws randomness. Types that travel derive borsh's canonical encoding.
+
+mod digest;
+mod ids;
+pub mod limits;
+mod view;
+
+pub use digest::{Digest, Hasher};
+pub use ids::{ClientId, Position, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId};
+pub use view::{FaultModel, View, ViewError, ViewNumber, Weight};

@@ -1,0 +1,75 @@
+//! Every bound in one place (design, section 8). What happens past one is said beside it.
+
+use std::time::Duration;
+
+/// The largest frame on any link, bytes. A larger one: the peer misbehaved, the link is closed.
+pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The largest request that can be ordered, bytes: a Commit with its certificate, or a maintenance statement.
+pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
+
+/// Requests in one batch.
+pub const BATCH_REQUESTS_MAX: usize = 1024;
+
+/// Bytes of requests in one batch.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Requests waiting at a replica to be ordered, over all clients. Past it new ones are turned away.
+pub const PENDING_REQUESTS_MAX: usize = 65_536;
+
+/// Sessions a replica remembers per client for exactly-once execution; the longest unused one is forgotten.
+pub const SESSIONS_REMEMBERED_MAX: usize = 4096;
+
+/// The largest statement text, bytes. Past it: 54000.
+pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Operations and COPY data buffered for one transaction on a replica, bytes. Past it: 54000 with a hint.
+pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Operations and COPY data buffered for one client on a replica, bytes. Past it: 54000 with a hint.
+pub const CLIENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Operations and COPY data buffered on a replica, bytes. Past it: 54000 with a hint.
+pub const REPLICA_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+
+/// Operations in one transaction. Past it: 54000 with a hint.
+pub const OPERATIONS_MAX: u32 = 1_000_000;
+
+/// Result bytes a master sends ahead of the shim's acknowledgement, per session.
+pub const RESULT_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
+/// Named statements of one session. Past it: 54000.
+pub const NAMED_STATEMENTS_MAX: usize = 1024;
+
+/// Sessions of one client that are open at once. Past it: 53300.
+pub const SESSIONS_PER_CLIENT_MAX: usize = 200;
+
+/// Anchor transactions that hold snapshots, per database.
+pub const ANCHORS_MAX: usize = 64;
+
+/// Permits for prepared transactions above the number of sessions (max_prepared_transactions).
+pub const PREPARED_MARGIN: usize = 16;
+
+/// Votes signed together under one Merkle root. A path has at most log2 of it entries.
+pub const VOTE_BATCH_MAX: usize = 256;
+
+/// Bytes queued towards one peer before the link is closed and its messages are dropped.
+pub const LINK_QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// How long a request waits before it is forwarded to the leader; as long again before the leader is changed.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// T_vote: after a Finish, how long a replica waits for the certificate before it signs Expired.
+pub const VOTE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a transaction may sit idle before its replicas report it gone.
+pub const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// How far a leader's timestamp may be from a replica's own clock (A14).
+pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
+
+/// How long a transaction's DDL waits for the others to end before it starts all the same (rule 9).
+pub const DDL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Changes in a transaction's write set past which it counts as bulk: T_vote is stretched.
+pub const BULK_CHANGES: usize = 100_000;

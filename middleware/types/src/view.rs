@@ -1,0 +1,297 @@
+//! Views: who the replicas are and what makes a quorum. WHEAT's weighted quorums (SRDS 2015, section 4); equal
+//! weights are the case Δ = 0.
+//!
+//! Invariants, for every view that [`View::new`] accepts:
+//! - two quorums share weight F_v + 1, more than any f replicas have, so they share a correct replica (Byzantine);
+//! - all replicas but any f of them together have a quorum, so f silent replicas never stop progress.
+
+use crate::ReplicaId;
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+/// What faulty replicas may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FaultModel {
+    /// Anything: n = 3f + 1 + Δ.
+    Byzantine,
+    /// Only stop: n = 2f + 1 + Δ.
+    Crash,
+}
+
+/// A voting weight in units of 1/f, so that WHEAT's V_max = 1 + Δ/f stays a whole number: f + Δ against f.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Weight(u64);
+
+/// Counts views from 0; each membership change makes the next one.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, BorshSerialize, BorshDeserialize,
+)]
+pub struct ViewNumber(pub u64);
+
+/// The replicas of a configuration and their weights.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct View {
+    number: ViewNumber,
+    model: FaultModel,
+    n: u16,
+    f: u16,
+    /// The replicas with weight V_max, ascending; empty when all weigh the same (Δ = 0).
+    heavy: Vec<ReplicaId>,
+}
+
+/// Why a view cannot be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ViewError {
+    /// f must be at least 1.
+    #[error("f must be at least 1: a cluster that tolerates no fault needs no replication")]
+    NoFault,
+    /// Fewer replicas than the fault model needs.
+    #[error("{n} replicas cannot tolerate f = {f} faults: at least {needed} are needed")]
+    TooFewReplicas {
+        /// Replicas given.
+        n: u16,
+        /// Faults to tolerate.
+        f: u16,
+        /// Replicas needed.
+        needed: u32,
+    },
+    /// The list of replicas with V_max is not what WHEAT asks for.
+    #[error(
+        "with {spare} spare replicas exactly {needed} distinct replicas below {n} carry the weight V_max; got {got:?}"
+    )]
+    HeavyReplicas {
+        /// Δ.
+        spare: u16,
+        /// 2f (Byzantine) or f (crash).
+        needed: u16,
+        /// n.
+        n: u16,
+        /// The list given.
+        got: Vec<ReplicaId>,
+    },
+}
+
+impl View {
+    /// A view of replicas 0 to n-1. `heavy` lists the replicas with V_max when n is above the minimum (Δ > 0): 2f of
+    /// them in the Byzantine model, f in the crash model; give an empty list to take the first ones.
+    ///
+    /// # Errors
+    /// [`ViewError`] says what is wrong with n, f or `heavy`.
+    pub fn new(
+        number: ViewNumber,
+        model: FaultModel,
+        n: u16,
+        f: u16,
+        mut heavy: Vec<ReplicaId>,
+    ) -> Result<View, ViewError> {
+        if f == 0 {
+            return Err(ViewError::NoFault);
+        }
+        let needed = match model {
+            FaultModel::Byzantine => 3 * u32::from(f) + 1,
+            FaultModel::Crash => 2 * u32::from(f) + 1,
+        };
+        if u32::from(n) < needed {
+            return Err(ViewError::TooFewReplicas { n, f, needed });
+        }
+        let spare = n - needed as u16;
+        let heavy_needed = match (spare, model) {
+            (0, _) => 0,
+            (_, FaultModel::Byzantine) => 2 * f,
+            (_, FaultModel::Crash) => f,
+        };
+        if heavy.is_empty() {
+            heavy = (0..heavy_needed).map(ReplicaId).collect();
+        }
+        let got = heavy.clone();
+        heavy.sort();
+        heavy.dedup();
+        if heavy.len() != got.len()
+            || heavy.len() != usize::from(heavy_needed)
+            || heavy.iter().any(|replica| replica.0 >= n)
+        {
+            return Err(ViewError::HeavyReplicas { spare, needed: heavy_needed, n, got });
+        }
+        Ok(View { number, model, n, f, heavy })
+    }
+
+    /// The Byzantine view 0 of n replicas that tolerates the most faults: f = (n - 1) / 3.
+    ///
+    /// # Errors
+    /// [`ViewError::NoFault`] below four replicas.
+    pub fn of_size(n: u16) -> Result<View, ViewError> {
+        View::new(ViewNumber(0), FaultModel::Byzantine, n, n.saturating_sub(1) / 3, Vec::new())
+    }
+
+    /// Which view.
+    pub fn number(&self) -> ViewNumber {
+        self.number
+    }
+
+    /// The fault model.
+    pub fn model(&self) -> FaultModel {
+        self.model
+    }
+
+    /// How many replicas.
+    pub fn n(&self) -> u16 {
+        self.n
+    }
+
+    /// How many of them may be faulty.
+    pub fn f(&self) -> u16 {
+        self.f
+    }
+
+    /// Δ: replicas above the fault model's minimum.
+    pub fn spare(&self) -> u16 {
+        match self.model {
+            FaultModel::Byzantine => self.n - 3 * self.f - 1,
+            FaultModel::Crash => self.n - 2 * self.f - 1,
+        }
+    }
+
+    /// The replicas, ascending.
+    pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
+        (0..self.n).map(ReplicaId)
+    }
+
+    /// Whether `replica` is of this view.
+    pub fn contains(&self, replica: ReplicaId) -> bool {
+        replica.0 < self.n
+    }
+
+    /// The replicas with weight V_max; empty when all weigh the same.
+    pub fn heavy(&self) -> &[ReplicaId] {
+        &self.heavy
+    }
+
+    /// A replica's weight; nothing for a stranger.
+    pub fn weight(&self, replica: ReplicaId) -> Weight {
+        if !self.contains(replica) {
+            return Weight(0);
+        }
+        let light = u64::from(self.f);
+        match self.heavy.binary_search(&replica) {
+            Ok(_) => Weight(light + u64::from(self.spare())),
+            Err(_) => Weight(light),
+        }
+    }
+
+    /// F_v = f · V_max: the most weight that f replicas can have.
+    pub fn fault_weight(&self) -> Weight {
+        let light = u64::from(self.f);
+        Weight(
+            u64::from(self.f) * if self.heavy.is_empty() { light } else { light + u64::from(self.spare()) },
+        )
+    }
+
+    /// Q_v: the weight of a quorum, 2 F_v + 1 (Byzantine) or F_v + 1 (crash).
+    pub fn quorum_weight(&self) -> Weight {
+        // "+1" is one V_min, which is f of our units.
+        let unit = u64::from(self.f);
+        match self.model {
+            FaultModel::Byzantine => Weight(2 * self.fault_weight().0 + unit),
+            FaultModel::Crash => Weight(self.fault_weight().0 + unit),
+        }
+    }
+
+    /// Whether distinct `replicas` have the weight Q_v. Repeated and unknown ones count once and not at all.
+    pub fn is_quorum(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> bool {
+        self.sum(replicas) >= self.quorum_weight()
+    }
+
+    /// Whether distinct `replicas` have more weight than any f can have (> F_v): one of them is correct.
+    pub fn exceeds_faulty_weight(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> bool {
+        self.sum(replicas) > self.fault_weight()
+    }
+
+    /// Whether `replicas` holds f + 1 distinct members: one of them is correct, whatever the weights.
+    pub fn has_correct(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> bool {
+        self.distinct(replicas).len() > usize::from(self.f)
+    }
+
+    /// The leader of a regency: round robin.
+    pub fn leader(&self, regency: u64) -> ReplicaId {
+        ReplicaId((regency % u64::from(self.n)) as u16)
+    }
+
+    fn distinct(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> Vec<ReplicaId> {
+        let mut members: Vec<ReplicaId> =
+            replicas.into_iter().filter(|replica| self.contains(*replica)).collect();
+        members.sort();
+        members.dedup();
+        members
+    }
+
+    fn sum(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> Weight {
+        Weight(self.distinct(replicas).into_iter().map(|replica| self.weight(replica).0).sum())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subsets(n: u16) -> impl Iterator<Item = Vec<ReplicaId>> {
+        (0u32..1 << n).map(move |mask| (0..n).filter(|i| mask >> i & 1 == 1).map(ReplicaId).collect())
+    }
+
+    /// Every view up to ten replicas, by exhaustion: quorums intersect in a correct replica, and f silent replicas
+    /// leave a quorum.
+    #[test]
+    fn quorums_intersect_in_a_correct_replica_and_survive_f_silent_ones() {
+        for model in [FaultModel::Byzantine, FaultModel::Crash] {
+            for n in 3..=8u16 {
+                for f in 1..=2u16 {
+                    let Ok(view) = View::new(ViewNumber(0), model, n, f, vec![]) else { continue };
+                    let quorums: Vec<Vec<ReplicaId>> =
+                        subsets(n).filter(|set| view.is_quorum(set.iter().copied())).collect();
+                    for a in &quorums {
+                        for b in &quorums {
+                            let both: Vec<_> = a.iter().filter(|r| b.contains(r)).copied().collect();
+                            let enough = match model {
+                                FaultModel::Byzantine => view.has_correct(both.iter().copied()),
+                                FaultModel::Crash => !both.is_empty(),
+                            };
+                            assert!(enough, "{view:?}: {a:?} and {b:?}");
+                        }
+                    }
+                    for silent in subsets(n).filter(|set| set.len() == usize::from(f)) {
+                        assert!(view.is_quorum(view.replicas().filter(|r| !silent.contains(r))), "{view:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wheat_with_five_replicas_has_quorums_of_the_two_heavy_ones_and_one_more() {
+        let view = View::of_size(5).unwrap();
+        let ids = |list: &[u16]| list.iter().map(|i| ReplicaId(*i)).collect::<Vec<_>>();
+        assert_eq!(view.heavy(), ids(&[0, 1]));
+        assert!(view.is_quorum(ids(&[0, 1, 4])));
+        assert!(!view.is_quorum(ids(&[0, 1])));
+        assert!(!view.is_quorum(ids(&[0, 2, 3])));
+        assert!(view.is_quorum(ids(&[0, 2, 3, 4])));
+    }
+
+    #[test]
+    fn repeated_and_unknown_replicas_do_not_count() {
+        let view = View::of_size(4).unwrap();
+        assert!(!view.is_quorum([ReplicaId(0), ReplicaId(0), ReplicaId(1)]));
+        assert!(!view.is_quorum([ReplicaId(0), ReplicaId(7), ReplicaId(1)]));
+        assert!(!view.has_correct([ReplicaId(2), ReplicaId(2)]));
+    }
+
+    #[test]
+    fn impossible_views_are_refused() {
+        assert_eq!(View::of_size(3), Err(ViewError::NoFault));
+        assert!(View::new(ViewNumber(0), FaultModel::Byzantine, 6, 2, vec![]).is_err());
+        assert!(View::new(ViewNumber(0), FaultModel::Byzantine, 4, 1, vec![ReplicaId(0)]).is_err());
+        assert!(
+            View::new(ViewNumber(0), FaultModel::Byzantine, 5, 1, vec![ReplicaId(0), ReplicaId(0)]).is_err()
+        );
+    }
+}

@@ -1,0 +1,28 @@
+//! The messages of the transaction protocol (design, section 2), and the digests that its proofs are made of.
+//!
+//! Invariants:
+//! - A transcript (the chain h_0 .. h_k) is a function of what the client asked and of what it was shown; shim and
+//!   replicas compute it with the same code ([`transcript`], [`result`]).
+//! - A certificate is judged by a function of its bytes, the view and the replicas' keys alone ([`certificate`]).
+
+mod certificate;
+mod finish;
+mod link;
+mod merkle;
+mod operation;
+mod ordered;
+mod result;
+mod stream;
+mod transcript;
+mod vote;
+
+pub use certificate::{AbortCertificate, CertificateError, CommitCertificate, SignatureMemo};
+pub use finish::{Decision, Finish, SignedFinish};
+pub use link::{AbortReason, ClientMessage, Outcome, ReplicaMessage, TableDigest};
+pub use merkle::{MerklePath, MerkleTree};
+pub use operation::{CopyDigest, Operation, OperationKind, StatementId, StatementText};
+pub use ordered::{Modes, Ordered};
+pub use result::{FIRST_USER_OID, ResultDigest, ResultError};
+pub use stream::{Executed, Stream};
+pub use transcript::Transcript;
+pub use vote::{SignedVote, SqlState, Vote, VoteBundle, VoteKind};

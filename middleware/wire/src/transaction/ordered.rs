@@ -1,0 +1,77 @@
+//! What is put in the total order: BEGIN, the outcomes, and work that no transaction block can hold.
+
+use super::{AbortCertificate, CommitCertificate};
+use borsh::{BorshDeserialize, BorshSerialize};
+use steeldb_types::{Digest, SessionKey, Slot, TxId};
+
+/// The attributes of a BEGIN. Every transaction runs at REPEATABLE READ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize)]
+pub struct Modes {
+    /// READ ONLY.
+    pub read_only: bool,
+    /// DEFERRABLE; without effect below SERIALIZABLE, but visible to the client.
+    pub deferrable: bool,
+}
+
+/// The payload of an ordered request.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Ordered {
+    /// A transaction gets its slot. Signed by its client.
+    Begin {
+        /// The transaction.
+        tx: TxId,
+        /// The database it runs in.
+        database: String,
+        /// The role it runs as.
+        role: String,
+        /// Its attributes.
+        modes: Modes,
+        /// The digest of the session's preamble.
+        preamble: Digest,
+    },
+    /// The client gives a transaction up. Signed by its client; valid as an Abort (rule 7).
+    Rollback {
+        /// The transaction.
+        tx: TxId,
+        /// Its slot.
+        slot: Slot,
+    },
+    /// Maintenance that each replica runs by itself, outside any block (VACUUM, ANALYZE). Signed by its client.
+    Maintain {
+        /// The session.
+        session: SessionKey,
+        /// The database.
+        database: String,
+        /// The role.
+        role: String,
+        /// One statement.
+        sql: String,
+    },
+    /// Digests of all tables at this position. Signed by its client.
+    Verify {
+        /// The session that wants the answer.
+        session: SessionKey,
+        /// The database.
+        database: String,
+    },
+    /// A transaction commits (rule 7). Certified.
+    Commit(CommitCertificate),
+    /// A transaction aborts (rule 7). Certified.
+    Abort(AbortCertificate),
+}
+
+impl Ordered {
+    /// The key under which a certified request is ordered: one per transaction and outcome, so that a waiting Abort
+    /// never hides a Commit.
+    pub fn certified_key(&self) -> Option<Digest> {
+        match self {
+            Ordered::Commit(certificate) => {
+                Some(Digest::of("steeldb/certified/commit", &[&crate::codec::encode(&certificate.tx)]))
+            }
+            Ordered::Abort(certificate) => {
+                Some(Digest::of("steeldb/certified/abort", &[&crate::codec::encode(&certificate.tx)]))
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Votes: what a replica says of a transaction that its client finished (rules 6 and 7).
+
+use super::{MerklePath, MerkleTree, SignedFinish};
+use crate::auth::{AuthError, Namespace, PublicKey, SecretKey, Signature};
+use crate::codec::encode;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::fmt;
+use steeldb_types::{Digest, ReplicaId, Slot, TxId};
+
+/// A five-character SQLSTATE.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct SqlState(pub [u8; 5]);
+
+impl SqlState {
+    /// Reads one; characters that are not ASCII letters or digits make it `XX000`.
+    pub fn parse(text: &str) -> SqlState {
+        match <[u8; 5]>::try_from(text.as_bytes()) {
+            Ok(code) if code.iter().all(u8::is_ascii_alphanumeric) => SqlState(code),
+            _ => SqlState(*b"XX000"),
+        }
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("XX000")
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What a replica found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum VoteKind {
+    /// It reached the client's transcript, and the effects are durable here.
+    Prepared {
+        /// k.
+        operations: u32,
+        /// h_k.
+        transcript: Digest,
+        /// w, the digest of the write set.
+        write_set: Digest,
+        /// It ran DDL: its Commit raises the wall (rule 9).
+        wall: bool,
+    },
+    /// Its results or effects differ; `operation` is the first that does, 0 when only the effects do.
+    Mismatch {
+        /// 1..k, or 0.
+        operation: u32,
+    },
+    /// The transaction could not be completed here.
+    Failed {
+        /// Why.
+        sqlstate: SqlState,
+    },
+    /// A transaction prepared here is in the way.
+    Blocked,
+    /// T_vote passed without a certificate. Does not release what is prepared.
+    Expired,
+    /// An ordered DDL transaction passed it (rule 9).
+    Walled,
+    /// The client is gone or idle.
+    Gone,
+}
+
+impl VoteKind {
+    /// Whether it counts towards an Abort.
+    pub fn is_against(&self) -> bool {
+        !matches!(self, VoteKind::Prepared { .. })
+    }
+}
+
+/// One replica's vote on one transaction at one slot.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Vote {
+    /// The transaction.
+    pub tx: TxId,
+    /// Its slot; binds the vote to this BEGIN alone (A3).
+    pub slot: Slot,
+    /// What was found.
+    pub kind: VoteKind,
+}
+
+/// A vote with its path to a root that its replica signed.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct SignedVote {
+    /// Whose vote.
+    pub replica: ReplicaId,
+    /// The vote.
+    pub vote: Vote,
+    /// From the vote to the root.
+    pub path: MerklePath,
+    /// Over the root.
+    pub signature: Signature,
+}
+
+/// A batch of votes as it travels: signed once over the Merkle root.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct VoteBundle {
+    /// The votes, each with the Finish it answers (none where the client finished nothing: Gone, Walled).
+    pub votes: Vec<(Vote, Option<SignedFinish>)>,
+    /// Over the root of the votes.
+    pub signature: Signature,
+}
+
+impl VoteBundle {
+    /// Signs `votes`, at least one.
+    pub fn new(votes: Vec<(Vote, Option<SignedFinish>)>, key: &SecretKey) -> Option<VoteBundle> {
+        let tree = tree(&votes)?;
+        let signature = key.sign(Namespace::Votes, &tree.root().0);
+        Some(VoteBundle { votes, signature })
+    }
+
+    /// Verifies `replica`'s signature and gives each vote its path.
+    ///
+    /// # Errors
+    /// [`AuthError::BadSignature`] when the batch is empty or not signed by `key`.
+    pub fn open(
+        self,
+        replica: ReplicaId,
+        key: &PublicKey,
+    ) -> Result<Vec<(SignedVote, Option<SignedFinish>)>, AuthError> {
+        let tree = tree(&self.votes).ok_or(AuthError::BadSignature)?;
+        key.verify(Namespace::Votes, &tree.root().0, &self.signature)?;
+        let signature = self.signature;
+        Ok(self
+            .votes
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, (vote, finish))| {
+                Some((SignedVote { replica, vote, path: tree.path(index)?, signature }, finish))
+            })
+            .collect())
+    }
+}
+
+fn tree(votes: &[(Vote, Option<SignedFinish>)]) -> Option<MerkleTree> {
+    let leaves: Vec<Vec<u8>> = votes.iter().map(|(vote, _)| encode(vote)).collect();
+    MerkleTree::new(&leaves)
+}

@@ -1,1 +1,3 @@
-//! placeholder
+//! The PostgreSQL face of SteelDB: what a client's driver talks to.
+
+pub mod sql;

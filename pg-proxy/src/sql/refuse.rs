@@ -1,0 +1,337 @@
+//! What cannot be replicated and is refused up front (design, section 5), each with what to do instead.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{Node, ObjectType, VariableSetKind};
+
+use super::modes::{Isolation, boolean};
+use super::rewrite::Source;
+use super::statement::{Refusal, StatementKind};
+use super::walk::{Findings, Literal};
+
+const UNSUPPORTED: &str = "0A000";
+
+/// Extensions whose functions do the same everywhere and keep nothing outside their tables.
+const EXTENSIONS: [&str; 12] = [
+    "plpgsql",
+    "citext",
+    "hstore",
+    "pg_trgm",
+    "btree_gin",
+    "btree_gist",
+    "unaccent",
+    "fuzzystrmatch",
+    "intarray",
+    "ltree",
+    "cube",
+    "isn",
+];
+
+/// Languages of routines: those that cannot leave the server.
+const LANGUAGES: [&str; 2] = ["sql", "plpgsql"];
+
+const ADMINISTRATION: &str = "Use the steeldb command, which changes every replica in the same way.";
+const NO_FOREIGN_DATA: &str = "Data outside the cluster is not replicated. Load it with COPY instead.";
+const NO_REPLICATION: &str = "Replication belongs to SteelDB. Read changes from a table instead.";
+const POLL: &str = "Use a table that readers poll, or a message broker.";
+const OUTSIDE_BLOCK: &str = "Use the form without CONCURRENTLY.";
+const ROLES: &str =
+    "Use the steeldb command, which creates roles on every replica and binds them to proxies.";
+
+/// Statements that are always refused, by the kind of their node, at any depth.
+const STATEMENTS: &[(&str, &str, &str)] = &[
+    ("ListenStmt", "LISTEN", POLL),
+    ("NotifyStmt", "NOTIFY", POLL),
+    ("CreateRoleStmt", "CREATE ROLE", ROLES),
+    ("AlterRoleStmt", "ALTER ROLE", ROLES),
+    ("AlterRoleSetStmt", "ALTER ROLE", ROLES),
+    ("DropRoleStmt", "DROP ROLE", ROLES),
+    ("CreatedbStmt", "CREATE DATABASE", ADMINISTRATION),
+    ("AlterDatabaseStmt", "ALTER DATABASE", ADMINISTRATION),
+    ("AlterDatabaseSetStmt", "ALTER DATABASE", ADMINISTRATION),
+    ("AlterDatabaseRefreshCollStmt", "ALTER DATABASE", ADMINISTRATION),
+    ("DropdbStmt", "DROP DATABASE", ADMINISTRATION),
+    ("CreateTableSpaceStmt", "CREATE TABLESPACE", ADMINISTRATION),
+    ("AlterTableSpaceOptionsStmt", "ALTER TABLESPACE", ADMINISTRATION),
+    ("AlterTableMoveAllStmt", "moving all objects of a tablespace", ADMINISTRATION),
+    ("DropTableSpaceStmt", "DROP TABLESPACE", ADMINISTRATION),
+    ("AlterSystemStmt", "ALTER SYSTEM", ADMINISTRATION),
+    ("CheckPointStmt", "CHECKPOINT", "Each replica decides about its own checkpoints."),
+    ("LoadStmt", "LOAD", "Shared libraries are not supported; use SQL or PL/pgSQL."),
+    ("CreatePublicationStmt", "CREATE PUBLICATION", NO_REPLICATION),
+    ("AlterPublicationStmt", "ALTER PUBLICATION", NO_REPLICATION),
+    ("CreateSubscriptionStmt", "CREATE SUBSCRIPTION", NO_REPLICATION),
+    ("AlterSubscriptionStmt", "ALTER SUBSCRIPTION", NO_REPLICATION),
+    ("DropSubscriptionStmt", "DROP SUBSCRIPTION", NO_REPLICATION),
+    (
+        "CreateEventTrigStmt",
+        "CREATE EVENT TRIGGER",
+        "Event triggers belong to SteelDB. Use triggers on tables.",
+    ),
+    (
+        "AlterEventTrigStmt",
+        "ALTER EVENT TRIGGER",
+        "Event triggers belong to SteelDB. Use triggers on tables.",
+    ),
+    ("CreateFdwStmt", "CREATE FOREIGN DATA WRAPPER", NO_FOREIGN_DATA),
+    ("AlterFdwStmt", "ALTER FOREIGN DATA WRAPPER", NO_FOREIGN_DATA),
+    ("CreateForeignServerStmt", "CREATE SERVER", NO_FOREIGN_DATA),
+    ("AlterForeignServerStmt", "ALTER SERVER", NO_FOREIGN_DATA),
+    ("CreateForeignTableStmt", "CREATE FOREIGN TABLE", NO_FOREIGN_DATA),
+    ("CreateUserMappingStmt", "CREATE USER MAPPING", NO_FOREIGN_DATA),
+    ("AlterUserMappingStmt", "ALTER USER MAPPING", NO_FOREIGN_DATA),
+    ("DropUserMappingStmt", "DROP USER MAPPING", NO_FOREIGN_DATA),
+    ("ImportForeignSchemaStmt", "IMPORT FOREIGN SCHEMA", NO_FOREIGN_DATA),
+    ("SecLabelStmt", "SECURITY LABEL", "Use GRANT and row security policies."),
+    ("CreateAmStmt", "CREATE ACCESS METHOD", "Use the access methods that PostgreSQL has."),
+];
+
+/// Why a statement is refused, if it is.
+pub(super) fn refusal(
+    source: &Source<'_>,
+    node: &NodeEnum,
+    kind: &StatementKind,
+    found: &Findings,
+) -> Option<Refusal> {
+    for (name, title, hint) in STATEMENTS {
+        if found.statements.contains(name) {
+            return Some(unsupported(title, hint));
+        }
+    }
+    by_node(node)
+        .or_else(|| by_kind(kind))
+        .or_else(|| by_object(found))
+        .or_else(|| by_setting(source, found))
+        .or_else(|| by_relation(source, found))
+        .or_else(|| by_expression(source, found))
+}
+
+fn unsupported(what: &str, hint: &str) -> Refusal {
+    Refusal {
+        sqlstate: UNSUPPORTED,
+        message: format!("{what} is not supported by SteelDB"),
+        hint: hint.into(),
+        position: None,
+    }
+}
+
+fn at(position: Option<usize>, refusal: Refusal) -> Refusal {
+    Refusal { position, ..refusal }
+}
+
+fn by_kind(kind: &StatementKind) -> Option<Refusal> {
+    const TWO_PHASE: &str = "SteelDB makes every COMMIT atomic on all replicas by itself. Use COMMIT.";
+    match kind {
+        StatementKind::PrepareTransaction => Some(unsupported("PREPARE TRANSACTION", TWO_PHASE)),
+        StatementKind::CommitPrepared => Some(unsupported("COMMIT PREPARED", TWO_PHASE)),
+        StatementKind::RollbackPrepared => Some(unsupported("ROLLBACK PREPARED", TWO_PHASE)),
+        StatementKind::Begin(modes)
+        | StatementKind::SetTransaction(modes)
+        | StatementKind::SetSessionCharacteristics(modes)
+            if modes.isolation == Some(Isolation::Serializable) =>
+        {
+            Some(unsupported(
+                "isolation level SERIALIZABLE",
+                "Use REPEATABLE READ, and SELECT ... FOR UPDATE where write skew matters.",
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn by_node(node: &NodeEnum) -> Option<Refusal> {
+    match node {
+        NodeEnum::CopyStmt(copy) if copy.is_program => Some(unsupported(
+            "COPY with PROGRAM",
+            "Run the program at the client and use COPY FROM STDIN or TO STDOUT.",
+        )),
+        NodeEnum::CopyStmt(copy) if !copy.filename.is_empty() => Some(unsupported(
+            "COPY with a file on the server",
+            "Use COPY FROM STDIN or TO STDOUT, as psql's \\copy does.",
+        )),
+        NodeEnum::DeclareCursorStmt(cursor) if cursor.options & CURSOR_OPT_HOLD != 0 => {
+            Some(unsupported("a WITH HOLD cursor", "Use a cursor without hold inside a transaction."))
+        }
+        NodeEnum::CreateExtensionStmt(create) if !EXTENSIONS.contains(&create.extname.as_str()) => {
+            Some(unsupported(
+                &format!("extension \"{}\"", create.extname),
+                &format!("Supported extensions: {}.", EXTENSIONS.join(", ")),
+            ))
+        }
+        NodeEnum::CreatePlangStmt(create) if !LANGUAGES.contains(&create.plname.as_str()) => {
+            Some(language(&create.plname))
+        }
+        NodeEnum::ClusterStmt(cluster) if cluster.relation.is_none() => {
+            Some(unsupported("CLUSTER without a table", "Name one table: CLUSTER table_name."))
+        }
+        NodeEnum::ReindexStmt(reindex) if reindex.relation.is_none() => Some(unsupported(
+            "REINDEX of a schema, database or system",
+            "Reindex tables one by one: REINDEX TABLE table_name.",
+        )),
+        NodeEnum::VariableSetStmt(set) if set.name == "TRANSACTION SNAPSHOT" => Some(unsupported(
+            "SET TRANSACTION SNAPSHOT",
+            "The snapshot of a transaction is fixed by its place in the order. Read in one transaction.",
+        )),
+        NodeEnum::CreateFunctionStmt(create) if in_temporary_schema(&create.funcname) => {
+            Some(temporary("a temporary function"))
+        }
+        _ => None,
+    }
+}
+
+/// CURSOR_OPT_HOLD of PostgreSQL's parsenodes.h.
+const CURSOR_OPT_HOLD: i32 = 0x0020;
+
+fn in_temporary_schema(name: &[Node]) -> bool {
+    matches!(name, [Node { node: Some(NodeEnum::String(schema)) }, _] if schema.sval == "pg_temp")
+}
+
+fn temporary(what: &str) -> Refusal {
+    unsupported(what, "Use an ordinary table, or a WITH query.")
+}
+
+fn language(name: &str) -> Refusal {
+    unsupported(&format!("language \"{name}\""), "Write the routine in SQL or PL/pgSQL.")
+}
+
+fn by_object(found: &Findings) -> Option<Refusal> {
+    let title = |object: &ObjectType| match object {
+        ObjectType::ObjectRole => Some(("renaming a role", ROLES)),
+        ObjectType::ObjectDatabase => Some(("ALTER DATABASE", ADMINISTRATION)),
+        ObjectType::ObjectTablespace => Some(("ALTER TABLESPACE", ADMINISTRATION)),
+        ObjectType::ObjectPublication => Some(("changing a publication", NO_REPLICATION)),
+        ObjectType::ObjectSubscription => Some(("changing a subscription", NO_REPLICATION)),
+        ObjectType::ObjectEventTrigger => {
+            Some(("changing an event trigger", "Event triggers belong to SteelDB."))
+        }
+        ObjectType::ObjectFdw | ObjectType::ObjectForeignServer | ObjectType::ObjectForeignTable => {
+            Some(("foreign data", NO_FOREIGN_DATA))
+        }
+        _ => None,
+    };
+    if let Some((title, hint)) = found.objects.iter().find_map(title) {
+        return Some(unsupported(title, hint));
+    }
+    if found.concurrently {
+        return Some(unsupported("CONCURRENTLY", OUTSIDE_BLOCK));
+    }
+    let routine = found.statements.iter().any(|name| matches!(*name, "CreateFunctionStmt" | "DoStmt"));
+    let foreign = found.languages.iter().find(|name| !LANGUAGES.contains(&name.as_str()));
+    foreign.filter(|_| routine).map(|name| language(name))
+}
+
+fn by_setting(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
+    let value = VariableSetKind::VarSetValue as i32;
+    let set = found.settings.iter().filter(|setting| setting.kind == value);
+    let by_statement =
+        set.map(|setting| (setting.name.clone(), setting.values.first(), setting.values.first()));
+    let called = found.calls.iter().filter(|call| call.name.last().is_some_and(|name| name == "set_config"));
+    let by_call = called.filter_map(|call| {
+        let name = call.literals.first()?;
+        Some((name.text.as_ref()?.to_lowercase(), call.literals.get(1), Some(name)))
+    });
+    for (index, (name, value, place)) in by_statement.chain(by_call).enumerate() {
+        let is_call = index >= found.settings.iter().filter(|setting| setting.kind == VALUE).count();
+        if let Some(refusal) = setting(&name, value, is_call) {
+            return Some(at(place.and_then(|place| source.position(place.location)), refusal));
+        }
+    }
+    None
+}
+
+const VALUE: i32 = VariableSetKind::VarSetValue as i32;
+
+fn setting(name: &str, value: Option<&Literal>, is_call: bool) -> Option<Refusal> {
+    let text = value.and_then(|value| value.text.as_deref());
+    let plain = name.strip_prefix("default_").unwrap_or(name);
+    match plain {
+        "session_replication_role" => Some(unsupported(
+            "setting session_replication_role",
+            "Use ALTER TABLE ... DISABLE TRIGGER, or deferrable constraints.",
+        )),
+        "standard_conforming_strings" if text.and_then(boolean) != Some(true) => {
+            Some(unsupported("turning standard_conforming_strings off", "Write escape strings as E'...'."))
+        }
+        "session_authorization" => {
+            Some(unsupported("SET SESSION AUTHORIZATION", "Connect as that role, or use SET ROLE."))
+        }
+        "transaction_isolation" if text.and_then(Isolation::parse) == Some(Isolation::Serializable) => {
+            Some(unsupported("isolation level SERIALIZABLE", "Use REPEATABLE READ."))
+        }
+        "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" if is_call => {
+            Some(unsupported(
+                &format!("set_config() of {name}"),
+                "Use SET TRANSACTION or SET SESSION CHARACTERISTICS.",
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn by_relation(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
+    const UNLOGGED: &str = "Unlogged tables are empty after a crash of one replica. Use an ordinary table.";
+    if found.set_unlogged {
+        return Some(unsupported("SET UNLOGGED", UNLOGGED));
+    }
+    let creates = found.statements.iter().any(|name| name.starts_with("Create") || *name == "ViewStmt");
+    found.relations.iter().find_map(|relation| {
+        let refusal = match relation.persistence {
+            'u' => unsupported("UNLOGGED", UNLOGGED),
+            't' => temporary("a temporary table"),
+            _ if creates && relation.schema == "pg_temp" => temporary("a temporary table"),
+            _ => return None,
+        };
+        Some(at(source.position(relation.location), refusal))
+    })
+}
+
+fn by_expression(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
+    if found.skip_locked {
+        return Some(unsupported(
+            "SKIP LOCKED",
+            "Which rows are locked differs between replicas. Use FOR UPDATE or FOR UPDATE NOWAIT.",
+        ));
+    }
+    for call in &found.calls {
+        if let Some(refusal) = function(&call.name) {
+            return Some(at(source.position(call.location), refusal));
+        }
+    }
+    if let Some((location, name)) = found.system_columns.first() {
+        let refusal = unsupported(
+            &format!("system column \"{name}\""),
+            "Physical positions and transaction numbers differ between replicas. Use a key, or a version column.",
+        );
+        return Some(at(source.position(*location), refusal));
+    }
+    found.moving_dates.first().map(|location| {
+        let refusal = unsupported(
+            "a relative date written as a string",
+            "Its value is not replicated. Use now(), CURRENT_DATE, CURRENT_DATE + 1 or CURRENT_DATE - 1.",
+        );
+        at(source.position(*location), refusal)
+    })
+}
+
+fn function(name: &[String]) -> Option<Refusal> {
+    let (name, schema) = name.split_last()?;
+    let named = || format!("function {name}()");
+    if name.starts_with("dblink") || name.starts_with("postgres_fdw_") {
+        return Some(unsupported(&named(), NO_FOREIGN_DATA));
+    }
+    if schema.last().is_some_and(|schema| schema != "pg_catalog" && schema != "steeldb") {
+        return None;
+    }
+    let hint = match name.as_str() {
+        "pg_notify" => POLL,
+        "pg_export_snapshot" => {
+            "The snapshot of a transaction is fixed by its place in the order. Read in one transaction."
+        }
+        "loread" | "lowrite" => "Large objects are not replicated. Use a bytea column.",
+        name if name.starts_with("lo_") => "Large objects are not replicated. Use a bytea column.",
+        name if name.starts_with("pg_try_advisory_") || name.starts_with("pg_advisory_") => {
+            "Advisory locks are not replicated. Lock a row with SELECT ... FOR UPDATE, or use LOCK TABLE."
+        }
+        _ => return None,
+    };
+    Some(unsupported(&named(), hint))
+}

@@ -17,6 +17,12 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Requests waiting at a replica to be ordered, over all clients. Past it new ones are turned away.
 pub const PENDING_REQUESTS_MAX: usize = 65_536;
 
+/// Requests of one client waiting at a replica to be ordered. Past it that client's new ones are turned away.
+pub const PENDING_REQUESTS_PER_CLIENT_MAX: usize = 8192;
+
+/// Bytes of decided batches that a replica keeps in memory for those that are behind; older ones are read back.
+pub const DECISIONS_KEPT_BYTES: usize = 16 * 1024 * 1024;
+
 /// Sessions a replica remembers per client for exactly-once execution; the longest unused one is forgotten.
 pub const SESSIONS_REMEMBERED_MAX: usize = 4096;
 
@@ -73,3 +79,21 @@ pub const DDL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Changes in a transaction's write set past which it counts as bulk: T_vote is stretched.
 pub const BULK_CHANGES: usize = 100_000;
+
+/// Events waiting between a node's links and the node. Past it the sockets are read more slowly.
+pub const LINK_EVENTS_MAX: usize = 256;
+
+/// Connections to a replica that have not yet shown who they are. Past it the oldest one is closed.
+pub const HALF_OPEN_MAX: usize = 128;
+
+/// How long a connection may take to show who it is. Past it: closed.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connections of one client to one replica that are open at once. Past it: new ones are closed.
+pub const CONNECTIONS_PER_CLIENT_MAX: usize = 16;
+
+/// How long a link that is to be closed may take to send what was queued on it. Past it: dropped.
+pub const LINK_LINGER: Duration = Duration::from_secs(5);
+
+/// The longest pause between two attempts to reach a peer.
+pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(3);

@@ -1,0 +1,154 @@
+//! Catching up: decisions, with their proofs, and SYNCs from replicas that are ahead.
+
+use crate::config::PlantedBug;
+use crate::core::{Context, Core};
+use crate::effect::Effect;
+use crate::message::Message;
+use crate::proof::Decision;
+use crate::{InstanceNumber, Regency};
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use steeldb_types::ReplicaId;
+
+/// Decisions in one answer, and their bytes.
+const DECISIONS_MAX: usize = 256;
+const DECISIONS_BYTES_MAX: usize = 6 * 1024 * 1024;
+
+/// What was asked for: an instance and a regency.
+pub(crate) type Served = (InstanceNumber, Regency);
+
+/// Who seems to be ahead, and whom this replica helped lately.
+#[derive(Default)]
+pub(crate) struct CatchUp {
+    /// By replica, how far it seems to be. A lie costs one question.
+    ahead: BTreeMap<ReplicaId, Served>,
+    /// When to ask one of them: what is on its way may still come by itself.
+    due: Option<u64>,
+    /// Who was asked last.
+    asked: ReplicaId,
+    served: BTreeMap<ReplicaId, (Served, u64)>,
+}
+
+impl CatchUp {
+    pub(crate) fn due(&self) -> Option<u64> {
+        self.due
+    }
+
+    /// Whether `peer` was answered the same question a moment ago; takes note that it is now.
+    pub(crate) fn is_served(&mut self, peer: ReplicaId, what: Served, now: u64, interval: u64) -> bool {
+        if let Some((known, at)) = self.served.get(&peer)
+            && *known == what
+            && now < at.saturating_add(interval)
+        {
+            return true;
+        }
+        self.served.insert(peer, (what, now));
+        false
+    }
+}
+
+impl Core {
+    /// Takes note of a message from a later instance or regency.
+    pub(crate) fn note_ahead(
+        &mut self,
+        cx: &Context<'_>,
+        from: ReplicaId,
+        instance: InstanceNumber,
+        regency: Regency,
+    ) {
+        if self.is_ahead((instance, regency)) {
+            self.catchup.ahead.insert(from, (instance, regency));
+            let soon = cx.now.monotonic_us.saturating_add(self.resend_us() / 4);
+            self.catchup.due.get_or_insert(soon);
+        }
+    }
+
+    fn is_ahead(&self, (instance, regency): Served) -> bool {
+        instance > self.instance.number || regency >= self.sync.wanted()
+    }
+
+    /// Asks one of those who seem to be ahead, in turn.
+    pub(crate) fn fetch_from_ahead(&mut self, cx: &Context<'_>) {
+        self.catchup.due = None;
+        let ahead = std::mem::take(&mut self.catchup.ahead);
+        self.catchup.ahead = ahead.into_iter().filter(|(_, claim)| self.is_ahead(*claim)).collect();
+        let after = self.catchup.ahead.range((Bound::Excluded(self.catchup.asked), Bound::Unbounded)).next();
+        let Some(peer) = after.or_else(|| self.catchup.ahead.iter().next()).map(|(peer, _)| *peer) else {
+            return;
+        };
+        self.catchup.ahead.remove(&peer);
+        self.catchup.asked = peer;
+        self.fetch(peer);
+        if !self.catchup.ahead.is_empty() {
+            self.catchup.due = Some(cx.now.monotonic_us.saturating_add(self.resend_us() / 2));
+        }
+    }
+
+    /// Asks the next replica in turn, while nothing is decided here: perhaps it was decided there.
+    pub(crate) fn fetch_from_next(&mut self) {
+        let n = self.config.view.n();
+        let mut peer = ReplicaId((self.catchup.asked.0.wrapping_add(1)) % n);
+        if peer == self.config.me {
+            peer = ReplicaId((peer.0 + 1) % n);
+        }
+        self.catchup.asked = peer;
+        self.fetch(peer);
+    }
+
+    pub(crate) fn fetch(&mut self, peer: ReplicaId) {
+        let (from, regency) = (self.log.next(), self.sync.wanted());
+        self.effects.send(peer, Message::FetchDecisions { from, regency });
+    }
+
+    pub(crate) fn on_fetch(
+        &mut self,
+        cx: &Context<'_>,
+        peer: ReplicaId,
+        from: InstanceNumber,
+        regency: Regency,
+    ) {
+        let helps = from < self.log.next() || (regency <= self.sync.regency() && self.sync.is_installed());
+        if !helps || from == InstanceNumber(0) || self.is_served(cx, peer, (from, regency)) {
+            return;
+        }
+        if regency <= self.sync.regency() {
+            self.pass_sync_on(peer);
+        }
+        if from >= self.log.next() {
+            return;
+        }
+        match self.log.read(from, DECISIONS_BYTES_MAX, DECISIONS_MAX) {
+            Some((decisions, more)) => self.effects.send(peer, Message::Decisions { decisions, more }),
+            None => {
+                self.effects.push(Effect::ReadDecisions { peer, from, bytes_max: DECISIONS_BYTES_MAX });
+            }
+        }
+    }
+
+    pub(crate) fn on_decisions_read(&mut self, peer: ReplicaId, decisions: Vec<Arc<Decision>>) {
+        let Some(last) = decisions.last() else { return };
+        let more = last.instance() < self.last_decided();
+        self.effects.send(peer, Message::Decisions { decisions, more });
+    }
+
+    pub(crate) fn on_decisions(&mut self, from: ReplicaId, decisions: Vec<Arc<Decision>>, more: bool) {
+        let before = self.log.next();
+        for decision in decisions {
+            if decision.instance() != self.log.next() || decision.proposal.instance != self.log.next() {
+                continue;
+            }
+            let verified = decision.verify(&self.config.view, &self.config.replica_keys);
+            if let Err(reason) = verified
+                && !self.config.has(PlantedBug::ProofNotChecked)
+            {
+                self.effects.misbehaved(from, reason);
+                return;
+            }
+            self.decided(decision);
+        }
+        if more && self.log.next() > before {
+            self.fetch(from);
+        }
+    }
+}

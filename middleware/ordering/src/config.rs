@@ -1,0 +1,144 @@
+//! What a core is told when it starts.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+use steeldb_types::{ClientId, ReplicaId, View, limits};
+use steeldb_wire::auth::{PublicKey, SecretKey};
+
+/// A replica's configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Which replica this is.
+    pub me: ReplicaId,
+    /// The replicas and their weights.
+    pub view: View,
+    /// This replica's key.
+    pub key: SecretKey,
+    /// The replicas' public keys, by number.
+    pub replica_keys: Vec<PublicKey>,
+    /// The clients' public keys.
+    pub client_keys: BTreeMap<ClientId, PublicKey>,
+    /// How long a request waits before it is forwarded; as long again before the leader is suspected. Doubles with
+    /// every regency that brings no progress.
+    pub request_timeout: Duration,
+    /// How often messages are sent again while something waits and nothing is decided.
+    pub resend_interval: Duration,
+    /// How far a proposal's timestamp may be from this replica's clock (A14).
+    pub clock_tolerance: Duration,
+    /// Requests in a batch this replica proposes; at most [`limits::BATCH_REQUESTS_MAX`].
+    pub batch_requests_max: usize,
+    /// Requests that may wait.
+    pub pending_requests_max: usize,
+    /// Requests of one client that may wait.
+    pub pending_requests_per_client_max: usize,
+    /// Sessions remembered per client. The same on every replica, for ever.
+    pub sessions_remembered_max: usize,
+    /// Bytes of decided batches kept in memory for replicas that are behind.
+    pub decisions_kept_bytes: usize,
+    /// A bug to plant.
+    #[cfg(feature = "planted-bugs")]
+    pub planted_bug: Option<PlantedBug>,
+}
+
+/// Bugs for the simulation to catch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// A WRITE or ACCEPT quorum needs one replica less.
+    QuorumOneTooSmall,
+    /// A new leader is told of no bound value.
+    LockForgotten,
+    /// A decision's proof is not checked.
+    ProofNotChecked,
+    /// A leader's SYNC is not checked against the STOPDATAs.
+    SelectionNotChecked,
+    /// A second proposal of the same regency is written, too.
+    WritesTwice,
+    /// Messages do not wait for what they depend on to be durable.
+    DurabilityIgnored,
+    /// Clients' signatures in a proposal are not checked.
+    SignatureNotChecked,
+    /// Executed requests are executed again.
+    ExecutesTwice,
+}
+
+/// Why a core cannot start.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration contradicts itself.
+    #[error("configuration: {0}")]
+    Config(String),
+    /// The records are no prefix of what this replica wrote.
+    #[error("the log is damaged: {0}")]
+    Log(String),
+}
+
+impl Config {
+    /// The configuration of replica `me` with default limits and time-outs.
+    pub fn new(
+        me: ReplicaId,
+        view: View,
+        key: SecretKey,
+        replica_keys: Vec<PublicKey>,
+        client_keys: BTreeMap<ClientId, PublicKey>,
+    ) -> Config {
+        Config {
+            me,
+            view,
+            key,
+            replica_keys,
+            client_keys,
+            request_timeout: limits::REQUEST_TIMEOUT,
+            resend_interval: limits::REQUEST_TIMEOUT / 4,
+            clock_tolerance: limits::CLOCK_TOLERANCE,
+            batch_requests_max: limits::BATCH_REQUESTS_MAX,
+            pending_requests_max: limits::PENDING_REQUESTS_MAX,
+            pending_requests_per_client_max: limits::PENDING_REQUESTS_PER_CLIENT_MAX,
+            sessions_remembered_max: limits::SESSIONS_REMEMBERED_MAX,
+            decisions_kept_bytes: limits::DECISIONS_KEPT_BYTES,
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: None,
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let wrong = |reason: &str| Err(StartError::Config(reason.into()));
+        if !self.view.contains(self.me) {
+            return wrong("this replica is not in the view");
+        }
+        if self.replica_keys.len() != usize::from(self.view.n()) {
+            return wrong("there must be one key per replica");
+        }
+        if self.replica_keys.get(usize::from(self.me.0)) != Some(&self.key.public()) {
+            return wrong("this replica's key is not the one in the list");
+        }
+        if self.request_timeout.is_zero() || self.resend_interval.is_zero() {
+            return wrong("time-outs must not be zero");
+        }
+        if self.batch_requests_max == 0 || self.batch_requests_max > limits::BATCH_REQUESTS_MAX {
+            return wrong("a batch holds between one request and the limit");
+        }
+        if self.sessions_remembered_max == 0 {
+            return wrong("at least one session per client must be remembered");
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
+        self.planted_bug == Some(bug)
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(crate) fn has(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+
+    /// Whether `replicas` are a WRITE or ACCEPT quorum.
+    pub(crate) fn is_quorum(&self, replicas: &[ReplicaId]) -> bool {
+        if self.has(PlantedBug::QuorumOneTooSmall) {
+            let absent = self.view.replicas().find(|replica| !replicas.contains(replica));
+            return self.view.is_quorum(replicas.iter().copied().chain(absent));
+        }
+        self.view.is_quorum(replicas.iter().copied())
+    }
+}

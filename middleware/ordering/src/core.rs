@@ -1,0 +1,329 @@
+//! The core: events in, effects out.
+
+use crate::catchup::CatchUp;
+use crate::config::{Config, PlantedBug, StartError};
+use crate::early::Early;
+use crate::effect::{Effect, EffectQueue, Refusal};
+use crate::event::{Event, Now};
+use crate::instance::{Accept, Held, Instance};
+use crate::log::DecidedLog;
+use crate::message::Message;
+use crate::pending::Pending;
+use crate::proof::{Claim, sign_accept};
+use crate::record::{Record, Restored};
+use crate::request::{Request, RequestKey, Validator};
+use crate::sessions::Sessions;
+use crate::synchronization::Synchronization;
+use crate::{InstanceNumber, Regency};
+use std::sync::Arc;
+use steeldb_types::{Digest, ReplicaId, limits};
+
+/// One replica of the ordering protocol: a deterministic state machine without clock, randomness or I/O.
+///
+/// The shell calls [`handle`](Core::handle) with what happens, then does every effect that
+/// [`poll_effect`](Core::poll_effect) gives, and sends [`Event::Tick`] when [`next_timeout`](Core::next_timeout) is
+/// due. No input panics.
+pub struct Core {
+    pub(crate) config: Config,
+    pub(crate) effects: EffectQueue,
+    pub(crate) log: DecidedLog,
+    pub(crate) sessions: Sessions,
+    pub(crate) pending: Pending,
+    pub(crate) instance: Instance,
+    pub(crate) early: Early,
+    pub(crate) sync: Synchronization,
+    pub(crate) catchup: CatchUp,
+    /// When to send own messages again; set while something waits and nothing is decided.
+    pub(crate) resend_at: Option<u64>,
+    /// Up to where the application has taken deliveries.
+    pub(crate) delivered: InstanceNumber,
+}
+
+/// What a handler may look at besides the core.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Now,
+    pub(crate) validator: &'a dyn Validator,
+}
+
+impl Core {
+    /// A core that continues from `restored`. What is to be delivered again is ready to be polled.
+    ///
+    /// # Errors
+    /// [`StartError`]: the configuration contradicts itself, or the log is damaged.
+    pub fn new(config: Config, restored: Restored) -> Result<Core, StartError> {
+        config.check()?;
+        let mut core = Core {
+            effects: EffectQueue::new(config.has(PlantedBug::DurabilityIgnored)),
+            log: DecidedLog::new(config.decisions_kept_bytes),
+            sessions: Sessions::new(config.sessions_remembered_max),
+            pending: Pending::default(),
+            instance: Instance::new(InstanceNumber(1)),
+            early: Early::default(),
+            sync: Synchronization::default(),
+            catchup: CatchUp::default(),
+            resend_at: None,
+            delivered: restored.delivered,
+            config,
+        };
+        for record in restored.records {
+            core.restore(record)?;
+        }
+        Ok(core)
+    }
+
+    /// Takes in what happened. `validator` judges requests; it must be the same function at every call.
+    pub fn handle(&mut self, now: Now, event: Event, validator: &dyn Validator) {
+        let cx = Context { now, validator };
+        match event {
+            Event::Message { from, message } => self.on_message(&cx, from, message),
+            Event::Request(request) => self.on_request(&cx, request),
+            Event::Persisted { upto } => self.effects.persisted(upto),
+            Event::Tick => {}
+            Event::LinkUp(peer) => self.on_link_up(&cx, peer),
+            Event::DecisionsRead { peer, decisions } => self.on_decisions_read(peer, decisions),
+        }
+        self.on_time(&cx);
+        self.advance(&cx);
+        self.arm_resend(&cx);
+    }
+
+    /// The next effect to do, until there is none. Ask again after every event.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.poll()
+    }
+
+    /// When, on the monotonic clock, [`Event::Tick`] is due; nothing while nothing waits.
+    pub fn next_timeout(&self) -> Option<u64> {
+        let timer =
+            if self.sync.is_installed() { self.pending.next_deadline() } else { self.sync.deadline() };
+        [timer, self.resend_at, self.catchup.due()].into_iter().flatten().min()
+    }
+
+    /// The regency this replica is in.
+    pub fn regency(&self) -> Regency {
+        self.sync.regency()
+    }
+
+    /// The leader of that regency.
+    pub fn leader(&self) -> ReplicaId {
+        self.config.view.leader(self.sync.regency().0)
+    }
+
+    /// The last decided instance.
+    pub fn last_decided(&self) -> InstanceNumber {
+        InstanceNumber(self.log.next().0 - 1)
+    }
+
+    /// How many requests wait to be ordered.
+    pub fn pending_requests(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether a request waits to be ordered.
+    pub fn is_pending(&self, key: &RequestKey) -> bool {
+        self.pending.digest(key).is_some()
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leader() == self.config.me
+    }
+
+    pub(crate) fn timeout_us(&self) -> u64 {
+        let base = u64::try_from(self.config.request_timeout.as_micros()).unwrap_or(u64::MAX);
+        base.saturating_mul(1 << self.sync.fruitless().min(10))
+    }
+
+    pub(crate) fn resend_us(&self) -> u64 {
+        u64::try_from(self.config.resend_interval.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn restore(&mut self, record: Record) -> Result<(), StartError> {
+        let me = self.config.me;
+        match record {
+            Record::Regency(regency) => self.sync.restore(regency),
+            Record::Write { regency, proposal } if proposal.instance == self.instance.number => {
+                let claim = Claim { regency, value: proposal.digest() };
+                self.instance.write(me, claim);
+                self.instance.held = Some(Held { claim, proposal, written: true });
+            }
+            Record::Accept { instance, claim, proposal } if instance == self.instance.number => {
+                let held = self.instance.batch(claim.value).or(proposal);
+                let proposal = held.ok_or_else(|| StartError::Log("ACCEPT of an unknown value".into()))?;
+                self.instance.bound = Some((claim, proposal));
+                let signature = sign_accept(self.config.view.number(), instance, &claim, &self.config.key);
+                self.instance.note_accept(me, Accept { claim, signature, verified: true });
+            }
+            Record::Write { .. } | Record::Accept { .. } => {
+                return Err(StartError::Log("a vote for another instance than the next".into()));
+            }
+            Record::Decision(decision) => {
+                if decision.instance() != self.log.next() {
+                    return Err(StartError::Log(format!("{} is missing", self.log.next())));
+                }
+                self.append(decision);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, cx: &Context<'_>, from: ReplicaId, message: Message) {
+        if from == self.config.me || !self.config.view.contains(from) {
+            return;
+        }
+        match message {
+            Message::Forward { requests } => self.adopt(cx, from, &requests),
+            Message::Propose { regency, proposal } => self.on_propose(cx, from, regency, proposal),
+            Message::Write { instance, claim } => self.on_write(cx, from, instance, claim),
+            Message::Accept { instance, claim, signature } => {
+                self.on_accept(cx, from, instance, Accept { claim, signature, verified: false });
+            }
+            Message::Stop { regency, requests } => self.on_stop(cx, from, regency, &requests),
+            Message::StopData { data, value } => self.on_stop_data(from, data, value),
+            Message::Sync { regency, stop_data, proposal } => {
+                self.on_sync(cx, from, regency, stop_data, proposal);
+            }
+            Message::FetchDecisions { from: first, regency } => self.on_fetch(cx, from, first, regency),
+            Message::Decisions { decisions, more } => self.on_decisions(from, decisions, more),
+        }
+    }
+
+    /// Applies the protocol's rules until none applies any more. Handlers only take note of facts.
+    fn advance(&mut self, cx: &Context<'_>) {
+        while self.try_enter(cx)
+            || self.try_synchronize(cx)
+            || self.try_decide()
+            || self.try_consider_early(cx)
+            || self.try_propose(cx)
+            || self.try_accept()
+        {}
+    }
+
+    fn on_request(&mut self, cx: &Context<'_>, request: Arc<Request>) {
+        if let Err(reason) = self.admit(cx, &request) {
+            self.effects.push(Effect::Refused { request: request.key(), reason });
+        }
+    }
+
+    /// Takes a request into the pending set, its timer running.
+    fn admit(&mut self, cx: &Context<'_>, request: &Arc<Request>) -> Result<(), Refusal> {
+        let key = request.key();
+        if request.payload().len() > limits::REQUEST_BYTES_MAX {
+            return Err(Refusal::TooLarge);
+        }
+        if self.sessions.is_stale(&key) {
+            return Err(Refusal::Stale);
+        }
+        let digest = request.digest();
+        match self.pending.digest(&key) {
+            Some(known) if known == digest => return Ok(()),
+            // Copies of a certified request may carry different proofs of the same thing.
+            Some(_) if matches!(key, RequestKey::Certified(_)) => return Ok(()),
+            Some(_) => return Err(Refusal::Conflict),
+            None => {}
+        }
+        if self.pending.len() >= self.config.pending_requests_max {
+            return Err(Refusal::Busy);
+        }
+        if let RequestKey::Client(id) = key
+            && self.pending.len_of(id.session.client) >= self.config.pending_requests_per_client_max
+        {
+            return Err(Refusal::Busy);
+        }
+        self.verify(cx, request).map_err(Refusal::Invalid)?;
+        self.wait(cx, request, digest);
+        Ok(())
+    }
+
+    /// Takes in requests that a replica passed on.
+    pub(crate) fn adopt(&mut self, cx: &Context<'_>, from: ReplicaId, requests: &[Arc<Request>]) {
+        for request in requests {
+            if let Err(Refusal::Invalid(reason)) = self.admit(cx, request) {
+                self.effects.misbehaved(from, format!("passed on an invalid request: {reason}"));
+                return;
+            }
+        }
+    }
+
+    /// Whether a request may be ordered at all: signature, then the application's judgement.
+    pub(crate) fn verify(&self, cx: &Context<'_>, request: &Request) -> Result<(), String> {
+        if !self.config.has(PlantedBug::SignatureNotChecked) {
+            request.verify_signature(&self.config.client_keys)?;
+        }
+        cx.validator.check(request)
+    }
+
+    pub(crate) fn wait(&mut self, cx: &Context<'_>, request: &Arc<Request>, digest: Digest) {
+        let deadline = cx.now.monotonic_us.saturating_add(self.timeout_us());
+        self.pending.insert(Arc::clone(request), digest, deadline);
+    }
+
+    fn on_time(&mut self, cx: &Context<'_>) {
+        let now = cx.now.monotonic_us;
+        if self.sync.is_installed() {
+            self.on_request_timers(cx);
+        } else {
+            self.on_synchronization_timer(cx);
+        }
+        if self.resend_at.is_some_and(|at| at <= now) {
+            self.resend_at = None;
+            self.resend();
+            self.fetch_from_next();
+        }
+        if self.catchup.due().is_some_and(|due| due <= now) {
+            self.fetch_from_ahead(cx);
+        }
+    }
+
+    /// Mod-SMaRt, section 4.3: the first time-out forwards a request to the leader, the second suspects it.
+    fn on_request_timers(&mut self, cx: &Context<'_>) {
+        const FORWARD_REQUESTS_MAX: usize = 64;
+        let timeout = self.timeout_us();
+        let expired = self.pending.expire(cx.now.monotonic_us, timeout, &self.sessions);
+        if !self.is_leader() {
+            let leader = self.leader();
+            for chunk in expired.first.chunks(FORWARD_REQUESTS_MAX) {
+                self.effects.send(leader, Message::Forward { requests: chunk.to_vec() });
+            }
+        }
+        if expired.again {
+            self.suspect();
+        }
+    }
+
+    fn arm_resend(&mut self, cx: &Context<'_>) {
+        let stuck = self.instance.is_running()
+            || !self.pending.is_empty()
+            || !self.sync.is_installed()
+            || self.sync.wants_to_leave();
+        if !stuck {
+            self.resend_at = None;
+        } else if self.resend_at.is_none() {
+            self.resend_at = Some(cx.now.monotonic_us.saturating_add(self.resend_us()));
+        }
+    }
+
+    /// Links lose messages: sends again what others may lack.
+    fn resend(&mut self) {
+        let (me, regency) = (self.config.me, self.sync.regency());
+        if self.sync.is_installed() {
+            if self.is_leader() {
+                self.resend_as_leader();
+            }
+            for vote in self.instance.own_votes(me, regency) {
+                self.effects.broadcast(vote);
+            }
+        }
+        self.resend_synchronization();
+    }
+
+    fn on_link_up(&mut self, cx: &Context<'_>, peer: ReplicaId) {
+        if peer == self.config.me || !self.config.view.contains(peer) {
+            return;
+        }
+        self.fetch(peer);
+        if self.resend_at.is_some() {
+            // Whoever comes back needs what is being waited for, now.
+            self.resend_at = Some(cx.now.monotonic_us);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a core wants done, and the queue that keeps effects back until what they depend on is durable.
+
+use crate::{InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use steeldb_types::{Position, ReplicaId, Timestamp};
+
+/// Something to do. A polled effect may be done at once: the core has already waited for what it depends on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Append a record to the log, in the order polled. Once it and all before it are durable, say so with
+    /// [`Event::Persisted`](crate::Event::Persisted); one event may cover many records (group commit).
+    Persist {
+        /// Counts the records of this core's life from 1.
+        sequence: u64,
+        /// What to append.
+        record: Record,
+    },
+    /// Send a message to one replica. May be lost.
+    Send {
+        /// To whom; never oneself.
+        to: ReplicaId,
+        /// What.
+        message: Message,
+    },
+    /// Send a message to every other replica. May be lost.
+    Broadcast {
+        /// What.
+        message: Message,
+    },
+    /// Execute a decided batch. Instances come in order, each once in the core's life.
+    Deliver(Delivery),
+    /// A request from [`Event::Request`](crate::Event::Request) will not be ordered on this replica's behalf.
+    Refused {
+        /// Which.
+        request: RequestKey,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Read decisions out of the log for a replica that is far behind; answer with
+    /// [`Event::DecisionsRead`](crate::Event::DecisionsRead), or not at all.
+    ReadDecisions {
+        /// Who wants them.
+        peer: ReplicaId,
+        /// The first instance wanted.
+        from: InstanceNumber,
+        /// How many bytes of proposals are enough ([`Proposal::size_bytes`](crate::Proposal::size_bytes)); at least
+        /// one decision is wanted all the same.
+        bytes_max: usize,
+    },
+    /// A regency is installed: its leader orders from now on. For logs.
+    RegencyInstalled {
+        /// The regency.
+        regency: Regency,
+        /// Its leader.
+        leader: ReplicaId,
+    },
+    /// A replica did what no correct one does. For logs.
+    Misbehaved {
+        /// Who.
+        replica: ReplicaId,
+        /// What it did.
+        reason: String,
+    },
+}
+
+/// A decided batch, ready for the application.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// The instance that decided it.
+    pub instance: InstanceNumber,
+    /// The regency it was decided in.
+    pub regency: Regency,
+    /// The time it counts as executed at: the same on every replica, ascending strictly.
+    pub timestamp: Timestamp,
+    /// The requests to execute, each with its place in the total order; what was executed before is left out and not
+    /// counted. May be empty.
+    pub requests: Vec<(Position, Arc<Request>)>,
+    /// Why it is decided.
+    pub proof: Proof,
+}
+
+/// Why a request was turned away.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It, or a later one of its session, was executed; or its session is too old to be remembered.
+    #[error("already executed, or of a forgotten session")]
+    Stale,
+    /// Unsigned, signed wrongly, or refused by the validator.
+    #[error("invalid: {0}")]
+    Invalid(String),
+    /// Larger than [`limits::REQUEST_BYTES_MAX`](steeldb_types::limits::REQUEST_BYTES_MAX).
+    #[error("larger than a request may be")]
+    TooLarge,
+    /// Too many requests wait, of all clients or of this one. Try again later.
+    #[error("too many requests are waiting")]
+    Busy,
+    /// Another request with the same key waits.
+    #[error("another request with the same identity is waiting")]
+    Conflict,
+}
+
+/// Effects in the order they arose. Each depends on all records that arose before it: that is more than needed in
+/// places, never less, and one rule covers every message (A7).
+#[derive(Default)]
+pub(crate) struct EffectQueue {
+    records: VecDeque<Effect>,
+    held: VecDeque<(u64, Effect)>,
+    sequence: u64,
+    durable: u64,
+    durability_ignored: bool,
+}
+
+impl EffectQueue {
+    pub(crate) fn new(durability_ignored: bool) -> EffectQueue {
+        EffectQueue { durability_ignored, ..EffectQueue::default() }
+    }
+
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.held.push_back((self.sequence, effect));
+    }
+
+    pub(crate) fn persist(&mut self, record: Record) {
+        self.sequence += 1;
+        self.records.push_back(Effect::Persist { sequence: self.sequence, record });
+    }
+
+    pub(crate) fn send(&mut self, to: ReplicaId, message: Message) {
+        self.push(Effect::Send { to, message });
+    }
+
+    pub(crate) fn broadcast(&mut self, message: Message) {
+        self.push(Effect::Broadcast { message });
+    }
+
+    pub(crate) fn misbehaved(&mut self, replica: ReplicaId, reason: impl Into<String>) {
+        self.push(Effect::Misbehaved { replica, reason: reason.into() });
+    }
+
+    pub(crate) fn persisted(&mut self, upto: u64) {
+        self.durable = self.durable.max(upto.min(self.sequence));
+    }
+
+    pub(crate) fn poll(&mut self) -> Option<Effect> {
+        if let Some(record) = self.records.pop_front() {
+            return Some(record);
+        }
+        let (after, _) = self.held.front()?;
+        if *after > self.durable && !self.durability_ignored {
+            return None;
+        }
+        self.held.pop_front().map(|(_, effect)| effect)
+    }
+}

@@ -1,0 +1,105 @@
+//! The decided log: where the total order has got to, and its last part in memory.
+
+use crate::effect::Delivery;
+use crate::sessions::Sessions;
+use crate::{Decision, InstanceNumber, Proof};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use steeldb_types::{Position, Timestamp};
+
+pub(crate) struct DecidedLog {
+    last: InstanceNumber,
+    last_timestamp: Timestamp,
+    position: Position,
+    tail: VecDeque<Arc<Decision>>,
+    tail_bytes: usize,
+    tail_bytes_max: usize,
+}
+
+impl DecidedLog {
+    pub(crate) fn new(tail_bytes_max: usize) -> DecidedLog {
+        DecidedLog {
+            last: InstanceNumber(0),
+            last_timestamp: Timestamp(i64::MIN),
+            position: Position(0),
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            tail_bytes_max,
+        }
+    }
+
+    pub(crate) fn next(&self) -> InstanceNumber {
+        self.last.next()
+    }
+
+    pub(crate) fn last_timestamp(&self) -> Timestamp {
+        self.last_timestamp
+    }
+
+    pub(crate) fn last_proof(&self) -> Option<&Proof> {
+        self.tail.back().map(|decision| &decision.proof)
+    }
+
+    /// Adds the next decision and numbers its requests. What was executed before is filtered out here, before
+    /// anything is counted: a function of the decided order alone.
+    pub(crate) fn append(
+        &mut self,
+        decision: Arc<Decision>,
+        sessions: &mut Sessions,
+        executes_twice: bool,
+    ) -> Delivery {
+        let proposal = &decision.proposal;
+        self.last = proposal.instance;
+        self.last_timestamp = proposal.timestamp;
+        let mut requests = Vec::with_capacity(proposal.requests.len());
+        for request in &proposal.requests {
+            if sessions.execute(request) || executes_twice {
+                self.position = self.position.next();
+                requests.push((self.position, Arc::clone(request)));
+            }
+        }
+        let delivery = Delivery {
+            instance: proposal.instance,
+            regency: decision.proof.claim.regency,
+            timestamp: proposal.timestamp,
+            requests,
+            proof: decision.proof.clone(),
+        };
+        self.tail_bytes += proposal.size_bytes();
+        self.tail.push_back(decision);
+        // The last one always stays: its proof goes into STOPDATA.
+        while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
+            if let Some(oldest) = self.tail.pop_front() {
+                self.tail_bytes -= oldest.proposal.size_bytes();
+            }
+        }
+        delivery
+    }
+
+    /// Decisions from `from` on, at most so many bytes (at least one), and whether there are more. Nothing: they are
+    /// no longer in memory.
+    pub(crate) fn read(
+        &self,
+        from: InstanceNumber,
+        bytes_max: usize,
+        count_max: usize,
+    ) -> Option<(Vec<Arc<Decision>>, bool)> {
+        let first = self.tail.front().map_or(self.next(), |decision| decision.instance());
+        let skip = usize::try_from(from.0.checked_sub(first.0)?).ok()?;
+        let mut bytes = 0;
+        let decisions: Vec<_> = self
+            .tail
+            .iter()
+            .skip(skip)
+            .take(count_max)
+            .take_while(|decision| {
+                let first = bytes == 0;
+                bytes += decision.proposal.size_bytes();
+                first || bytes <= bytes_max
+            })
+            .cloned()
+            .collect();
+        let more = decisions.last().is_some_and(|decision| decision.instance() < self.last);
+        Some((decisions, more))
+    }
+}

@@ -1,0 +1,329 @@
+//! Requests waiting to be ordered: one queue per session, served in turn, each request with its timer.
+//!
+//! Every request in here was found valid when it came in, so the set doubles as the memory of what was verified.
+//! Invariants: `timers` holds one entry per request; `turns` one per queue; no queue is empty.
+
+use crate::sessions::Sessions;
+use crate::{Request, RequestKey};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use steeldb_types::{ClientId, Digest, SessionKey};
+
+/// A queue's owner. Each certified request is a queue of its own: it stands for one transaction.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Session(SessionKey),
+    Certified(Digest),
+}
+
+#[derive(Default)]
+pub(crate) struct Pending {
+    queues: BTreeMap<Owner, Queue>,
+    turns: BTreeMap<u64, Owner>,
+    timers: BTreeSet<(u64, RequestKey)>,
+    per_client: BTreeMap<ClientId, usize>,
+    next_turn: u64,
+    len: usize,
+}
+
+struct Queue {
+    turn: u64,
+    /// By sequence; a certified request has sequence 0.
+    waiting: BTreeMap<u64, Waiting>,
+}
+
+struct Waiting {
+    request: Arc<Request>,
+    digest: Digest,
+    deadline: u64,
+    /// Time-outs so far.
+    timeouts: u32,
+}
+
+/// Requests whose timers ran out.
+#[derive(Default)]
+pub(crate) struct Expired {
+    /// For the first time: to be forwarded.
+    pub(crate) first: Vec<Arc<Request>>,
+    /// Whether any did again: the leader is to be suspected.
+    pub(crate) again: bool,
+}
+
+fn address(key: &RequestKey) -> (Owner, u64) {
+    match key {
+        RequestKey::Client(id) => (Owner::Session(id.session), id.sequence),
+        RequestKey::Certified(digest) => (Owner::Certified(*digest), 0),
+    }
+}
+
+impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    pub(crate) fn len_of(&self, client: ClientId) -> usize {
+        self.per_client.get(&client).copied().unwrap_or(0)
+    }
+
+    /// The digest of the request waiting under `key`.
+    pub(crate) fn digest(&self, key: &RequestKey) -> Option<Digest> {
+        let (owner, sequence) = address(key);
+        Some(self.queues.get(&owner)?.waiting.get(&sequence)?.digest)
+    }
+
+    /// Adds a valid request unless one with its key waits already.
+    pub(crate) fn insert(&mut self, request: Arc<Request>, digest: Digest, deadline: u64) {
+        let key = request.key();
+        let (owner, sequence) = address(&key);
+        let next_turn = &mut self.next_turn;
+        let turns = &mut self.turns;
+        let queue = self.queues.entry(owner).or_insert_with(|| {
+            *next_turn += 1;
+            turns.insert(*next_turn, owner);
+            Queue { turn: *next_turn, waiting: BTreeMap::new() }
+        });
+        if queue.waiting.contains_key(&sequence) {
+            return;
+        }
+        queue.waiting.insert(sequence, Waiting { request, digest, deadline, timeouts: 0 });
+        self.timers.insert((deadline, key));
+        self.len += 1;
+        if let Owner::Session(session) = owner {
+            *self.per_client.entry(session.client).or_default() += 1;
+        }
+    }
+
+    /// Forgets what a decided request makes superfluous: itself, and all that its session sent before it.
+    pub(crate) fn settle(&mut self, key: &RequestKey) {
+        let (owner, sequence) = address(key);
+        let Some(queue) = self.queues.get_mut(&owner) else { return };
+        let kept = queue.waiting.split_off(&sequence.saturating_add(1));
+        let settled = std::mem::replace(&mut queue.waiting, kept);
+        // A queue that was served goes to the back.
+        self.turns.remove(&queue.turn);
+        if queue.waiting.is_empty() {
+            self.queues.remove(&owner);
+        } else {
+            self.next_turn += 1;
+            queue.turn = self.next_turn;
+            self.turns.insert(queue.turn, owner);
+        }
+        for waiting in settled.into_values() {
+            self.timers.remove(&(waiting.deadline, waiting.request.key()));
+            self.len -= 1;
+            if let Owner::Session(session) = owner
+                && let Some(count) = self.per_client.get_mut(&session.client)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.per_client.remove(&session.client);
+                }
+            }
+        }
+    }
+
+    /// A batch: one request of each queue in turn, then the second of each, and so on. Nothing is taken out before it
+    /// is decided.
+    pub(crate) fn batch(
+        &mut self,
+        sessions: &Sessions,
+        requests_max: usize,
+        bytes_max: usize,
+    ) -> Vec<Arc<Request>> {
+        loop {
+            let (batch, stale) = self.pick(sessions, requests_max, bytes_max);
+            let again = batch.is_empty() && !stale.is_empty();
+            for key in stale {
+                self.settle(&key);
+            }
+            if !again {
+                return batch;
+            }
+        }
+    }
+
+    fn pick(
+        &self,
+        sessions: &Sessions,
+        requests_max: usize,
+        bytes_max: usize,
+    ) -> (Vec<Arc<Request>>, Vec<RequestKey>) {
+        let (mut batch, mut stale, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut queues: Vec<_> = self
+            .turns
+            .values()
+            .take(requests_max)
+            .filter_map(|owner| Some(self.queues.get(owner)?.waiting.values()))
+            .collect();
+        while !queues.is_empty() {
+            let mut still = Vec::with_capacity(queues.len());
+            for mut queue in queues {
+                let Some(waiting) = queue.next() else { continue };
+                still.push(queue);
+                let key = waiting.request.key();
+                if sessions.is_stale(&key) {
+                    stale.push(key);
+                    continue;
+                }
+                bytes += waiting.request.size_bytes();
+                if batch.len() == requests_max || bytes > bytes_max {
+                    return (batch, stale);
+                }
+                batch.push(Arc::clone(&waiting.request));
+            }
+            queues = still;
+        }
+        (batch, stale)
+    }
+
+    /// When the next timer runs out.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Takes the timers that ran out and starts them anew.
+    pub(crate) fn expire(&mut self, now: u64, timeout: u64, sessions: &Sessions) -> Expired {
+        let mut expired = Expired::default();
+        while let Some((deadline, key)) = self.timers.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.timers.pop_first();
+            if sessions.is_stale(&key) {
+                // Its session was forgotten.
+                self.settle(&key);
+                continue;
+            }
+            let (owner, sequence) = address(&key);
+            let Some(waiting) =
+                self.queues.get_mut(&owner).and_then(|queue| queue.waiting.get_mut(&sequence))
+            else {
+                continue;
+            };
+            match waiting.timeouts {
+                0 => expired.first.push(Arc::clone(&waiting.request)),
+                _ => expired.again = true,
+            }
+            waiting.timeouts = waiting.timeouts.saturating_add(1);
+            waiting.deadline = now.saturating_add(timeout.max(1));
+            self.timers.insert((waiting.deadline, key));
+        }
+        expired
+    }
+
+    /// Starts every timer anew, under a new leader.
+    pub(crate) fn restart_timers(&mut self, deadline: u64) {
+        self.timers.clear();
+        for queue in self.queues.values_mut() {
+            for waiting in queue.waiting.values_mut() {
+                waiting.deadline = deadline;
+                waiting.timeouts = 0;
+                self.timers.insert((deadline, waiting.request.key()));
+            }
+        }
+    }
+
+    /// Requests that wait the longest, at most so many and so large.
+    pub(crate) fn oldest(&self, requests_max: usize, bytes_max: usize) -> Vec<Arc<Request>> {
+        let mut bytes = 0;
+        self.timers
+            .iter()
+            .filter_map(|(_, key)| {
+                let (owner, sequence) = address(key);
+                self.queues.get(&owner)?.waiting.get(&sequence)
+            })
+            .filter(|waiting| waiting.timeouts > 0)
+            .map(|waiting| Arc::clone(&waiting.request))
+            .take(requests_max)
+            .take_while(|request| {
+                bytes += request.size_bytes();
+                bytes <= bytes_max
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RequestId;
+    use steeldb_types::SessionId;
+    use steeldb_wire::auth::Signature;
+
+    fn request(client: u32, session: u64, sequence: u64) -> Arc<Request> {
+        let session = SessionKey { client: ClientId(client), session: SessionId(session) };
+        let id = RequestId { session, sequence };
+        Arc::new(Request::Client { id, payload: vec![0; 100], signature: Signature([0; 64]) })
+    }
+
+    fn insert(pending: &mut Pending, request: &Arc<Request>) {
+        pending.insert(Arc::clone(request), request.digest(), 10);
+    }
+
+    #[test]
+    fn a_greedy_session_does_not_keep_others_out_of_a_batch() {
+        let mut pending = Pending::default();
+        for sequence in 1..=100 {
+            insert(&mut pending, &request(1, 1, sequence));
+        }
+        insert(&mut pending, &request(2, 1, 1));
+        let batch = pending.batch(&Sessions::new(8), 4, 1 << 20);
+        let expected = [request(1, 1, 1), request(2, 1, 1), request(1, 1, 2), request(1, 1, 3)];
+        assert_eq!(batch, expected);
+    }
+
+    #[test]
+    fn a_served_session_goes_to_the_back() {
+        let mut pending = Pending::default();
+        for session in 1..=3 {
+            for sequence in 1..=2 {
+                insert(&mut pending, &request(1, session, sequence));
+            }
+        }
+        let sessions = Sessions::new(8);
+        assert_eq!(pending.batch(&sessions, 1, 1 << 20), [request(1, 1, 1)]);
+        pending.settle(&request(1, 1, 1).key());
+        assert_eq!(
+            pending.batch(&sessions, 3, 1 << 20),
+            [request(1, 2, 1), request(1, 3, 1), request(1, 1, 2)]
+        );
+    }
+
+    #[test]
+    fn a_batch_ends_at_its_bytes() {
+        let mut pending = Pending::default();
+        for sequence in 1..=10 {
+            insert(&mut pending, &request(1, 1, sequence));
+        }
+        let size = request(1, 1, 1).size_bytes();
+        assert_eq!(pending.batch(&Sessions::new(8), 100, 3 * size).len(), 3);
+    }
+
+    #[test]
+    fn settling_takes_along_what_came_before_and_leaves_nothing_behind() {
+        let mut pending = Pending::default();
+        for sequence in 1..=5 {
+            insert(&mut pending, &request(1, 1, sequence));
+        }
+        pending.settle(&request(1, 1, 3).key());
+        assert_eq!((pending.len(), pending.len_of(ClientId(1))), (2, 2));
+        pending.settle(&request(1, 1, 5).key());
+        assert!(pending.is_empty() && pending.queues.is_empty() && pending.turns.is_empty());
+        assert!(pending.timers.is_empty() && pending.per_client.is_empty());
+    }
+
+    #[test]
+    fn a_timer_forwards_first_and_suspects_then() {
+        let mut pending = Pending::default();
+        let sessions = Sessions::new(8);
+        insert(&mut pending, &request(1, 1, 1));
+        assert!(pending.expire(9, 10, &sessions).first.is_empty());
+        assert_eq!(pending.expire(10, 10, &sessions).first.len(), 1);
+        assert_eq!(pending.next_deadline(), Some(20));
+        assert!(pending.expire(20, 10, &sessions).again);
+    }
+}

@@ -1,0 +1,142 @@
+//! Requests: what is ordered. The core reads their identity and checks signatures; payloads mean nothing to it.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use steeldb_types::{ClientId, Digest, Hasher, SessionKey};
+use steeldb_wire::auth::{Namespace, PublicKey, SecretKey, Signature};
+use steeldb_wire::codec;
+
+/// A client's request: the n-th of one of its sessions.
+///
+/// A session's requests are executed in ascending sequence, each at most once. One ordered after a higher sequence of
+/// the same session is stale and never executed, so a session waits for a request before it sends the next, or sends
+/// them in order over one link and accepts that loss may make it number the lost ones anew.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
+pub struct RequestId {
+    /// Whose session, and which.
+    pub session: SessionKey,
+    /// Ascending within the session, from 1.
+    pub sequence: u64,
+}
+
+/// What is ordered.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Request {
+    /// Signed by the client, executed at most once.
+    Client {
+        /// Which request.
+        id: RequestId,
+        /// The application's bytes.
+        payload: Vec<u8>,
+        /// The client's signature over (id, payload) in [`Namespace::Request`].
+        signature: Signature,
+    },
+    /// Carries its own proof, such as a certificate of votes, judged by the [`Validator`] alone. May come from any
+    /// replica.
+    ///
+    /// Copies with one key are merged while they wait, but one that comes back after its key was decided can be
+    /// decided, and is delivered, again: the application lets the first one count.
+    Certified {
+        /// What the request is about: copies with equal keys need to be ordered once.
+        key: Digest,
+        /// The application's bytes, proof included.
+        payload: Vec<u8>,
+    },
+}
+
+/// What a request is known by while it waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RequestKey {
+    /// Of a client.
+    Client(RequestId),
+    /// Carrying its own proof.
+    Certified(Digest),
+}
+
+/// The application's judgement of requests.
+///
+/// `check` must be a pure, deterministic function of the request (and of constants every replica shares): it may not
+/// wait, look at the clock, or look at anything decided or received. All correct replicas must judge alike, or a
+/// correct leader looks faulty. A verdict is kept as long as the request waits.
+pub trait Validator {
+    /// Whether `request` may be ordered.
+    ///
+    /// # Errors
+    /// Says what is wrong with the request. Whoever proposed or passed it on is at fault.
+    fn check(&self, request: &Request) -> Result<(), String>;
+}
+
+/// Accepts everything that is properly signed.
+pub struct AcceptAll;
+
+impl Validator for AcceptAll {
+    fn check(&self, _request: &Request) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+impl Request {
+    /// A client's request, signed with its key.
+    pub fn signed(id: RequestId, payload: Vec<u8>, key: &SecretKey) -> Request {
+        let signature = key.sign(Namespace::Request, &signed_bytes(&id, &payload));
+        Request::Client { id, payload, signature }
+    }
+
+    /// What it is known by while it waits.
+    pub fn key(&self) -> RequestKey {
+        match self {
+            Request::Client { id, .. } => RequestKey::Client(*id),
+            Request::Certified { key, .. } => RequestKey::Certified(*key),
+        }
+    }
+
+    /// The application's bytes.
+    pub fn payload(&self) -> &[u8] {
+        match self {
+            Request::Client { payload, .. } | Request::Certified { payload, .. } => payload,
+        }
+    }
+
+    /// The digest of everything in it, signature included.
+    pub fn digest(&self) -> Digest {
+        let mut hasher = Hasher::new("steeldb/request");
+        match self {
+            Request::Client { id, payload, signature } => {
+                hasher.part(b"client").part(&codec::encode(id)).part(payload).part(&signature.0);
+            }
+            Request::Certified { key, payload } => {
+                hasher.part(b"certified").part(&key.0).part(payload);
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Its size when it travels, give or take its framing.
+    pub fn size_bytes(&self) -> usize {
+        const OVERHEAD_BYTES: usize = 128;
+        self.payload().len() + OVERHEAD_BYTES
+    }
+
+    /// Checks the client's signature; nothing to check for a certified request.
+    ///
+    /// # Errors
+    /// The client is unknown, or the signature does not verify.
+    pub fn verify_signature(&self, client_keys: &BTreeMap<ClientId, PublicKey>) -> Result<(), String> {
+        let Request::Client { id, payload, signature } = self else { return Ok(()) };
+        let client = id.session.client;
+        let key = client_keys.get(&client).ok_or_else(|| format!("unknown client {client}"))?;
+        key.verify(Namespace::Request, &signed_bytes(id, payload), signature)
+            .map_err(|error| format!("request {id:?}: {error}"))
+    }
+}
+
+fn signed_bytes(id: &RequestId, payload: &[u8]) -> Vec<u8> {
+    codec::encode(&(id, payload))
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.session, self.sequence)
+    }
+}

@@ -1,0 +1,115 @@
+//! Exactly once: which of each client's requests were executed. A function of the decided order alone.
+//!
+//! Invariants: at most `remembered_max` sessions per client are remembered; a session forgotten is never executed
+//! again, because everything unknown up to the highest forgotten one is refused.
+
+use crate::{Request, RequestId, RequestKey};
+use std::collections::BTreeMap;
+use steeldb_types::{ClientId, SessionId};
+
+pub(crate) struct Sessions {
+    clients: BTreeMap<ClientId, Client>,
+    remembered_max: usize,
+    /// Counts executions, to know which session was used longest ago.
+    executions: u64,
+}
+
+#[derive(Default)]
+struct Client {
+    /// By session: the last executed sequence, and when (in executions).
+    sessions: BTreeMap<SessionId, (u64, u64)>,
+    by_use: BTreeMap<u64, SessionId>,
+    /// The highest session forgotten.
+    floor: Option<SessionId>,
+}
+
+impl Sessions {
+    pub(crate) fn new(remembered_max: usize) -> Sessions {
+        Sessions { clients: BTreeMap::new(), remembered_max: remembered_max.max(1), executions: 0 }
+    }
+
+    /// Whether the request must never be executed (again).
+    pub(crate) fn is_stale(&self, key: &RequestKey) -> bool {
+        let RequestKey::Client(id) = key else { return false };
+        let Some(client) = self.clients.get(&id.session.client) else { return id.sequence == 0 };
+        match client.sessions.get(&id.session.session) {
+            Some((last, _)) => id.sequence <= *last,
+            None => id.sequence == 0 || client.floor.is_some_and(|floor| id.session.session <= floor),
+        }
+    }
+
+    /// Takes note that a decided request is executed now; false when it must not be.
+    pub(crate) fn execute(&mut self, request: &Request) -> bool {
+        let key = request.key();
+        if self.is_stale(&key) {
+            return false;
+        }
+        if let RequestKey::Client(id) = key {
+            self.remember(id);
+        }
+        true
+    }
+
+    fn remember(&mut self, id: RequestId) {
+        self.executions += 1;
+        let client = self.clients.entry(id.session.client).or_default();
+        let session = id.session.session;
+        if let Some((_, used)) = client.sessions.insert(session, (id.sequence, self.executions)) {
+            client.by_use.remove(&used);
+        }
+        client.by_use.insert(self.executions, session);
+        while client.sessions.len() > self.remembered_max {
+            let Some((_, forgotten)) = client.by_use.pop_first() else { break };
+            client.sessions.remove(&forgotten);
+            client.floor = client.floor.max(Some(forgotten));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_types::SessionKey;
+    use steeldb_wire::auth::Signature;
+
+    fn request(session: u64, sequence: u64) -> Request {
+        let session = SessionKey { client: ClientId(1), session: SessionId(session) };
+        Request::Client {
+            id: RequestId { session, sequence },
+            payload: vec![],
+            signature: Signature([0; 64]),
+        }
+    }
+
+    #[test]
+    fn each_sequence_is_executed_once_and_never_after_a_higher_one() {
+        let mut sessions = Sessions::new(8);
+        assert!(sessions.execute(&request(1, 1)));
+        assert!(!sessions.execute(&request(1, 1)));
+        assert!(sessions.execute(&request(1, 5)));
+        assert!(!sessions.execute(&request(1, 3)));
+        assert!(sessions.execute(&request(2, 1)));
+    }
+
+    #[test]
+    fn the_longest_unused_session_is_forgotten_and_its_requests_do_not_come_back() {
+        let mut sessions = Sessions::new(2);
+        for session in [1, 2] {
+            assert!(sessions.execute(&request(session, 1)));
+        }
+        assert!(sessions.execute(&request(1, 2)), "session 1 is now the one used last");
+        assert!(sessions.execute(&request(3, 1)), "forgets session 2");
+        assert!(!sessions.execute(&request(2, 1)), "a replay");
+        assert!(!sessions.execute(&request(2, 9)), "whatever its sequence");
+        assert!(sessions.execute(&request(1, 3)), "remembered though below the floor");
+        assert!(sessions.execute(&request(4, 1)));
+        assert_eq!(sessions.clients[&ClientId(1)].sessions.len(), 2);
+    }
+
+    #[test]
+    fn certified_requests_are_the_applications_to_tell_apart() {
+        let mut sessions = Sessions::new(2);
+        let request = Request::Certified { key: Default::default(), payload: vec![] };
+        assert!(sessions.execute(&request) && sessions.execute(&request));
+    }
+}

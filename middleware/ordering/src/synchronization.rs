@@ -1,0 +1,434 @@
+//! The synchronization phase: leaving a regency and agreeing on where the next one starts (Mod-SMaRt, Algorithm 3).
+//!
+//! Invariants: the regency never falls; after it is entered nothing is voted for in lower ones; a regency other than 0
+//! is installed only by STOPDATAs of weight Q_v, and what its leader proposes first has to be what they allow.
+
+use crate::InstanceNumber;
+use crate::Regency;
+use crate::catchup::Served;
+use crate::config::PlantedBug;
+use crate::core::{Context, Core};
+use crate::effect::Effect;
+use crate::message::Message;
+use crate::proof::Claim;
+use crate::proposal::Proposal;
+use crate::record::Record;
+use crate::request::Request;
+use crate::stopdata::{Selection, SignedStopData, StopData, select};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use steeldb_types::ReplicaId;
+
+/// Requests that a STOP carries, and their bytes.
+const STOP_REQUESTS_MAX: usize = 32;
+const STOP_REQUESTS_BYTES_MAX: usize = 256 * 1024;
+
+/// Where this replica is between regencies.
+pub(crate) struct Synchronization {
+    regency: Regency,
+    /// Whether the regency's SYNC was seen (none is needed for regency 0).
+    installed: bool,
+    /// What the SYNC allows.
+    selection: Option<Selection>,
+    /// The STOPDATAs that installed it, for replicas that missed them.
+    installed_by: Vec<SignedStopData>,
+    /// By replica, the highest regency it wants.
+    stops: BTreeMap<ReplicaId, Regency>,
+    /// The highest regency this replica wants.
+    own_stop: Regency,
+    /// For a leader to be: the latest STOPDATA of each replica, with the value it claims to be bound.
+    stop_data: BTreeMap<ReplicaId, (SignedStopData, Option<Arc<Proposal>>)>,
+    /// Regencies entered since the last decision.
+    fruitless: u32,
+    /// When to give the new leader up.
+    deadline: Option<u64>,
+}
+
+impl Default for Synchronization {
+    fn default() -> Self {
+        Synchronization {
+            regency: Regency(0),
+            installed: true,
+            selection: None,
+            installed_by: Vec::new(),
+            stops: BTreeMap::new(),
+            own_stop: Regency(0),
+            stop_data: BTreeMap::new(),
+            fruitless: 0,
+            deadline: None,
+        }
+    }
+}
+
+impl Synchronization {
+    pub(crate) fn regency(&self) -> Regency {
+        self.regency
+    }
+
+    pub(crate) fn is_installed(&self) -> bool {
+        self.installed
+    }
+
+    pub(crate) fn selection(&self) -> Option<Selection> {
+        self.selection
+    }
+
+    /// Whether the leader is bound to a value in `instance`, which came with the SYNC.
+    pub(crate) fn binds(&self, instance: InstanceNumber) -> bool {
+        self.selection.is_some_and(|selection| selection.instance == instance && selection.bound.is_some())
+    }
+
+    pub(crate) fn fruitless(&self) -> u32 {
+        self.fruitless
+    }
+
+    /// When the new leader is given up; at once while that is still to be set.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        Some(self.deadline.unwrap_or(0))
+    }
+
+    pub(crate) fn wants_to_leave(&self) -> bool {
+        self.own_stop > self.regency
+    }
+
+    /// The lowest regency whose SYNC is of use here.
+    pub(crate) fn wanted(&self) -> Regency {
+        if self.installed { self.regency.next() } else { self.regency }
+    }
+
+    /// Something was decided: the time-outs are long enough.
+    pub(crate) fn progress(&mut self) {
+        self.fruitless = 0;
+    }
+
+    /// Reads back that a regency was entered. Whether it was installed is not in the log: peers pass its SYNC on, or
+    /// time-outs lead on to the next one.
+    pub(crate) fn restore(&mut self, regency: Regency) {
+        self.regency = self.regency.max(regency);
+        self.own_stop = self.regency;
+        self.installed = self.regency == Regency(0);
+    }
+
+    fn supporters(&self, regency: Regency) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.stops.iter().filter(move |(_, wanted)| **wanted >= regency).map(|(replica, _)| *replica)
+    }
+
+    /// The highest regency that `enough` replicas want.
+    fn highest(&self, enough: impl Fn(Vec<ReplicaId>) -> bool) -> Option<Regency> {
+        let wanted: BTreeSet<Regency> = self.stops.values().copied().collect();
+        wanted.into_iter().rev().find(|regency| enough(self.supporters(*regency).collect()))
+    }
+}
+
+impl Core {
+    /// Asks to leave the regency: its leader is faulty, or too slow.
+    pub(crate) fn suspect(&mut self) {
+        let next = self.sync.regency.next();
+        if self.sync.own_stop < next {
+            self.stop(next);
+        }
+    }
+
+    fn stop(&mut self, regency: Regency) {
+        self.sync.own_stop = regency;
+        self.sync.stops.insert(self.config.me, regency);
+        let requests = self.overdue_requests();
+        self.effects.broadcast(Message::Stop { regency, requests });
+    }
+
+    /// What timed out: perhaps nobody else has it.
+    fn overdue_requests(&self) -> Vec<Arc<Request>> {
+        self.pending.oldest(STOP_REQUESTS_MAX, STOP_REQUESTS_BYTES_MAX)
+    }
+
+    pub(crate) fn on_stop(
+        &mut self,
+        cx: &Context<'_>,
+        from: ReplicaId,
+        regency: Regency,
+        requests: &[Arc<Request>],
+    ) {
+        if requests.len() > STOP_REQUESTS_MAX {
+            self.effects.misbehaved(from, format!("a STOP with {} requests", requests.len()));
+            return;
+        }
+        self.adopt(cx, from, requests);
+        let known = self.sync.stops.entry(from).or_default();
+        *known = (*known).max(regency);
+    }
+
+    /// Joins f + 1 that want a later regency; enters one that Q_v want, or whose STOPDATAs of weight Q_v came here.
+    pub(crate) fn try_enter(&mut self, cx: &Context<'_>) -> bool {
+        let view = &self.config.view;
+        if let Some(regency) = self.sync.highest(|replicas| view.has_correct(replicas))
+            && regency > self.sync.own_stop
+        {
+            self.stop(regency);
+        }
+        let view = &self.config.view;
+        let stopped = self.sync.highest(|replicas| view.is_quorum(replicas));
+        let candidates: BTreeSet<Regency> =
+            self.sync.stop_data.values().map(|(signed, _)| signed.data.regency).collect();
+        let told = candidates.into_iter().rev().find(|regency| {
+            let of = self.sync.stop_data.values().map(|(signed, _)| &signed.data);
+            view.is_quorum(of.filter(|data| data.regency == *regency).map(|data| data.replica))
+        });
+        match stopped.max(told) {
+            Some(regency) if regency > self.sync.regency => self.enter(cx, regency),
+            _ => return false,
+        }
+        self.send_stop_data();
+        true
+    }
+
+    /// Enters a regency: from here on nothing is voted for in lower ones.
+    fn enter(&mut self, cx: &Context<'_>, regency: Regency) {
+        self.sync.regency = regency;
+        self.sync.own_stop = self.sync.own_stop.max(regency);
+        self.sync.installed = false;
+        self.sync.selection = None;
+        self.sync.installed_by.clear();
+        self.sync.fruitless = self.sync.fruitless.saturating_add(1);
+        self.sync.deadline = Some(cx.now.monotonic_us.saturating_add(self.timeout_us()));
+        self.effects.persist(Record::Regency(regency));
+    }
+
+    /// Where this replica stands; nothing once it has voted in the regency itself (it was there before a restart).
+    fn own_stop_data(&self) -> Option<(SignedStopData, Option<Arc<Proposal>>)> {
+        let regency = self.sync.regency;
+        let bound = self.instance.bound.as_ref();
+        let written =
+            self.instance.written.iter().map(|(value, regency)| Claim { regency: *regency, value: *value });
+        let mut data = StopData {
+            replica: self.config.me,
+            regency,
+            last: self.log.last_proof().cloned(),
+            bound: bound.map(|(claim, _)| *claim),
+            written: written.collect(),
+        };
+        if self.config.has(PlantedBug::LockForgotten) {
+            data.bound = None;
+            data.written.clear();
+        }
+        if data.written.iter().chain(&data.bound).any(|claim| claim.regency >= regency) {
+            return None;
+        }
+        let value = data.bound.and(bound).map(|(_, proposal)| Arc::clone(proposal));
+        Some((data.sign(self.config.view.number(), &self.config.key), value))
+    }
+
+    fn send_stop_data(&mut self) {
+        let leader = self.leader();
+        if leader == self.config.me {
+            return;
+        }
+        if let Some((data, value)) = self.own_stop_data() {
+            self.effects.send(leader, Message::StopData { data, value });
+        }
+    }
+
+    pub(crate) fn on_stop_data(
+        &mut self,
+        from: ReplicaId,
+        signed: SignedStopData,
+        value: Option<Arc<Proposal>>,
+    ) {
+        let regency = signed.data.regency;
+        if signed.data.replica != from || self.config.view.leader(regency.0) != self.config.me {
+            self.effects.misbehaved(from, "a STOPDATA of another, or for another");
+            return;
+        }
+        if regency < self.sync.regency {
+            return;
+        }
+        if regency == self.sync.regency && self.sync.installed {
+            // It has not seen the SYNC.
+            self.pass_sync_on(from);
+            return;
+        }
+        let known = self.sync.stop_data.get(&from);
+        if known.is_some_and(|(known, _)| *known == signed || known.data.regency > regency) {
+            return;
+        }
+        let matches = match (&signed.data.bound, &value) {
+            (None, None) => true,
+            (Some(claim), Some(proposal)) => {
+                proposal.instance == signed.data.instance() && proposal.digest() == claim.value
+            }
+            _ => false,
+        };
+        if !matches {
+            self.effects.misbehaved(from, "a STOPDATA without the value it claims");
+            return;
+        }
+        let verified = signed.verify(&self.config.view, &self.config.replica_keys, &mut BTreeSet::new());
+        if let Err(reason) = verified {
+            self.effects.misbehaved(from, reason);
+            return;
+        }
+        self.sync.stop_data.insert(from, (signed, value));
+    }
+
+    /// The new leader sends SYNC as soon as the STOPDATAs it has are sound.
+    pub(crate) fn try_synchronize(&mut self, cx: &Context<'_>) -> bool {
+        let (me, regency) = (self.config.me, self.sync.regency);
+        if self.sync.installed || !self.is_leader() {
+            return false;
+        }
+        let others = self
+            .sync
+            .stop_data
+            .values()
+            .filter(|(signed, _)| signed.data.regency == regency && signed.data.replica != me);
+        let mut collected: Vec<(SignedStopData, Option<Arc<Proposal>>)> = others.cloned().collect();
+        let present = collected.iter().map(|(signed, _)| signed.data.replica);
+        if !self.config.view.is_quorum(present.chain([me])) {
+            return false;
+        }
+        collected.extend(self.own_stop_data());
+        let data: Vec<&StopData> = collected.iter().map(|(signed, _)| &signed.data).collect();
+        let Some(selection) = select(&self.config.view, &data) else { return false };
+        let proposal = match selection.bound {
+            Some(value) => {
+                let mut values = collected.iter().filter_map(|(signed, value)| {
+                    Some((signed.data.instance(), signed.data.bound?.value, value.as_ref()?))
+                });
+                let found = values.find(|(i, digest, _)| *i == selection.instance && *digest == value);
+                found.map(|(_, _, proposal)| Arc::clone(proposal))
+            }
+            None if selection.instance == self.instance.number => self.new_proposal(cx),
+            None => None,
+        };
+        let stop_data: Vec<SignedStopData> = collected.into_iter().map(|(signed, _)| signed).collect();
+        self.install(cx, selection, stop_data.clone());
+        self.effects.broadcast(Message::Sync { regency, stop_data, proposal: proposal.clone() });
+        if let Some(proposal) = proposal {
+            self.early.keep_proposal(self.instance.number, me, regency, proposal);
+        }
+        true
+    }
+
+    /// The regency begins; requests wait anew under its leader.
+    fn install(&mut self, cx: &Context<'_>, selection: Selection, stop_data: Vec<SignedStopData>) {
+        let regency = self.sync.regency;
+        self.sync.installed = true;
+        self.sync.selection = Some(selection);
+        self.sync.installed_by = stop_data;
+        self.sync.stop_data.retain(|_, (signed, _)| signed.data.regency > regency);
+        self.pending.restart_timers(cx.now.monotonic_us.saturating_add(self.timeout_us()));
+        self.effects.push(Effect::RegencyInstalled { regency, leader: self.leader() });
+    }
+
+    pub(crate) fn on_sync(
+        &mut self,
+        cx: &Context<'_>,
+        from: ReplicaId,
+        regency: Regency,
+        stop_data: Vec<SignedStopData>,
+        proposal: Option<Arc<Proposal>>,
+    ) {
+        let from_leader = from == self.config.view.leader(regency.0);
+        let installed = regency == self.sync.regency && self.sync.installed;
+        if regency < self.sync.regency || (installed && self.sync.installed_by == stop_data) {
+            if installed
+                && from_leader
+                && let Some(proposal) = proposal
+            {
+                self.on_propose(cx, from, regency, proposal);
+            }
+            return;
+        }
+        // Any sound collection is as safe as any other, but it is the leader's own that its proposal fits. Once this
+        // replica holds a proposal of the regency, it is too late to take another.
+        if installed && (!from_leader || self.instance.held_in(regency).is_some()) {
+            return;
+        }
+        let selection = match self.check_sync(regency, &stop_data) {
+            Ok(selection) => selection,
+            Err(reason) => {
+                self.effects.misbehaved(from, reason);
+                return;
+            }
+        };
+        if regency > self.sync.regency {
+            self.enter(cx, regency);
+        }
+        let wants_later = self.sync.own_stop;
+        self.install(cx, selection, stop_data);
+        self.sync.own_stop = wants_later;
+        self.note_ahead(cx, from, selection.instance, regency);
+        if !from_leader {
+            return;
+        }
+        match proposal {
+            Some(proposal) => self.on_propose(cx, from, regency, proposal),
+            None if selection.bound.is_some() => {
+                self.effects.misbehaved(from, "a SYNC without the bound value");
+                self.suspect();
+            }
+            None => {}
+        }
+    }
+
+    /// Every replica runs the leader's selection again.
+    fn check_sync(&self, regency: Regency, stop_data: &[SignedStopData]) -> Result<Selection, String> {
+        if stop_data.len() > usize::from(self.config.view.n()) {
+            return Err(format!("a SYNC with {} STOPDATAs", stop_data.len()));
+        }
+        let replicas: BTreeSet<ReplicaId> = stop_data.iter().map(|signed| signed.data.replica).collect();
+        if replicas.len() != stop_data.len() || stop_data.iter().any(|s| s.data.regency != regency) {
+            return Err("a SYNC with STOPDATAs of one replica twice, or of another regency".into());
+        }
+        let mut proofs_known = BTreeSet::new();
+        for signed in stop_data {
+            signed.verify(&self.config.view, &self.config.replica_keys, &mut proofs_known)?;
+        }
+        let data: Vec<&StopData> = stop_data.iter().map(|signed| &signed.data).collect();
+        let mut selection = select(&self.config.view, &data)
+            .ok_or_else(|| "a SYNC whose STOPDATAs are too few or not sound".to_string())?;
+        if self.config.has(PlantedBug::SelectionNotChecked) {
+            selection.bound = None;
+        }
+        Ok(selection)
+    }
+
+    /// Gives a replica the SYNC of the regency this one is in, with the proposal if this is the leader.
+    pub(crate) fn pass_sync_on(&mut self, to: ReplicaId) {
+        let regency = self.sync.regency;
+        if !self.sync.installed || self.sync.installed_by.is_empty() {
+            return;
+        }
+        let held = if self.is_leader() { self.instance.held_in(regency) } else { None };
+        let proposal = held.map(|held| Arc::clone(&held.proposal));
+        let stop_data = self.sync.installed_by.clone();
+        self.effects.send(to, Message::Sync { regency, stop_data, proposal });
+    }
+
+    /// Sends STOP and STOPDATA again.
+    pub(crate) fn resend_synchronization(&mut self) {
+        let regency = self.sync.own_stop;
+        if self.sync.wants_to_leave() || !self.sync.installed {
+            let requests = self.overdue_requests();
+            self.effects.broadcast(Message::Stop { regency, requests });
+        }
+        if !self.sync.installed {
+            self.send_stop_data();
+        }
+    }
+
+    /// A new leader that cannot get the regency going in time is suspected, too.
+    pub(crate) fn on_synchronization_timer(&mut self, cx: &Context<'_>) {
+        let now = cx.now.monotonic_us;
+        let passed = self.sync.deadline.is_some_and(|deadline| deadline <= now);
+        if passed {
+            self.suspect();
+        }
+        if passed || self.sync.deadline.is_none() {
+            self.sync.deadline = Some(now.saturating_add(self.timeout_us()));
+        }
+    }
+
+    pub(crate) fn is_served(&mut self, cx: &Context<'_>, peer: ReplicaId, what: Served) -> bool {
+        self.catchup.is_served(peer, what, cx.now.monotonic_us, self.resend_us() / 2)
+    }
+}

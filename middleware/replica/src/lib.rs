@@ -1,1 +1,6 @@
-//! placeholder
+//! The replica: an agent beside its own PostgreSQL server. [`scheduler`] decides (a deterministic state machine);
+//! [`agent`] does (sockets, clocks, disks, PostgreSQL).
+
+pub mod guard;
+pub mod scheduler;
+pub mod validity;

@@ -24,5 +24,5 @@ pub use operation::{CopyDigest, Operation, OperationKind, StatementId, Statement
 pub use ordered::{Modes, Ordered};
 pub use result::{FIRST_USER_OID, ResultDigest, ResultError};
 pub use stream::{Executed, Stream};
-pub use transcript::Transcript;
+pub use transcript::{Transcript, preamble};
 pub use vote::{SignedVote, SqlState, Vote, VoteBundle, VoteKind};

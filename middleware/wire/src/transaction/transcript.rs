@@ -13,6 +13,17 @@ pub struct Transcript {
     slotted: bool,
 }
 
+/// The digest of a session's preamble: what its backend was started with. Both sides compute it, so that a client
+/// that starts its session differently on one replica makes its own transcripts differ (G10).
+pub fn preamble(database: &str, role: &str, parameters: &[(String, String)]) -> Digest {
+    let mut hasher = Hasher::new("steeldb/preamble");
+    hasher.part(database.as_bytes()).part(role.as_bytes());
+    for (name, value) in parameters {
+        hasher.part(name.as_bytes()).part(value.as_bytes());
+    }
+    hasher.finish()
+}
+
 impl Transcript {
     /// h_0 = H(tx, session preamble, BEGIN attributes) (G10).
     pub fn begin(tx: TxId, preamble: Digest, modes: Modes) -> Transcript {

@@ -1,0 +1,92 @@
+//! A ballot: the votes on one transaction, and what they prove.
+
+use std::collections::BTreeMap;
+use steeldb_types::{ReplicaId, Slot, View};
+use steeldb_wire::transaction::{AbortCertificate, CommitCertificate, SignedVote, VoteKind};
+
+/// Votes of one slot. Each replica's first vote for and first vote against count.
+pub(super) struct Ballot {
+    slot: Slot,
+    prepared: BTreeMap<ReplicaId, SignedVote>,
+    against: BTreeMap<ReplicaId, SignedVote>,
+    commit_submitted: bool,
+    abort_submitted: bool,
+}
+
+impl Ballot {
+    pub(super) fn new(slot: Slot) -> Ballot {
+        Ballot {
+            slot,
+            prepared: BTreeMap::new(),
+            against: BTreeMap::new(),
+            commit_submitted: false,
+            abort_submitted: false,
+        }
+    }
+
+    pub(super) fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// Adds a vote; one of another slot is none of this ballot's.
+    pub(super) fn add(&mut self, vote: SignedVote) {
+        if vote.vote.slot != self.slot {
+            return;
+        }
+        let votes = if vote.vote.kind.is_against() { &mut self.against } else { &mut self.prepared };
+        votes.entry(vote.replica).or_insert(vote);
+    }
+
+    /// The Commit certificate, once.
+    pub(super) fn commit_certificate(&mut self, view: &View) -> Option<CommitCertificate> {
+        if self.commit_submitted {
+            return None;
+        }
+        let group =
+            self.groups().into_iter().find(|group| view.is_quorum(group.iter().map(|v| v.replica)))?;
+        let certificate = CommitCertificate::gather(view, &group).ok()?;
+        self.commit_submitted = true;
+        Some(certificate)
+    }
+
+    /// The Abort certificate, once.
+    pub(super) fn abort_certificate(&mut self, view: &View) -> Option<AbortCertificate> {
+        if self.abort_submitted || !view.has_correct(self.against.keys().copied()) {
+            return None;
+        }
+        self.abort_submitted = true;
+        let votes: Vec<SignedVote> = self.against.values().cloned().collect();
+        let tx = votes.first()?.vote.tx;
+        Some(AbortCertificate { tx, slot: self.slot, votes })
+    }
+
+    /// Whether no set of equal Prepared votes can reach a quorum any more, whatever the silent replicas say: a
+    /// transaction whose effects differ need not wait for T_vote.
+    pub(super) fn is_hopeless(&self, view: &View) -> bool {
+        let silent: Vec<ReplicaId> = view
+            .replicas()
+            .filter(|replica| !self.prepared.contains_key(replica) && !self.against.contains_key(replica))
+            .collect();
+        let groups = self.groups();
+        !groups.is_empty()
+            && !groups.iter().any(|group| {
+                view.is_quorum(group.iter().map(|vote| vote.replica).chain(silent.iter().copied()))
+            })
+    }
+
+    /// Whether `replica` voted for the transaction, as opposed to nothing or only against.
+    pub(super) fn differs_in_effects(&self) -> bool {
+        self.groups().len() > 1
+    }
+
+    fn groups(&self) -> Vec<Vec<&SignedVote>> {
+        let mut groups: Vec<(&VoteKind, Vec<&SignedVote>)> = Vec::new();
+        for vote in self.prepared.values() {
+            match groups.iter_mut().find(|(kind, _)| **kind == vote.vote.kind) {
+                Some((_, group)) => group.push(vote),
+                None => groups.push((&vote.vote.kind, vec![vote])),
+            }
+        }
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+}

@@ -1,0 +1,205 @@
+//! What the scheduler wants done. Effects are data; the agent runs them in the order given.
+
+use super::event::{AnchorId, Connection};
+use steeldb_types::{Position, SessionKey, Slot, Timestamp, TxId};
+use steeldb_wire::transaction::{
+    Modes, OperationKind, Ordered, ReplicaMessage, SqlState, StatementId, StatementText, Stream, VoteBundle,
+};
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Start a backend for a session.
+    OpenBackend {
+        /// The session.
+        session: SessionKey,
+        /// The database.
+        database: String,
+        /// The role, already permitted to this client.
+        role: String,
+        /// Startup parameters.
+        parameters: Vec<(String, String)>,
+    },
+    /// A command to a session's backend. Commands of one session run in sequence.
+    Backend {
+        /// The session.
+        session: SessionKey,
+        /// What.
+        command: Command,
+    },
+    /// Begin an anchor transaction and export its snapshot. No COMMIT PREPARED is issued until it reports.
+    TakeAnchor {
+        /// Its name.
+        anchor: AnchorId,
+        /// Where.
+        database: String,
+    },
+    /// The anchor is not needed any more.
+    ReleaseAnchor(AnchorId),
+    /// Commit a prepared transaction.
+    CommitPrepared {
+        /// The transaction, for the report.
+        tx: TxId,
+        /// Its global identifier.
+        gid: String,
+        /// Where.
+        database: String,
+    },
+    /// Roll a prepared transaction back.
+    RollbackPrepared {
+        /// Its global identifier.
+        gid: String,
+        /// Where.
+        database: String,
+    },
+    /// Have a certified outcome ordered.
+    Submit(Box<Ordered>),
+    /// Send votes to all other replicas.
+    SendVotes(VoteBundle),
+    /// Send a piece of the master's stream to all other replicas.
+    SendStream(Stream),
+    /// Send votes to one replica again.
+    ResendVotes {
+        /// To whom.
+        to: steeldb_types::ReplicaId,
+        /// The votes.
+        bundle: VoteBundle,
+    },
+    /// Answer a client.
+    Reply {
+        /// Over which connection.
+        connection: Connection,
+        /// What.
+        message: ReplicaMessage,
+    },
+    /// Run a maintenance statement outside any block.
+    Maintain {
+        /// Who asked.
+        session: SessionKey,
+        /// The request's number.
+        sequence: u64,
+        /// Where.
+        database: String,
+        /// As whom.
+        role: String,
+        /// One statement.
+        sql: String,
+    },
+    /// Take digests of all tables on an anchor's snapshot.
+    Verify {
+        /// Who asked.
+        session: SessionKey,
+        /// The request's number.
+        sequence: u64,
+        /// Where.
+        database: String,
+        /// The anchor's exported snapshot.
+        snapshot: String,
+        /// Where in the order.
+        position: Position,
+    },
+    /// This replica cannot do what the order demands. It stops answering for data and says why.
+    Diverged {
+        /// Where.
+        position: Position,
+        /// Which transaction.
+        tx: TxId,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A command to a session's backend.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Remember a statement.
+    Define {
+        /// Its number.
+        statement: StatementId,
+        /// Its text.
+        text: StatementText,
+    },
+    /// Forget a statement.
+    Forget(StatementId),
+    /// Start a transaction block without a snapshot, for leading LOCK TABLE statements (A10).
+    BeginLeading {
+        /// The transaction.
+        tx: TxId,
+        /// Its attributes.
+        modes: Modes,
+    },
+    /// Start a transaction block, unless it is started, on a snapshot, with the agreed time and seed.
+    Begin {
+        /// The transaction.
+        tx: TxId,
+        /// Its attributes.
+        modes: Modes,
+        /// The anchor's exported snapshot.
+        snapshot: String,
+        /// The agreed time.
+        timestamp: Timestamp,
+        /// HMAC(cluster key, slot, tx) (A14).
+        seed: [u8; 32],
+    },
+    /// Run an operation and report its canonical result.
+    Execute {
+        /// The transaction.
+        tx: TxId,
+        /// Its number.
+        number: u32,
+        /// The statement.
+        statement: StatementId,
+        /// Compare rows in sequence.
+        row_order: bool,
+        /// What to do.
+        kind: OperationKind,
+        /// Send the backend's messages to the client (the master does).
+        show: bool,
+    },
+    /// Fail as the master did, for a reason of timing (B8).
+    Adopt {
+        /// The transaction.
+        tx: TxId,
+        /// The operation.
+        number: u32,
+        /// The master's error.
+        sqlstate: SqlState,
+    },
+    /// COPY data of the operation that runs.
+    CopyData(Vec<u8>),
+    /// The end of its COPY data.
+    CopyEnd(Option<String>),
+    /// Check all deferred constraints and find out whether the transaction wrote.
+    Complete {
+        /// The transaction.
+        tx: TxId,
+    },
+    /// Record the transaction, digest the catalogs after DDL, PREPARE TRANSACTION.
+    Prepare {
+        /// The transaction.
+        tx: TxId,
+        /// Its slot.
+        slot: Slot,
+        /// k.
+        operations: u32,
+        /// h_k.
+        transcript: steeldb_types::Digest,
+        /// Its global identifier.
+        gid: String,
+        /// It ran DDL.
+        ddl: bool,
+    },
+    /// End the block: commit a read-only transaction (settings stay), or roll back, cancelling what runs.
+    End {
+        /// The transaction.
+        tx: TxId,
+        /// Commit.
+        commit: bool,
+    },
+    /// The client has passed on result bytes.
+    Acknowledge(u32),
+    /// Cancel the running statement on behalf of the user.
+    Cancel,
+    /// End the backend.
+    Close,
+}

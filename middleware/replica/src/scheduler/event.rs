@@ -1,0 +1,197 @@
+//! What the scheduler is told.
+
+use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId};
+use steeldb_wire::transaction::{
+    ClientMessage, Executed, Ordered, SignedFinish, SignedVote, SqlState, TableDigest,
+};
+
+/// A connection of a client, as the transport numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Connection(pub u64);
+
+/// Something that happened outside.
+#[derive(Debug)]
+pub enum Event {
+    /// A client's message over an authenticated connection. Requests to be ordered do not come here.
+    Client {
+        /// The connection.
+        connection: Connection,
+        /// Whose it is.
+        client: steeldb_types::ClientId,
+        /// The message.
+        message: ClientMessage,
+    },
+    /// A client's connection is gone, and its sessions with it.
+    ConnectionLost(Connection),
+    /// The order delivered a request. Called once per position, in order.
+    Delivered {
+        /// Where.
+        position: Position,
+        /// The agreed time.
+        timestamp: Timestamp,
+        /// Session and sequence number of a client's request.
+        request: Option<(SessionKey, u64)>,
+        /// What.
+        payload: Ordered,
+    },
+    /// Entries of the master's stream; its signature is verified.
+    Stream(Vec<Executed>),
+    /// Votes of a replica; their signature is verified.
+    Votes(Vec<(SignedVote, Option<SignedFinish>)>),
+    /// A link to a peer is there again: what may have been lost is sent again.
+    PeerUp(ReplicaId),
+    /// Something from a session's backend.
+    Backend {
+        /// The session.
+        session: SessionKey,
+        /// What.
+        report: BackendReport,
+    },
+    /// An anchor holds its snapshot, or could not take one.
+    Anchored {
+        /// Which anchor.
+        anchor: AnchorId,
+        /// The exported snapshot's name.
+        snapshot: Result<String, String>,
+    },
+    /// A prepared transaction is decoded.
+    Decoded {
+        /// Its global identifier.
+        gid: String,
+        /// w, or why its write set has none.
+        write_set: Result<DecodedSet, String>,
+    },
+    /// COMMIT PREPARED is done.
+    Applied {
+        /// The transaction.
+        tx: TxId,
+        /// Done, or why not.
+        result: Result<(), String>,
+    },
+    /// Table digests are taken.
+    Verified {
+        /// Who asked.
+        session: SessionKey,
+        /// The request's number.
+        sequence: u64,
+        /// Where in the order.
+        position: Position,
+        /// The digests.
+        tables: Result<Vec<TableDigest>, String>,
+    },
+    /// Maintenance is done.
+    Maintained {
+        /// Who asked.
+        session: SessionKey,
+        /// The request's number.
+        sequence: u64,
+        /// The backend's messages.
+        messages: Vec<u8>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What decoding says of a prepared transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecodedSet {
+    /// w.
+    pub digest: Digest,
+    /// It truncated, or recorded DDL commands.
+    pub wall: bool,
+    /// How many changes.
+    pub changes: usize,
+}
+
+/// An anchor: a transaction of its own that holds a snapshot for others to import (rule 3).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct AnchorId(pub u64);
+
+/// What a session's backend reports.
+#[derive(Debug)]
+pub enum BackendReport {
+    /// It is there.
+    Ready {
+        /// Its parameter status.
+        parameters: Vec<(String, String)>,
+    },
+    /// It could not be started, or it is lost.
+    Lost {
+        /// The SQLSTATE to show.
+        sqlstate: SqlState,
+        /// The message to show.
+        message: String,
+    },
+    /// The transaction block runs on its snapshot; the anchor is no longer needed for it.
+    Begun {
+        /// The transaction.
+        tx: TxId,
+    },
+    /// The transaction block could not be begun on its snapshot.
+    NotBegun {
+        /// The transaction.
+        tx: TxId,
+        /// Why.
+        reason: String,
+    },
+    /// An operation is done.
+    Executed {
+        /// The transaction.
+        tx: TxId,
+        /// Which.
+        number: u32,
+        /// Its canonical result.
+        result: Digest,
+        /// Its SQLSTATE if it failed.
+        sqlstate: Option<SqlState>,
+        /// ReadyForQuery's status.
+        status: u8,
+        /// What kind of command its tag names.
+        tag: TagKind,
+        /// The backend asked for COPY data.
+        copy_started: bool,
+    },
+    /// Constraints are checked, and it is known whether the transaction wrote (rule 6, rule 11).
+    Completed {
+        /// The transaction.
+        tx: TxId,
+        /// What was found, or the SQLSTATE of the constraint that failed.
+        result: Result<Completion, SqlState>,
+    },
+    /// PREPARE TRANSACTION is done; its tag was checked (B6).
+    Prepared {
+        /// The transaction.
+        tx: TxId,
+        /// The digest of catalogs and rewritten tables after DDL (G1), or the SQLSTATE of the failure.
+        result: Result<Option<Digest>, SqlState>,
+    },
+    /// The block is rolled back, or committed if it was read-only.
+    Ended {
+        /// The transaction.
+        tx: TxId,
+    },
+}
+
+/// What completing a transaction found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// An xid is assigned.
+    pub wrote: bool,
+    /// DDL commands are recorded.
+    pub ddl: bool,
+}
+
+/// What a command tag says about its statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TagKind {
+    /// Nothing in particular.
+    Plain,
+    /// It changed session settings (SET, RESET, DISCARD).
+    Settings,
+    /// DDL, TRUNCATE, GRANT and the like.
+    Ddl,
+    /// LOCK TABLE.
+    Lock,
+    /// The block is gone: the session must not go on (A4).
+    BlockEnded,
+}

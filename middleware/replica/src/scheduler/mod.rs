@@ -1,0 +1,246 @@
+//! The scheduler: the replica's side of the transaction protocol as a deterministic state machine. Events in, effects
+//! out; no sockets, clocks, tasks or PostgreSQL here.
+//!
+//! Invariants (rules of the design in brackets):
+//! - A snapshot is taken only when every earlier commit is applied and no later one is issued (3, 8).
+//! - An operation runs here after its predecessor, with the master's stream entry in hand, and behind its barrier (5).
+//! - A Prepared vote is cast only for a transaction whose effects are durable here, with its client's k and h_k and
+//!   the w that decoding shows; never after a vote against, never for a Finish that says Rollback (6).
+//! - What is prepared here is committed or rolled back only by its ordered outcome (13).
+//! - The first ordered outcome of a transaction whose BEGIN is ordered is its outcome; others are no-ops (7).
+
+mod applying;
+mod ballot;
+mod delivery;
+mod effect;
+mod event;
+mod finishing;
+mod operations;
+mod sessions;
+mod transaction;
+mod voting;
+
+pub use effect::{Command, Effect};
+pub use event::{AnchorId, BackendReport, Completion, Connection, DecodedSet, Event, TagKind};
+pub use transaction::gid;
+
+use applying::Applying;
+use ballot::Ballot;
+use delivery::OpenTransactions;
+use std::collections::{BTreeMap, VecDeque};
+use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, TxId, View};
+use steeldb_wire::auth::{PublicKey, SecretKey};
+use steeldb_wire::transaction::{
+    AbortReason, Executed, ReplicaMessage, SignatureMemo, SignedFinish, Vote, VoteKind,
+};
+use transaction::{Session, Transaction};
+
+/// What the scheduler needs to know of the cluster.
+pub struct Config {
+    /// This replica.
+    pub me: ReplicaId,
+    /// The master.
+    pub master: ReplicaId,
+    /// The view.
+    pub view: View,
+    /// This replica's key.
+    pub key: SecretKey,
+    /// The replicas' public keys, by number.
+    pub replica_keys: Vec<PublicKey>,
+    /// What each client may do.
+    pub clients: BTreeMap<ClientId, ClientRights>,
+    /// The replicas' shared secret, for seeds (A14).
+    pub cluster_key: [u8; 32],
+    /// How many transactions may be prepared at once (max_prepared_transactions).
+    pub permits: usize,
+    /// T_vote, microseconds.
+    pub vote_timeout_us: u64,
+    /// Idle in transaction, microseconds.
+    pub idle_timeout_us: u64,
+    /// How long DDL waits for others, microseconds.
+    pub drain_timeout_us: u64,
+}
+
+/// A client's key and what it may use (A4).
+#[derive(Clone, Debug)]
+pub struct ClientRights {
+    /// Its public key.
+    pub key: PublicKey,
+    /// The databases it may use.
+    pub databases: Vec<String>,
+    /// The roles it may act as.
+    pub roles: Vec<String>,
+}
+
+/// The scheduler's state.
+pub struct Scheduler {
+    config: Config,
+    now_us: u64,
+    effects: VecDeque<Effect>,
+    sessions: BTreeMap<SessionKey, Session>,
+    transactions: BTreeMap<TxId, Transaction>,
+    /// Transactions whose BEGIN is ordered and whose outcome is not. The same on all correct replicas.
+    open: OpenTransactions,
+    applying: Applying,
+    ballots: BTreeMap<TxId, Ballot>,
+    memo: SignatureMemo,
+    permits_used: usize,
+    permit_queue: VecDeque<TxId>,
+    /// Votes cast and entries streamed since the last flush.
+    cast: Vec<(Vote, Option<SignedFinish>)>,
+    streamed: Vec<Executed>,
+    stream_next: u64,
+    diverged: Option<String>,
+    bytes_by_client: BTreeMap<ClientId, usize>,
+}
+
+impl Scheduler {
+    /// A scheduler that has seen the order up to `delivered`, with the transactions that are open there.
+    pub fn new(config: Config) -> Scheduler {
+        Scheduler {
+            config,
+            now_us: 0,
+            effects: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            transactions: BTreeMap::new(),
+            open: OpenTransactions::default(),
+            applying: Applying::default(),
+            ballots: BTreeMap::new(),
+            memo: SignatureMemo::new(65_536),
+            permits_used: 0,
+            permit_queue: VecDeque::new(),
+            cast: Vec::new(),
+            streamed: Vec::new(),
+            stream_next: 0,
+            diverged: None,
+            bytes_by_client: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event at `now_us`, microseconds of a clock that never goes back.
+    pub fn handle(&mut self, now_us: u64, event: Event) {
+        self.now_us = self.now_us.max(now_us);
+        match event {
+            Event::Client { connection, client, message } => self.client_message(connection, client, message),
+            Event::ConnectionLost(connection) => self.connection_lost(connection),
+            Event::Delivered { position, timestamp, request, payload } => {
+                self.delivered(position, timestamp, request, payload);
+            }
+            Event::Stream(entries) => self.stream_entries(entries),
+            Event::Votes(votes) => self.votes(votes),
+            Event::PeerUp(replica) => self.resend_votes(replica),
+            Event::Backend { session, report } => self.backend_report(session, report),
+            Event::Anchored { anchor, snapshot } => self.anchored(anchor, snapshot),
+            Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
+            Event::Applied { tx, result } => self.commit_applied(tx, result),
+            Event::Verified { session, sequence, position, tables } => {
+                let message =
+                    ReplicaMessage::Verified { session: session.session, sequence, position, tables };
+                self.reply(session, message);
+            }
+            Event::Maintained { session, sequence, messages } => {
+                let message = ReplicaMessage::Maintained { session: session.session, sequence, messages };
+                self.reply(session, message);
+            }
+            Event::Tick => self.tick(),
+        }
+    }
+
+    /// The next thing to do. Call [`Scheduler::flush`] before draining, so that what was decided is signed and sent.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether this replica is the master.
+    pub fn is_master(&self) -> bool {
+        self.config.me == self.config.master
+    }
+
+    /// Why this replica's data can no longer be trusted, if so.
+    pub fn diverged(&self) -> Option<&str> {
+        self.diverged.as_deref()
+    }
+
+    /// Up to where all is applied.
+    pub fn applied(&self) -> Position {
+        self.applying.applied_upto()
+    }
+
+    /// How many transactions this replica works on.
+    pub fn active(&self) -> usize {
+        self.transactions.len()
+    }
+
+    fn push(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    fn backend(&mut self, session: SessionKey, command: Command) {
+        self.push(Effect::Backend { session, command });
+    }
+
+    fn reply(&mut self, session: SessionKey, message: ReplicaMessage) {
+        if let Some(connection) = self.sessions.get(&session).map(|session| session.connection) {
+            self.push(Effect::Reply { connection, message });
+        }
+    }
+
+    /// Time-outs: T_vote, idle clients, DDL that waited long enough, BEGINs without a session.
+    fn tick(&mut self) {
+        let now = self.now_us;
+        let (vote_timeout, idle_timeout) = (self.config.vote_timeout_us, self.config.idle_timeout_us);
+        let mut expired = Vec::new();
+        let mut gone = Vec::new();
+        let mut drained = Vec::new();
+        for transaction in self.transactions.values() {
+            if transaction.outcome.is_some() || transaction.slot.is_none() {
+                continue;
+            }
+            let tx = transaction.tx;
+            if transaction.finish.is_some() {
+                // T_vote plus what the transaction took, for each of the replicas that may share this machine's cores.
+                let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
+                let limit = vote_timeout + took.saturating_mul(4).min(600_000_000);
+                if transaction.against_vote.is_none()
+                    && !matches!(transaction.phase, transaction::Phase::ReadOnlyDone)
+                    && now.saturating_sub(transaction.finished_at_us) > limit
+                {
+                    expired.push(tx);
+                }
+            } else if transaction.against_vote.is_none() {
+                let limit = if self.sessions.contains_key(&tx.session) { idle_timeout } else { vote_timeout };
+                if now.saturating_sub(transaction.active_at_us) > limit && transaction.issued.is_empty() {
+                    gone.push(tx);
+                }
+            }
+            if transaction.drain_until_us.is_some_and(|until| until <= now) {
+                drained.push(tx);
+            }
+        }
+        for tx in expired {
+            self.cast_against(tx, VoteKind::Expired);
+        }
+        for tx in gone {
+            self.cast_against(tx, VoteKind::Gone);
+            self.give_up(tx);
+        }
+        for tx in drained {
+            self.advance(tx);
+        }
+        self.pump();
+    }
+}
+
+/// The reason that clients are told, from the votes of an abort certificate: the most frequent kind.
+fn abort_reason(votes: &[steeldb_wire::transaction::SignedVote]) -> AbortReason {
+    let reason = |kind: &VoteKind| match kind {
+        VoteKind::Mismatch { operation } => AbortReason::Mismatch { operation: *operation },
+        VoteKind::Failed { sqlstate } => AbortReason::Failed { sqlstate: *sqlstate },
+        VoteKind::Walled => AbortReason::Walled,
+        VoteKind::Gone => AbortReason::Gone,
+        VoteKind::Prepared { .. } | VoteKind::Blocked | VoteKind::Expired => AbortReason::Expired,
+    };
+    let reasons: Vec<AbortReason> = votes.iter().map(|vote| reason(&vote.vote.kind)).collect();
+    let count = |wanted: &AbortReason| reasons.iter().filter(|reason| *reason == wanted).count();
+    reasons.iter().copied().rev().max_by_key(|reason| count(reason)).unwrap_or(AbortReason::Expired)
+}

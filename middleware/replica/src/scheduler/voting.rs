@@ -1,0 +1,122 @@
+//! Voting: casting, signing and collecting votes, and submitting what they prove (rules 6 and 7).
+
+use super::ballot::Ballot;
+use super::{Effect, Scheduler};
+use steeldb_types::{ReplicaId, TxId, limits};
+use steeldb_wire::transaction::{
+    Decision, Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind,
+};
+
+impl Scheduler {
+    /// Votes against a transaction, once. What is prepared stays prepared.
+    pub(super) fn cast_against(&mut self, tx: TxId, kind: VoteKind) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let Some(slot) = transaction.slot else { return };
+        if transaction.against_vote.is_some() || transaction.outcome.is_some() {
+            return;
+        }
+        tracing::info!(%tx, %slot, ?kind, "vote against");
+        let vote = Vote { tx, slot, kind };
+        transaction.against_vote = Some(vote.clone());
+        let finish = transaction.finish.clone();
+        self.cast.push((vote, finish));
+    }
+
+    /// Signs and sends the votes and the stream entries that gathered, and counts this replica's own votes. Call after
+    /// each batch of events.
+    pub fn flush(&mut self) {
+        if !self.streamed.is_empty() {
+            let entries = std::mem::take(&mut self.streamed);
+            let first = self.stream_next;
+            self.stream_next += entries.len() as u64;
+            self.push(Effect::SendStream(Stream::new(0, first, entries, &self.config.key)));
+        }
+        while !self.cast.is_empty() {
+            let rest = self.cast.split_off(self.cast.len().min(limits::VOTE_BATCH_MAX));
+            let batch = std::mem::replace(&mut self.cast, rest);
+            let Some(bundle) = VoteBundle::new(batch, &self.config.key) else { return };
+            self.push(Effect::SendVotes(bundle.clone()));
+            if let Ok(own) = bundle.open(self.config.me, &self.config.key.public()) {
+                self.votes(own);
+            }
+        }
+    }
+
+    /// Votes arrive; their signature is verified.
+    pub(super) fn votes(&mut self, votes: Vec<(SignedVote, Option<SignedFinish>)>) {
+        for (vote, finish) in votes {
+            let Some(key) = self.config.replica_keys.get(usize::from(vote.replica.0)) else { continue };
+            self.memo.note(&vote, key);
+            let tx = vote.vote.tx;
+            // A Finish that the client kept from this replica (A3) comes with the votes of others.
+            if let Some(finish) = finish
+                && finish.finish.tx == tx
+                && self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_none())
+                && self
+                    .config
+                    .clients
+                    .get(&tx.session.client)
+                    .is_some_and(|rights| finish.verify(&rights.key).is_ok())
+            {
+                self.finish(finish);
+            }
+            match self.open.slot(tx) {
+                Some(slot) if slot != vote.vote.slot => continue,
+                // Decided already, or from ahead of what is delivered here: kept if it can be.
+                None if vote.vote.slot <= self.open.delivered() => continue,
+                None if self.ballots.len() >= limits::PENDING_REQUESTS_MAX => continue,
+                _ => {}
+            }
+            let slot = vote.vote.slot;
+            let ballot = self.ballots.entry(tx).or_insert_with(|| Ballot::new(slot));
+            if ballot.slot() != slot && self.open.slot(tx) == Some(slot) {
+                *ballot = Ballot::new(slot);
+            }
+            ballot.add(vote);
+            self.count(tx);
+        }
+    }
+
+    /// Submits what the votes on a transaction prove. Only for a BEGIN that is delivered here.
+    pub(super) fn count(&mut self, tx: TxId) {
+        let Some(slot) = self.open.slot(tx) else { return };
+        let Some(ballot) = self.ballots.get_mut(&tx).filter(|ballot| ballot.slot() == slot) else { return };
+        if let Some(certificate) = ballot.commit_certificate(&self.config.view) {
+            self.push(Effect::Submit(Box::new(Ordered::Commit(certificate))));
+        } else if let Some(certificate) = ballot.abort_certificate(&self.config.view) {
+            self.push(Effect::Submit(Box::new(Ordered::Abort(certificate))));
+        } else if ballot.is_hopeless(&self.config.view) && ballot.differs_in_effects() {
+            let prepared = self.transactions.get(&tx).is_some_and(|t| t.prepared_vote.is_some());
+            if prepared {
+                self.cast_against(tx, VoteKind::Mismatch { operation: 0 });
+            }
+        }
+    }
+
+    /// A link is there again: votes on transactions without an outcome may have been lost with the old one.
+    pub(super) fn resend_votes(&mut self, to: ReplicaId) {
+        let votes: Vec<(Vote, Option<SignedFinish>)> = self
+            .transactions
+            .values()
+            .filter(|transaction| transaction.outcome.is_none())
+            .flat_map(|transaction| {
+                let finish = transaction.finish.clone();
+                [&transaction.prepared_vote, &transaction.against_vote]
+                    .into_iter()
+                    .flatten()
+                    .map(move |vote| (vote.clone(), finish.clone()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        for batch in votes.chunks(limits::VOTE_BATCH_MAX) {
+            if let Some(bundle) = VoteBundle::new(batch.to_vec(), &self.config.key) {
+                self.push(Effect::ResendVotes { to, bundle });
+            }
+        }
+    }
+
+    /// Whether the client asked for a commit.
+    pub(super) fn wants_commit(finish: &Option<SignedFinish>) -> bool {
+        finish.as_ref().is_some_and(|finish| finish.finish.decision == Decision::Commit)
+    }
+}

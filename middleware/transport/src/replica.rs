@@ -1,0 +1,436 @@
+//! A replica's side: one link with each other replica, and any number of clients.
+
+use crate::dial::Dialler;
+use crate::half_open::{HalfOpen, Place};
+use crate::link::{Link, is_misbehaviour};
+use crate::queue::{End, Queue, locked};
+use crate::throttle::Throttle;
+use crate::{LinkError, LinkOptions, ReplicaAddress, StartError, socket, tls};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use steeldb_types::{ClientId, ReplicaId};
+use steeldb_wire::auth::{PublicKey, SecretKey};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// Log lines per ten seconds that strangers may cause together, and that one known peer may cause.
+const LOG_LINES_PER_WINDOW: u32 = 10;
+
+/// What a replica's transport needs.
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// This replica.
+    pub id: ReplicaId,
+    /// Its key.
+    pub key: SecretKey,
+    /// Where it listens: host:port.
+    pub listen: String,
+    /// The other replicas; an entry for this one is passed over.
+    pub peers: Vec<ReplicaAddress>,
+    /// The clients and their keys.
+    pub clients: Vec<(ClientId, PublicKey)>,
+    /// Bounds.
+    pub options: LinkOptions,
+}
+
+/// A client's connection; never used twice while a replica runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// What happens on a replica's links.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LinkEvent {
+    /// The link with a peer is up.
+    PeerUp(ReplicaId),
+    /// The link with a peer is down.
+    PeerDown(ReplicaId),
+    /// A frame of a peer. It may share a larger buffer: copy what is to be kept.
+    PeerFrame(ReplicaId, Bytes),
+    /// A client connected. It may have several connections.
+    ClientUp(ConnectionId, ClientId),
+    /// A client's connection ended.
+    ClientDown(ConnectionId),
+    /// A frame of a client. It may share a larger buffer: copy what is to be kept.
+    ClientFrame(ConnectionId, Bytes),
+}
+
+/// Starts a replica's links.
+pub struct ReplicaTransport;
+
+/// A handle on a replica's links; clones share them. They end with [`ReplicaLinks::stop`], or when the receiver of the
+/// events is dropped.
+#[derive(Clone)]
+pub struct ReplicaLinks(Arc<Shared>);
+
+struct Shared {
+    id: ReplicaId,
+    address: SocketAddr,
+    peers: BTreeMap<ReplicaId, Slot>,
+    identities: HashMap<PublicKey, Identity>,
+    clients: Mutex<HashMap<ConnectionId, (ClientId, Arc<Queue>)>>,
+    next_connection: AtomicU64,
+    options: LinkOptions,
+    refused: Throttle,
+    stop: CancellationToken,
+}
+
+/// Where the link with one peer goes.
+struct Slot {
+    current: Mutex<Option<Arc<Queue>>>,
+    /// Held from Up to Down, so that a link that replaces another begins after the other has ended.
+    turn: tokio::sync::Mutex<()>,
+    lines: Throttle,
+}
+
+/// Whose key it is.
+#[derive(Clone, Copy)]
+enum Identity {
+    Peer(ReplicaId),
+    Client(ClientId),
+}
+
+impl ReplicaTransport {
+    /// Listens on `config.listen`, dials the peers with lower numbers, accepts the others and clients. Call it inside a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError::Listen`] names an address that cannot be listened on; other variants, what is wrong in `config`.
+    pub async fn start(
+        config: ReplicaConfig,
+    ) -> Result<(ReplicaLinks, mpsc::Receiver<LinkEvent>), StartError> {
+        let listener = TcpListener::bind(config.listen.as_str())
+            .await
+            .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
+        ReplicaTransport::start_on(listener, config)
+    }
+
+    /// As [`ReplicaTransport::start`], on a socket that listens already; `config.listen` is only named.
+    ///
+    /// # Errors
+    /// As [`ReplicaTransport::start`].
+    pub fn start_on(
+        listener: TcpListener,
+        config: ReplicaConfig,
+    ) -> Result<(ReplicaLinks, mpsc::Receiver<LinkEvent>), StartError> {
+        let address = listener
+            .local_addr()
+            .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
+        let others = || config.peers.iter().filter(|peer| peer.id != config.id);
+        let identities = identities(&config)?;
+        let acceptor = tls::acceptor(&config.key, identities.keys().copied())?;
+        let stop = CancellationToken::new();
+        let mut diallers = Vec::new();
+        for peer in others().filter(|peer| peer.id < config.id) {
+            diallers.push((peer.id, Dialler::new(peer.clone(), &config.key, config.options, stop.clone())?));
+        }
+        let shared = Arc::new(Shared {
+            id: config.id,
+            address,
+            peers: others().map(|peer| (peer.id, Slot::new())).collect(),
+            identities,
+            clients: Mutex::default(),
+            next_connection: AtomicU64::new(1),
+            options: config.options,
+            refused: Throttle::new(LOG_LINES_PER_WINDOW),
+            stop,
+        });
+        let (events, receiver) = mpsc::channel(config.options.events_max);
+        info!(replica = %config.id, %address, "listening");
+        for (peer, dialler) in diallers {
+            tokio::spawn(keep(peer, dialler, shared.clone(), events.clone()));
+        }
+        tokio::spawn(listen(listener, acceptor, shared.clone(), events));
+        Ok((ReplicaLinks(shared), receiver))
+    }
+}
+
+fn identities(config: &ReplicaConfig) -> Result<HashMap<PublicKey, Identity>, StartError> {
+    let mut identities = HashMap::new();
+    let (mut peers, mut clients) = (BTreeMap::new(), BTreeMap::new());
+    for peer in config.peers.iter().filter(|peer| peer.id != config.id) {
+        if peers.insert(peer.id, ()).is_some() {
+            return Err(StartError::RepeatedId(peer.id.to_string()));
+        }
+        if identities.insert(peer.key, Identity::Peer(peer.id)).is_some() {
+            return Err(StartError::RepeatedKey(peer.key));
+        }
+    }
+    for (client, key) in &config.clients {
+        if clients.insert(*client, ()).is_some() {
+            return Err(StartError::RepeatedId(client.to_string()));
+        }
+        if identities.insert(*key, Identity::Client(*client)).is_some() {
+            return Err(StartError::RepeatedKey(*key));
+        }
+    }
+    match identities.contains_key(&config.key.public()) {
+        true => Err(StartError::RepeatedKey(config.key.public())),
+        false => Ok(identities),
+    }
+}
+
+async fn keep(peer: ReplicaId, mut dialler: Dialler, shared: Arc<Shared>, events: mpsc::Sender<LinkEvent>) {
+    loop {
+        let link = tokio::select! {
+            link = dialler.next() => link,
+            () = events.closed() => None,
+        };
+        let Some(link) = link else { return };
+        shared.run_peer(peer, link, &events).await;
+    }
+}
+
+/// Accepts connections until the end.
+async fn listen(
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<LinkEvent>,
+) {
+    let half_open = HalfOpen::new(shared.options.half_open_max);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.stop.cancelled() => break,
+            () = events.closed() => break,
+        };
+        match accepted {
+            Ok((tcp, from)) => {
+                let place = half_open.enter();
+                tokio::spawn(admit(tcp, from, place, acceptor.clone(), shared.clone(), events.clone()));
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: links that end give some back.
+                if let Some(others) = shared.refused.admit() {
+                    warn!(replica = %shared.id, others, "cannot accept connections: {error}");
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    // The port is free before the events come to their end: whoever waits for that may listen again.
+    drop(listener);
+}
+
+/// From a connection to a link, if it shows a key that is known.
+async fn admit(
+    tcp: TcpStream,
+    from: SocketAddr,
+    place: Place,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<LinkEvent>,
+) {
+    let limit = shared.options.handshake_timeout;
+    let handshake = timeout(limit, async {
+        socket::tune(&tcp)?;
+        let (stream, key) = tls::accept(&acceptor, tcp).await?;
+        let admitted = shared.admit(key)?;
+        Ok((Link::welcome(stream, &shared.options).await?, admitted))
+    });
+    let result = tokio::select! {
+        result = handshake => {
+            result.unwrap_or(Err(LinkError::HandshakeTimeout { seconds: limit.as_secs_f32() }))
+        }
+        () = place.evicted() => Err(LinkError::Unexpected("too many connections that stay silent".into())),
+        () = shared.stop.cancelled() => return,
+    };
+    drop(place);
+    match result {
+        Ok((link, Admitted::Peer(peer))) => shared.run_peer(peer, link, &events).await,
+        Ok((link, Admitted::Client(connection))) => connection.run(link, &events).await,
+        Err(error) => {
+            if let Some(others) = shared.refused.admit() {
+                warn!(replica = %shared.id, %from, others, "connection refused: {error}");
+            }
+        }
+    }
+}
+
+/// Who may have a link here.
+enum Admitted {
+    Peer(ReplicaId),
+    Client(Connection),
+}
+
+/// A client's connection, counted from its admission to its end.
+struct Connection {
+    id: ConnectionId,
+    client: ClientId,
+    queue: Arc<Queue>,
+    shared: Arc<Shared>,
+}
+
+impl Shared {
+    fn admit(self: &Arc<Self>, key: PublicKey) -> Result<Admitted, LinkError> {
+        match self.identities.get(&key) {
+            Some(Identity::Peer(peer)) if *peer > self.id => Ok(Admitted::Peer(*peer)),
+            Some(Identity::Peer(peer)) => {
+                Err(LinkError::Unexpected(format!("{peer} dials {}, which dials it itself", self.id)))
+            }
+            Some(Identity::Client(client)) => {
+                let mut clients = locked(&self.clients);
+                let open = clients.values().filter(|(other, _)| other == client).count();
+                if open >= self.options.connections_per_client_max {
+                    let reason = format!("{client} has {open} connections already");
+                    return Err(LinkError::Unexpected(reason));
+                }
+                let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+                let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
+                clients.insert(id, (*client, queue.clone()));
+                Ok(Admitted::Client(Connection { id, client: *client, queue, shared: self.clone() }))
+            }
+            None => Err(LinkError::Unexpected("unknown key".into())),
+        }
+    }
+
+    async fn run_peer(&self, peer: ReplicaId, link: Link, events: &mpsc::Sender<LinkEvent>) {
+        let Some(slot) = self.peers.get(&peer) else { return };
+        // The newest link wins: the peer may have restarted before this side noticed that the old one is dead.
+        let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
+        if let Some(older) = locked(&slot.current).replace(queue.clone()) {
+            older.end(End::Replaced);
+        }
+        let turn = slot.turn.lock().await;
+        if queue.end_reason().is_none() {
+            let noted = slot.lines.admit();
+            if let Some(others) = noted {
+                info!(replica = %self.id, %peer, others, "link up");
+            }
+            if events.send(LinkEvent::PeerUp(peer)).await.is_err() {
+                return;
+            }
+            let end = link.run(&queue, events, |frame| LinkEvent::PeerFrame(peer, frame), &self.stop).await;
+            match noted {
+                Some(_) if is_misbehaviour(&end) => warn!(replica = %self.id, %peer, "link down: {end}"),
+                Some(_) => info!(replica = %self.id, %peer, "link down: {end}"),
+                None => {}
+            }
+            // Nobody left to tell is no error.
+            let _ = events.send(LinkEvent::PeerDown(peer)).await;
+        }
+        drop(turn);
+        let mut current = locked(&slot.current);
+        if current.as_ref().is_some_and(|newest| Arc::ptr_eq(newest, &queue)) {
+            *current = None;
+        }
+    }
+}
+
+impl Connection {
+    async fn run(self, link: Link, events: &mpsc::Sender<LinkEvent>) {
+        let (id, client, replica) = (self.id, self.client, self.shared.id);
+        if events.send(LinkEvent::ClientUp(id, client)).await.is_err() {
+            return;
+        }
+        info!(%replica, %client, connection = id.0, "client connected");
+        let end =
+            link.run(&self.queue, events, |frame| LinkEvent::ClientFrame(id, frame), &self.shared.stop).await;
+        if is_misbehaviour(&end) {
+            if let Some(others) = self.shared.refused.admit() {
+                warn!(%replica, %client, connection = id.0, others, "client's link closed: {end}");
+            }
+        } else {
+            info!(%replica, %client, connection = id.0, "client's link closed: {end}");
+        }
+        drop(self);
+        // Nobody left to tell is no error.
+        let _ = events.send(LinkEvent::ClientDown(id)).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        locked(&self.shared.clients).remove(&self.id);
+    }
+}
+
+impl Slot {
+    fn new() -> Slot {
+        Slot {
+            current: Mutex::new(None),
+            turn: tokio::sync::Mutex::new(()),
+            lines: Throttle::new(LOG_LINES_PER_WINDOW),
+        }
+    }
+}
+
+impl ReplicaLinks {
+    /// Sends a frame to a peer. False when it was dropped: no link, or the link ends because it takes too little.
+    pub fn send_peer(&self, peer: ReplicaId, frame: Bytes) -> bool {
+        if !within_bound(&frame, self.0.options.frame_bytes_max) {
+            return false;
+        }
+        let queue = self.0.peers.get(&peer).and_then(|slot| locked(&slot.current).clone());
+        queue.is_some_and(|queue| queue.push(frame))
+    }
+
+    /// Sends a frame to all peers; not to this replica itself.
+    pub fn broadcast(&self, frame: Bytes) {
+        for peer in self.0.peers.keys() {
+            self.send_peer(*peer, frame.clone());
+        }
+    }
+
+    /// Sends a frame to a client. False when it was dropped: the connection is gone, or ends because it takes too
+    /// little.
+    pub fn send_client(&self, connection: ConnectionId, frame: Bytes) -> bool {
+        if !within_bound(&frame, self.0.options.frame_bytes_max) {
+            return false;
+        }
+        self.client_queue(connection).is_some_and(|queue| queue.push(frame))
+    }
+
+    /// Ends a client's connection after sending what is queued on it. Frames that it sent before may still arrive;
+    /// [`LinkEvent::ClientDown`] is the last.
+    pub fn close_client(&self, connection: ConnectionId) {
+        if let Some(queue) = self.client_queue(connection) {
+            queue.end(End::Closing);
+        }
+    }
+
+    /// Bytes waiting to be sent to a client; nothing when the connection is gone.
+    pub fn client_backlog(&self, connection: ConnectionId) -> Option<usize> {
+        self.client_queue(connection).map(|queue| queue.backlog())
+    }
+
+    /// Whether the link with `peer` is up.
+    pub fn is_up(&self, peer: ReplicaId) -> bool {
+        self.0.peers.get(&peer).is_some_and(|slot| locked(&slot.current).is_some())
+    }
+
+    /// Where this replica listens.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    /// How many connections were refused or closed for misbehaviour since the start.
+    pub fn refused(&self) -> u64 {
+        self.0.refused.total()
+    }
+
+    /// Closes all links and the port for good; the receiver of the events then comes to its end.
+    pub fn stop(&self) {
+        self.0.stop.cancel();
+    }
+
+    fn client_queue(&self, connection: ConnectionId) -> Option<Arc<Queue>> {
+        locked(&self.0.clients).get(&connection).map(|(_, queue)| queue.clone())
+    }
+}
+
+/// Our own mistake, not the peer's: said loudly, and the frame is dropped rather than the link.
+pub(crate) fn within_bound(frame: &Bytes, max: usize) -> bool {
+    if frame.len() > max {
+        error!(bytes = frame.len(), max, "a frame above the bound was not sent: this is a defect");
+    }
+    frame.len() <= max
+}

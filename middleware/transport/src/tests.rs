@@ -1,0 +1,422 @@
+//! Nodes on loopback: replicas, clients and strangers.
+
+use crate::dial::Dialler;
+use crate::*;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::time::Duration;
+use steeldb_types::ClientId;
+use steeldb_wire::auth::SecretKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
+
+const CLIENT: ClientId = ClientId(7);
+
+fn replica_key(id: u16) -> SecretKey {
+    SecretKey::from_seed(&[id as u8 + 1; 32])
+}
+
+fn client_key() -> SecretKey {
+    SecretKey::from_seed(&[100; 32])
+}
+
+fn stranger_key() -> SecretKey {
+    SecretKey::from_seed(&[200; 32])
+}
+
+fn options() -> LinkOptions {
+    LinkOptions { redial_pause_max: Duration::from_millis(200), ..LinkOptions::default() }
+}
+
+fn r(id: u16) -> ReplicaId {
+    ReplicaId(id)
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn address(id: u16, at: SocketAddr) -> ReplicaAddress {
+    ReplicaAddress { id: r(id), address: at.to_string(), key: replica_key(id).public() }
+}
+
+fn config(id: u16, peers: &[ReplicaAddress], options: LinkOptions) -> ReplicaConfig {
+    ReplicaConfig {
+        id: r(id),
+        key: replica_key(id),
+        listen: peers[usize::from(id)].address.clone(),
+        peers: peers.to_vec(),
+        clients: vec![(CLIENT, client_key().public())],
+        options,
+    }
+}
+
+type Node = (ReplicaLinks, Receiver<LinkEvent>);
+
+/// `n` replicas, listening before any of them dials.
+async fn replicas(n: u16, options: LinkOptions) -> (Vec<ReplicaAddress>, Vec<Node>) {
+    let mut listeners = Vec::new();
+    for _ in 0..n {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let addresses: Vec<_> =
+        (0..n).map(|id| address(id, listeners[usize::from(id)].local_addr().unwrap())).collect();
+    let nodes = listeners
+        .into_iter()
+        .zip(0..)
+        .map(|(listener, id)| ReplicaTransport::start_on(listener, config(id, &addresses, options)).unwrap());
+    let nodes = nodes.collect();
+    (addresses, nodes)
+}
+
+async fn one_replica(options: LinkOptions) -> (Vec<ReplicaAddress>, ReplicaLinks, Receiver<LinkEvent>) {
+    let (addresses, mut nodes) = replicas(1, options).await;
+    let (links, events) = nodes.remove(0);
+    (addresses, links, events)
+}
+
+fn client(replicas: &[ReplicaAddress], options: LinkOptions) -> (ClientLinks, Receiver<ClientEvent>) {
+    let config = ClientConfig { client: CLIENT, key: client_key(), replicas: replicas.to_vec(), options };
+    ClientTransport::start(config).unwrap()
+}
+
+fn dialler(to: &ReplicaAddress, own: SecretKey) -> Dialler {
+    Dialler::new(to.clone(), &own, options(), CancellationToken::new()).unwrap()
+}
+
+/// An authenticated connection of the client that can be made to misbehave.
+async fn raw_client(to: &ReplicaAddress) -> tls::Stream {
+    let connector = tls::connector(&client_key(), to.key).unwrap();
+    let tcp = TcpStream::connect(to.address.as_str()).await.unwrap();
+    let mut stream = tls::connect(&connector, tcp).await.unwrap();
+    assert_eq!(stream.read_u32().await.unwrap(), 0, "the welcome");
+    stream
+}
+
+async fn client_up(events: &mut Receiver<LinkEvent>) -> ConnectionId {
+    match events.recv().await {
+        Some(LinkEvent::ClientUp(connection, CLIENT)) => connection,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Reads until the other side closes, however it does so.
+async fn closed_by_peer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
+    let mut sink = [0; 1024];
+    while stream.read(&mut sink).await.is_ok_and(|read| read > 0) {}
+}
+
+/// Asserts that the replica still serves a well-behaved client.
+async fn still_serves(addresses: &[ReplicaAddress], links: &ReplicaLinks, events: &mut Receiver<LinkEvent>) {
+    let (client_links, mut client_events) = client(addresses, options());
+    let connection = client_up(events).await;
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    assert!(client_links.send(r(0), bytes("ping")));
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientFrame(connection, bytes("ping"))));
+    assert!(links.send_client(connection, bytes("pong")));
+    assert_eq!(client_events.recv().await, Some(ClientEvent::Frame(r(0), bytes("pong"))));
+    client_links.stop();
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+}
+
+#[tokio::test]
+async fn four_replicas_exchange_frames_both_ways_in_order() {
+    const FRAMES: u32 = 2000;
+    let (_, nodes) = replicas(4, options()).await;
+    let mut tasks = Vec::new();
+    for (id, (links, mut events)) in nodes.into_iter().enumerate() {
+        tasks.push(tokio::spawn(async move {
+            let mut up = 0;
+            let mut expected = [0u32; 4];
+            while expected.iter().sum::<u32>() < 3 * FRAMES {
+                match events.recv().await.unwrap() {
+                    LinkEvent::PeerUp(_) => {
+                        up += 1;
+                        if up == 3 {
+                            for number in 0..FRAMES {
+                                links.broadcast(Bytes::copy_from_slice(&number.to_be_bytes()));
+                            }
+                        }
+                    }
+                    LinkEvent::PeerFrame(peer, frame) => {
+                        assert_ne!(usize::from(peer.0), id);
+                        let next = &mut expected[usize::from(peer.0)];
+                        assert_eq!(frame.as_ref(), next.to_be_bytes());
+                        *next += 1;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            // Both are kept: dropping them would end the links while others still read.
+            (links, events)
+        }));
+    }
+    let mut ended = Vec::new();
+    for task in tasks {
+        ended.push(task.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_client_reaches_all_replicas_and_may_connect_twice() {
+    let (addresses, mut nodes) = replicas(2, options()).await;
+    let (links, mut events) = client(&addresses, options());
+    let (_second, mut second_events) = client(&addresses, options());
+    for client_events in [&mut events, &mut second_events] {
+        for _ in 0..2 {
+            assert!(matches!(client_events.recv().await, Some(ClientEvent::ReplicaUp(_))));
+        }
+    }
+    links.broadcast(bytes("to all"));
+    for (_, replica_events) in &mut nodes {
+        let mut connections = Vec::new();
+        let from = loop {
+            match replica_events.recv().await.unwrap() {
+                LinkEvent::ClientUp(connection, CLIENT) => connections.push(connection),
+                LinkEvent::ClientFrame(connection, frame) => {
+                    assert_eq!(frame, "to all");
+                    break connection;
+                }
+                LinkEvent::PeerUp(_) => {}
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(connections.contains(&from));
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_closed_still_gets_what_was_queued() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    let (_client_links, mut client_events) = client(&addresses, options());
+    let connection = client_up(&mut events).await;
+    assert!(links.send_client(connection, bytes("last words")));
+    links.close_client(connection);
+    assert!(!links.send_client(connection, bytes("too late")));
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    assert_eq!(client_events.recv().await, Some(ClientEvent::Frame(r(0), bytes("last words"))));
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaDown(r(0))));
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+    assert_eq!(links.client_backlog(connection), None);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_configured_is_refused_by_the_listener() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    let refused = dialler(&addresses[0], stranger_key()).connect().await;
+    assert!(refused.is_err());
+    // A peer's key is no way in either, when it is this side that dials that peer.
+    let (two, nodes) = replicas(2, options()).await;
+    let refused = dialler(&two[1], replica_key(0)).connect().await;
+    assert!(matches!(refused, Err(LinkError::NotWelcome | LinkError::Io(_))));
+    drop(nodes);
+    still_serves(&addresses, &links, &mut events).await;
+    assert_eq!(links.refused(), 1);
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_the_expected_one_is_refused_by_the_dialler() {
+    let (mut addresses, links, mut events) = one_replica(options()).await;
+    let right = addresses[0].clone();
+    addresses[0].key = stranger_key().public();
+    let refused = dialler(&addresses[0], client_key()).connect().await;
+    assert!(matches!(refused, Err(LinkError::Io(_))));
+    still_serves(&[right], &links, &mut events).await;
+}
+
+#[tokio::test]
+async fn garbage_disturbs_nothing() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    let garbage: [&[u8]; 4] =
+        [b"GET / HTTP/1.1\r\n\r\n", &[0xff; 5000], &[0x16, 0x03, 0x01, 0x40, 0x00], &[0; 5]];
+    for bytes in garbage {
+        let mut tcp = TcpStream::connect(addresses[0].address.as_str()).await.unwrap();
+        // The replica may close before all is written.
+        let _ = tcp.write_all(bytes).await;
+        let _ = tcp.shutdown().await;
+        closed_by_peer(&mut tcp).await;
+    }
+    still_serves(&addresses, &links, &mut events).await;
+    assert_eq!(links.refused(), garbage.len() as u64);
+}
+
+#[tokio::test]
+async fn a_connection_that_never_speaks_is_closed() {
+    let short = LinkOptions { handshake_timeout: Duration::from_millis(20), ..options() };
+    let (addresses, _links, _events) = one_replica(short).await;
+    let mut silent = TcpStream::connect(addresses[0].address.as_str()).await.unwrap();
+    closed_by_peer(&mut silent).await;
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_keep_others_out() {
+    let few = LinkOptions { half_open_max: 2, ..options() };
+    let (addresses, links, mut events) = one_replica(few).await;
+    let mut silent = Vec::new();
+    for _ in 0..5 {
+        silent.push(TcpStream::connect(addresses[0].address.as_str()).await.unwrap());
+    }
+    for tcp in &mut silent[..3] {
+        closed_by_peer(tcp).await;
+    }
+    still_serves(&addresses, &links, &mut events).await;
+}
+
+#[tokio::test]
+async fn half_a_frame_ends_the_link_and_delivers_nothing() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    let mut stream = raw_client(&addresses[0]).await;
+    let connection = client_up(&mut events).await;
+    stream.write_all(&[0, 0, 0, 9, b'h', b'a', b'l', b'f']).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+    still_serves(&addresses, &links, &mut events).await;
+}
+
+#[tokio::test]
+async fn an_oversized_frame_ends_the_link_before_it_is_read() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    let mut stream = raw_client(&addresses[0]).await;
+    let connection = client_up(&mut events).await;
+    stream.write_u32(steeldb_types::limits::FRAME_BYTES_MAX as u32 + 1).await.unwrap();
+    stream.flush().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+    closed_by_peer(&mut stream).await;
+    still_serves(&addresses, &links, &mut events).await;
+}
+
+#[tokio::test]
+async fn a_frame_of_exactly_the_bound_passes_and_a_larger_one_is_not_sent() {
+    let bounded = LinkOptions { frame_bytes_max: 100_000, ..options() };
+    let (addresses, links, mut events) = one_replica(bounded).await;
+    let (_client_links, mut client_events) = client(&addresses, bounded);
+    let connection = client_up(&mut events).await;
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    assert!(!links.send_client(connection, vec![1; 100_001].into()));
+    assert!(links.send_client(connection, vec![1; 100_000].into()));
+    assert_eq!(client_events.recv().await, Some(ClientEvent::Frame(r(0), vec![1; 100_000].into())));
+}
+
+#[tokio::test]
+async fn too_many_connections_of_one_client_are_refused() {
+    let few = LinkOptions { connections_per_client_max: 1, ..options() };
+    let (addresses, _links, mut events) = one_replica(few).await;
+    let first = raw_client(&addresses[0]).await;
+    let connection = client_up(&mut events).await;
+    assert!(dialler(&addresses[0], client_key()).connect().await.is_err());
+    drop(first);
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+    let _second = raw_client(&addresses[0]).await;
+    assert_ne!(client_up(&mut events).await, connection);
+}
+
+#[tokio::test]
+async fn a_peer_that_restarts_is_found_again_from_both_sides() {
+    let (addresses, mut nodes) = replicas(2, options()).await;
+    // The lower one is dialled, the higher one dials: each is restarted once.
+    for restarted in [0u16, 1] {
+        let (other, me) = (1 - usize::from(restarted), usize::from(restarted));
+        let (links, mut events) = nodes.remove(me);
+        let survivor = nodes.remove(0);
+        let (survivor_links, mut survivor_events) = survivor;
+        assert_eq!(survivor_events.recv().await, Some(LinkEvent::PeerUp(r(restarted))));
+        assert_eq!(events.recv().await, Some(LinkEvent::PeerUp(r(other as u16))));
+        links.stop();
+        while events.recv().await.is_some() {}
+        assert_eq!(survivor_events.recv().await, Some(LinkEvent::PeerDown(r(restarted))));
+        let (new_links, mut new_events) =
+            ReplicaTransport::start(config(restarted, &addresses, options())).await.unwrap();
+        assert_eq!(survivor_events.recv().await, Some(LinkEvent::PeerUp(r(restarted))));
+        assert_eq!(new_events.recv().await, Some(LinkEvent::PeerUp(r(other as u16))));
+        assert!(survivor_links.send_peer(r(restarted), bytes("welcome back")));
+        assert_eq!(
+            new_events.recv().await,
+            Some(LinkEvent::PeerFrame(r(other as u16), bytes("welcome back")))
+        );
+        // The next round starts afresh.
+        for (links, mut events) in [(new_links, new_events), (survivor_links, survivor_events)] {
+            links.stop();
+            while events.recv().await.is_some() {}
+        }
+        if restarted == 0 {
+            nodes.clear();
+            for id in 0..2 {
+                nodes.push(ReplicaTransport::start(config(id, &addresses, options())).await.unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_newer_link_of_a_peer_takes_the_place_of_the_older_one() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = address(0, listener.local_addr().unwrap());
+    let nowhere = address(1, "127.0.0.1:9".parse().unwrap());
+    let (_links, mut events) =
+        ReplicaTransport::start_on(listener, config(0, &[at.clone(), nowhere], options())).unwrap();
+    let _first = dialler(&at, replica_key(1)).connect().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::PeerUp(r(1))));
+    let _second = dialler(&at, replica_key(1)).connect().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::PeerDown(r(1))));
+    assert_eq!(events.recv().await, Some(LinkEvent::PeerUp(r(1))));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_loses_its_link_at_the_bound() {
+    let small = LinkOptions { queue_bytes_max: 1 << 20, ..options() };
+    let (addresses, links, mut events) = one_replica(small).await;
+    let mut stream = raw_client(&addresses[0]).await;
+    let connection = client_up(&mut events).await;
+    let frame = Bytes::from(vec![0; 64 * 1024]);
+    let mut sent = 0;
+    while links.send_client(connection, frame.clone()) {
+        sent += 1;
+        assert!(links.client_backlog(connection).unwrap_or_default() <= small.queue_bytes_max);
+        assert!(sent < 10_000, "600 MiB do not fit into the buffers of a socket");
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+    closed_by_peer(&mut stream).await;
+    still_serves(&addresses, &links, &mut events).await;
+}
+
+#[tokio::test]
+async fn a_slow_consumer_loses_nothing() {
+    let tiny = LinkOptions { events_max: 1, ..options() };
+    let (addresses, _links, mut events) = one_replica(tiny).await;
+    let (client_links, mut client_events) = client(&addresses, options());
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    for number in 0..5000u32 {
+        assert!(client_links.send(r(0), Bytes::copy_from_slice(&number.to_be_bytes())));
+    }
+    let connection = client_up(&mut events).await;
+    for number in 0..5000u32 {
+        let frame = Bytes::copy_from_slice(&number.to_be_bytes());
+        assert_eq!(events.recv().await, Some(LinkEvent::ClientFrame(connection, frame)));
+    }
+}
+
+#[tokio::test]
+async fn a_busy_port_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = address(0, listener.local_addr().unwrap());
+    let Err(error) = ReplicaTransport::start(config(0, std::slice::from_ref(&at), options())).await else {
+        panic!("the port is taken")
+    };
+    assert!(error.to_string().contains(&at.address), "{error}");
+}
+
+#[tokio::test]
+async fn keys_and_numbers_stand_for_one_node_each() {
+    let at = |id| address(id, "127.0.0.1:0".parse().unwrap());
+    let listener = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+    let mut same_key = config(0, &[at(0), at(1)], options());
+    same_key.clients.push((ClientId(8), replica_key(1).public()));
+    let refused = ReplicaTransport::start_on(listener().await, same_key);
+    assert!(matches!(refused, Err(StartError::RepeatedKey(_))));
+    let same_id = config(0, &[at(0), at(1), at(1)], options());
+    let refused = ReplicaTransport::start_on(listener().await, same_id);
+    assert!(matches!(refused, Err(StartError::RepeatedId(_))));
+}

@@ -29,6 +29,27 @@ const EXTENSIONS: [&str; 12] = [
 /// Languages of routines: those that cannot leave the server.
 const LANGUAGES: [&str; 2] = ["sql", "plpgsql"];
 
+const LARGE_OBJECT_FUNCTIONS: [&str; 18] = [
+    "lo_close",
+    "lo_creat",
+    "lo_create",
+    "lo_export",
+    "lo_from_bytea",
+    "lo_get",
+    "lo_import",
+    "lo_lseek",
+    "lo_lseek64",
+    "lo_open",
+    "lo_put",
+    "lo_tell",
+    "lo_tell64",
+    "lo_truncate",
+    "lo_truncate64",
+    "lo_unlink",
+    "loread",
+    "lowrite",
+];
+
 const ADMINISTRATION: &str = "Use the steeldb command, which changes every replica in the same way.";
 const NO_FOREIGN_DATA: &str = "Data outside the cluster is not replicated. Load it with COPY instead.";
 const NO_REPLICATION: &str = "Replication belongs to SteelDB. Read changes from a table instead.";
@@ -172,7 +193,7 @@ fn by_node(node: &NodeEnum) -> Option<Refusal> {
             "The snapshot of a transaction is fixed by its place in the order. Read in one transaction.",
         )),
         NodeEnum::CreateFunctionStmt(create) if in_temporary_schema(&create.funcname) => {
-            Some(temporary("a temporary function"))
+            Some(temporary("creating temporary functions"))
         }
         _ => None,
     }
@@ -220,25 +241,19 @@ fn by_object(found: &Findings) -> Option<Refusal> {
 }
 
 fn by_setting(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
-    let value = VariableSetKind::VarSetValue as i32;
-    let set = found.settings.iter().filter(|setting| setting.kind == value);
-    let by_statement =
-        set.map(|setting| (setting.name.clone(), setting.values.first(), setting.values.first()));
-    let called = found.calls.iter().filter(|call| call.name.last().is_some_and(|name| name == "set_config"));
-    let by_call = called.filter_map(|call| {
-        let name = call.literals.first()?;
-        Some((name.text.as_ref()?.to_lowercase(), call.literals.get(1), Some(name)))
+    let mut set = found.settings.iter().filter(|setting| setting.kind == VariableSetKind::VarSetValue as i32);
+    let by_statement = set.find_map(|set| {
+        let value = set.values.first();
+        Some((setting(&set.name, value, false)?, value?))
     });
-    for (index, (name, value, place)) in by_statement.chain(by_call).enumerate() {
-        let is_call = index >= found.settings.iter().filter(|setting| setting.kind == VALUE).count();
-        if let Some(refusal) = setting(&name, value, is_call) {
-            return Some(at(place.and_then(|place| source.position(place.location)), refusal));
-        }
-    }
-    None
+    let called = found.calls.iter().filter(|call| call.name.last().is_some_and(|name| name == "set_config"));
+    let mut by_call = called.filter_map(|call| {
+        let name = call.literals.first()?;
+        Some((setting(&name.text.as_ref()?.to_lowercase(), call.literals.get(1), true)?, name))
+    });
+    let (refusal, place) = by_statement.or_else(|| by_call.next())?;
+    Some(at(source.position(place.location), refusal))
 }
-
-const VALUE: i32 = VariableSetKind::VarSetValue as i32;
 
 fn setting(name: &str, value: Option<&Literal>, is_call: bool) -> Option<Refusal> {
     let text = value.and_then(|value| value.text.as_deref());
@@ -276,8 +291,8 @@ fn by_relation(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
     found.relations.iter().find_map(|relation| {
         let refusal = match relation.persistence {
             'u' => unsupported("UNLOGGED", UNLOGGED),
-            't' => temporary("a temporary table"),
-            _ if creates && relation.schema == "pg_temp" => temporary("a temporary table"),
+            't' => temporary("creating temporary relations"),
+            _ if creates && relation.schema == "pg_temp" => temporary("creating temporary relations"),
             _ => return None,
         };
         Some(at(source.position(relation.location), refusal))
@@ -315,7 +330,7 @@ fn by_expression(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
 fn function(name: &[String]) -> Option<Refusal> {
     let (name, schema) = name.split_last()?;
     let named = || format!("function {name}()");
-    if name.starts_with("dblink") || name.starts_with("postgres_fdw_") {
+    if name == "dblink" || name.starts_with("dblink_") || name.starts_with("postgres_fdw_") {
         return Some(unsupported(&named(), NO_FOREIGN_DATA));
     }
     if schema.last().is_some_and(|schema| schema != "pg_catalog" && schema != "steeldb") {
@@ -326,8 +341,9 @@ fn function(name: &[String]) -> Option<Refusal> {
         "pg_export_snapshot" => {
             "The snapshot of a transaction is fixed by its place in the order. Read in one transaction."
         }
-        "loread" | "lowrite" => "Large objects are not replicated. Use a bytea column.",
-        name if name.starts_with("lo_") => "Large objects are not replicated. Use a bytea column.",
+        name if LARGE_OBJECT_FUNCTIONS.contains(&name) => {
+            "Large objects are not replicated. Use a bytea column."
+        }
         name if name.starts_with("pg_try_advisory_") || name.starts_with("pg_advisory_") => {
             "Advisory locks are not replicated. Lock a row with SELECT ... FOR UPDATE, or use LOCK TABLE."
         }

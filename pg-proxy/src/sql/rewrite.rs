@@ -243,7 +243,11 @@ fn extended_path(path: &str) -> Option<String> {
 /// Removes FREEZE from COPY's options, whichever syntax it is in.
 fn freeze(source: &Source<'_>, location: i32) -> Option<Edit> {
     let index = source.index_at(location)?;
-    let cut = |start: usize, end: usize| Some(Edit { start, end, text: String::new() });
+    // Spaces before it go too, but no line end: that may be the end of a comment.
+    let cut = |start: usize, end: usize| {
+        let start = source.sql[..start].trim_end_matches(' ').len();
+        Some(Edit { start, end, text: String::new() })
+    };
     let mut depth = 0usize;
     let opening = (0..index).rev().find(|&before| {
         depth += usize::from(source.is(before, Token::Ascii41));
@@ -256,7 +260,7 @@ fn freeze(source: &Source<'_>, location: i32) -> Option<Edit> {
     let after = (index + 1..source.tokens().len())
         .find(|&next| source.is(next, Token::Ascii44) || source.is(next, Token::Ascii41))?;
     if source.is(after, Token::Ascii44) {
-        cut(source.start(index), source.start(after + 1))
+        Some(Edit { start: source.start(index), end: source.start(after + 1), text: String::new() })
     } else if source.is(index.checked_sub(1)?, Token::Ascii44) {
         cut(source.start(index - 1), source.start(after))
     } else {

@@ -1,0 +1,376 @@
+//! Applying a peer's write set: rows as they are, by column name, without triggers, foreign keys and rules.
+//!
+//! Invariants:
+//! - each update and delete hits exactly one row, or the transaction fails with the relation and the key;
+//! - values enter as untyped literals, through the input functions that read what the output functions wrote;
+//! - the transaction is left open: COMMIT or PREPARE TRANSACTION is the caller's.
+
+use crate::connection::{Backend, BackendError};
+use crate::quote;
+use crate::write_set::{Change, Operation, Row, WriteSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Rows and bytes of one INSERT. Enough to make round trips rare, and far below what the parser minds.
+const INSERT_ROWS_MAX: usize = 500;
+const INSERT_BYTES_MAX: usize = 256 * 1024;
+
+/// Why a write set was not applied. The transaction is to be rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The server failed a command, or the session broke.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The relation is not here.
+    #[error("there is no table {relation} here")]
+    NoRelation {
+        /// `schema.name`.
+        relation: String,
+    },
+    /// The relation has no column of that name that can be written.
+    #[error("{relation} has no column {column} here")]
+    NoColumn {
+        /// `schema.name`.
+        relation: String,
+        /// The column.
+        column: String,
+    },
+    /// An update or delete did not hit exactly one row: this server's rows are not those the change was made on.
+    #[error("{hit} rows of {relation} instead of one have {row}")]
+    NotOneRow {
+        /// `schema.name`.
+        relation: String,
+        /// How many rows were hit.
+        hit: u64,
+        /// The key, or the start of the old row.
+        row: String,
+    },
+    /// The relation has a trigger or rule that fires even for replicated changes, so its effects would be doubled.
+    #[error("{relation} has a trigger or rule that is ENABLE ALWAYS or ENABLE REPLICA")]
+    AlwaysTrigger {
+        /// `schema.name`.
+        relation: String,
+    },
+    /// The write set lacks its changes or values.
+    #[error("the write set is not whole")]
+    NotWhole,
+}
+
+/// What the catalogs here say of a table.
+#[derive(Default)]
+struct Table {
+    /// Name of each column that can be written, and whether it is of the primary key.
+    columns: BTreeMap<String, bool>,
+    partitioned: bool,
+    always: bool,
+}
+
+type Tables = BTreeMap<(String, String), Table>;
+
+/// Applies `write_set` on `backend`, a superuser's session. Begins a transaction unless one is open, and leaves it open;
+/// `session_replication_role` is `replica` until its end. Returns how many changes were applied.
+///
+/// # Errors
+/// [`ApplyError`]; the transaction has then failed or must be rolled back.
+pub async fn apply_write_set(backend: &mut Backend, write_set: &WriteSet) -> Result<u64, ApplyError> {
+    if write_set.bodies_dropped() || write_set.digest().is_err() {
+        return Err(ApplyError::NotWhole);
+    }
+    if backend.transaction_status() == crate::connection::TransactionStatus::Idle {
+        backend.simple("BEGIN").await?;
+    }
+    // Text forms are read as they were written, whatever the database's settings are.
+    backend
+        .simple(
+            "SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; \
+             SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; \
+             SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = content; SET LOCAL standard_conforming_strings = on; \
+             SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET CONSTRAINTS ALL DEFERRED",
+        )
+        .await?;
+    let tables = load_tables(backend, write_set.changes()).await?;
+    let mut rest = write_set.changes();
+    while let Some(first) = rest.first() {
+        let (sql, taken) = statement(first, rest, &tables)?;
+        let answer = backend.simple(&sql).await?;
+        check(first, taken, answer.tag())?;
+        rest = &rest[taken..];
+    }
+    Ok(write_set.changes_len())
+}
+
+async fn load_tables(backend: &mut Backend, changes: &[Change]) -> Result<Tables, ApplyError> {
+    let wanted: BTreeSet<(&str, &str)> =
+        changes.iter().map(|change| (change.schema.as_str(), change.table.as_str())).collect();
+    let mut tables = Tables::new();
+    if wanted.is_empty() {
+        return Ok(tables);
+    }
+    let mut sql = String::from(
+        "SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
+         coalesce(a.attnum = ANY (i.indkey), false), \
+         EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) \
+         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')) \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         LEFT JOIN pg_attribute a \
+         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
+         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid \
+         WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (VALUES ",
+    );
+    for (index, (schema, table)) in wanted.iter().enumerate() {
+        sql.push_str(if index == 0 { "(" } else { ", (" });
+        quote::push_literal(&mut sql, schema);
+        sql.push_str("::name, ");
+        quote::push_literal(&mut sql, table);
+        sql.push_str("::name)");
+    }
+    sql.push(')');
+    for row in backend.simple(&sql).await?.rows {
+        let [Some(schema), Some(name), column, Some(partitioned), Some(key), Some(always)] = row.as_slice()
+        else {
+            continue;
+        };
+        let table = tables.entry((schema.clone(), name.clone())).or_default();
+        table.partitioned = partitioned == "t";
+        table.always = always == "t";
+        if let Some(column) = column {
+            table.columns.insert(column.clone(), key == "t");
+        }
+    }
+    Ok(tables)
+}
+
+fn table<'a>(tables: &'a Tables, change: &Change) -> Result<&'a Table, ApplyError> {
+    let table = tables.get(&(change.schema.clone(), change.table.clone()));
+    let table = table.ok_or_else(|| ApplyError::NoRelation { relation: change.relation() })?;
+    if table.always {
+        return Err(ApplyError::AlwaysTrigger { relation: change.relation() });
+    }
+    let rows = [change.operation.old_row(), change.operation.new_row()];
+    for (column, _) in rows.into_iter().flatten().flat_map(Row::columns) {
+        if !table.columns.contains_key(column) {
+            return Err(ApplyError::NoColumn { relation: change.relation(), column: column.to_string() });
+        }
+    }
+    Ok(table)
+}
+
+/// The statement for the first of `changes`, and how many changes it covers.
+fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(String, usize), ApplyError> {
+    let table = table(tables, first)?;
+    let mut sql = String::new();
+    match &first.operation {
+        Operation::Insert { new } => return insert(first, new, changes),
+        Operation::Truncate { restart_identity } => {
+            return truncate(*restart_identity, changes, tables);
+        }
+        Operation::Update { old, new } => {
+            sql.push_str("UPDATE ONLY ");
+            push_relation(&mut sql, first);
+            sql.push_str(" SET ");
+            let mut separator = "";
+            for (name, value) in new.columns() {
+                sql.push_str(separator);
+                quote::push_identifier(&mut sql, name);
+                sql.push_str(" = ");
+                push_value(&mut sql, value);
+                separator = ", ";
+            }
+            push_where(&mut sql, first, old, table);
+        }
+        Operation::Delete { old } => {
+            sql.push_str("DELETE FROM ONLY ");
+            push_relation(&mut sql, first);
+            push_where(&mut sql, first, old, table);
+        }
+    }
+    Ok((sql, 1))
+}
+
+/// One INSERT for as many of the following rows of the same table as one statement should hold.
+fn insert(first: &Change, row: &Row, changes: &[Change]) -> Result<(String, usize), ApplyError> {
+    let mut sql = String::from("INSERT INTO ");
+    push_relation(&mut sql, first);
+    if row.columns().len() == 0 {
+        sql.push_str(" DEFAULT VALUES");
+        return Ok((sql, 1));
+    }
+    let mut separator = " (";
+    for (name, _) in row.columns() {
+        sql.push_str(separator);
+        quote::push_identifier(&mut sql, name);
+        separator = ", ";
+    }
+    // A value of an identity column GENERATED ALWAYS is a value like others here.
+    sql.push_str(") OVERRIDING SYSTEM VALUE VALUES ");
+    let same_columns = |other: &Row| other.columns().map(|c| c.0).eq(row.columns().map(|c| c.0));
+    let mut taken = 0;
+    for change in changes {
+        let Operation::Insert { new } = &change.operation else { break };
+        let same = change.schema == first.schema && change.table == first.table && same_columns(new);
+        if !same || taken == INSERT_ROWS_MAX || (taken > 0 && sql.len() > INSERT_BYTES_MAX) {
+            break;
+        }
+        sql.push_str(if taken == 0 { "(" } else { ", (" });
+        let mut separator = "";
+        for (_, value) in new.columns() {
+            sql.push_str(separator);
+            push_value(&mut sql, value);
+            separator = ", ";
+        }
+        sql.push(')');
+        taken += 1;
+    }
+    Ok((sql, taken))
+}
+
+/// One TRUNCATE for all that follow each other: tables that refer to each other can only be truncated together.
+fn truncate(
+    restart_identity: bool,
+    changes: &[Change],
+    tables: &Tables,
+) -> Result<(String, usize), ApplyError> {
+    let mut sql = String::from("TRUNCATE ");
+    let mut taken = 0;
+    for change in changes {
+        if change.operation != (Operation::Truncate { restart_identity }) {
+            break;
+        }
+        if taken > 0 {
+            sql.push_str(", ");
+        }
+        // Partitions are listed by themselves; their parent, which has no rows, cannot be ONLY.
+        sql.push_str(if table(tables, change)?.partitioned { "" } else { "ONLY " });
+        push_relation(&mut sql, change);
+        taken += 1;
+    }
+    sql.push_str(if restart_identity { " RESTART IDENTITY" } else { "" });
+    Ok((sql, taken))
+}
+
+/// Finds one row. Rows that are alike in all columns are interchangeable, so the first will do.
+fn push_where(sql: &mut String, change: &Change, old: &Row, table: &Table) {
+    sql.push_str(" WHERE ctid = (SELECT ctid FROM ONLY ");
+    push_relation(sql, change);
+    let mut separator = " WHERE ";
+    for (name, value) in old.columns() {
+        sql.push_str(separator);
+        separator = " AND ";
+        let of_key = table.columns.get(name).copied().unwrap_or(false);
+        match value {
+            None => {
+                quote::push_identifier(sql, name);
+                sql.push_str(" IS NULL");
+            }
+            Some(value) if of_key || !is_whole(old, table) => {
+                // By the key's own operator, so that its index serves.
+                quote::push_identifier(sql, name);
+                sql.push_str(" = ");
+                quote::push_literal(sql, value);
+            }
+            Some(value) => {
+                // By text form: not every type has an equality, and not every equality tells 1.0 from 1.00. concat()
+                // calls the output function that decoding called; a cast to text might not.
+                quote::push_identifier(sql, name);
+                sql.push_str(" IS NOT NULL AND concat(");
+                quote::push_identifier(sql, name);
+                sql.push_str(") = ");
+                quote::push_literal(sql, value);
+                sql.push_str("::text COLLATE \"C\"");
+            }
+        }
+    }
+    sql.push_str(" LIMIT 1)");
+}
+
+/// Whether `old` is the whole row rather than a key.
+fn is_whole(old: &Row, table: &Table) -> bool {
+    old.columns().len() == table.columns.len()
+}
+
+fn push_relation(sql: &mut String, change: &Change) {
+    quote::push_identifier(sql, &change.schema);
+    sql.push('.');
+    quote::push_identifier(sql, &change.table);
+}
+
+fn push_value(sql: &mut String, value: Option<&str>) {
+    match value {
+        None => sql.push_str("NULL"),
+        Some(value) => quote::push_literal(sql, value),
+    }
+}
+
+/// `UPDATE 1`, `DELETE 1`, `INSERT 0 n`.
+fn check(first: &Change, taken: usize, tag: &str) -> Result<(), ApplyError> {
+    if matches!(first.operation, Operation::Truncate { .. }) {
+        return Ok(());
+    }
+    let hit = tag.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0);
+    if hit == taken as u64 {
+        return Ok(());
+    }
+    let mut row = String::new();
+    for (name, value) in first.operation.old_row().into_iter().flat_map(Row::columns) {
+        let value: String = value.unwrap_or("null").chars().take(60).collect();
+        let _ = write!(row, "{}{name} = {value}", if row.is_empty() { "" } else { ", " });
+        if row.len() > 500 {
+            row.push_str(", ...");
+            break;
+        }
+    }
+    Err(ApplyError::NotOneRow { relation: first.relation(), hit, row })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(columns: &[(&str, Option<&str>)]) -> Row {
+        Row::new(columns.iter().map(|(n, v)| (n.to_string(), v.map(str::to_string))).collect()).unwrap()
+    }
+
+    fn change(operation: Operation) -> Change {
+        Change { schema: "public".into(), table: "t".into(), operation }
+    }
+
+    fn tables() -> Tables {
+        let columns = [("id".to_string(), true), ("v".to_string(), false)].into();
+        [(("public".to_string(), "t".to_string()), Table { columns, ..Table::default() })].into()
+    }
+
+    #[test]
+    fn inserts_share_a_statement() {
+        let insert = |id| change(Operation::Insert { new: row(&[("id", Some(id)), ("v", None)]) });
+        let changes =
+            [insert("1"), insert("2"), change(Operation::Delete { old: row(&[("id", Some("1"))]) })];
+        let (sql, taken) = statement(&changes[0], &changes, &tables()).unwrap();
+        assert_eq!(taken, 2);
+        assert_eq!(
+            sql,
+            r#"INSERT INTO "public"."t" ("id", "v") OVERRIDING SYSTEM VALUE VALUES ('1', NULL), ('2', NULL)"#
+        );
+    }
+
+    #[test]
+    fn quotes_cannot_leave_their_literal() {
+        let delete = change(Operation::Delete { old: row(&[("id", Some("1'; DROP TABLE t; --"))]) });
+        let (sql, _) = statement(&delete, std::slice::from_ref(&delete), &tables()).unwrap();
+        assert!(sql.ends_with(r#""id" = '1''; DROP TABLE t; --' LIMIT 1)"#), "{sql}");
+    }
+
+    #[test]
+    fn unknown_relations_and_columns_are_errors() {
+        let insert = change(Operation::Insert { new: row(&[("other", None)]) });
+        let all = std::slice::from_ref(&insert);
+        assert!(matches!(statement(&insert, all, &tables()), Err(ApplyError::NoColumn { .. })));
+        assert!(matches!(statement(&insert, all, &Tables::new()), Err(ApplyError::NoRelation { .. })));
+    }
+
+    #[test]
+    fn a_miss_names_the_key() {
+        let delete = change(Operation::Delete { old: row(&[("id", Some("7"))]) });
+        let error = check(&delete, 1, "DELETE 0").unwrap_err().to_string();
+        assert_eq!(error, "0 rows of public.t instead of one have id = 7");
+    }
+}

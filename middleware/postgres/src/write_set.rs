@@ -1,0 +1,402 @@
+//! Write sets: what a transaction did to rows, in a form that is equal on every correct replica (rule 6).
+//!
+//! Invariants:
+//! - columns go by name, in ascending order; values are PostgreSQL's text form;
+//! - the digest depends on the multiset of changes alone: it is a SHA-256 over their sorted digests, since sums or
+//!   exclusive ors of digests can be forged;
+//! - a write set that misses a value (see [`Incomplete`]) has no digest, so nobody can vote for it;
+//! - a write set from a peer is what its bytes say: digest, length and flags are computed here, never shipped.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use steeldb_types::{Digest, Hasher};
+
+/// The table that event triggers write a transaction's DDL to.
+pub const DDL_TABLE: &str = "steeldb.ddl_command";
+
+/// The table with the record of every voted transaction.
+pub const RECORD_TABLE: &str = "steeldb.transaction";
+
+/// Columns by name with their values in text form; nothing is null.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    names: Arc<[String]>,
+    values: Vec<Option<String>>,
+}
+
+/// The row a change is about is told by its key, or by all its columns where the table has no key (or may be TOASTed).
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Operation {
+    /// A new row.
+    Insert {
+        /// All columns but generated ones.
+        new: Row,
+    },
+    /// A changed row.
+    Update {
+        /// Its key, or the whole old row.
+        old: Row,
+        /// All columns but generated ones; unchanged TOASTed values are filled from the old row.
+        new: Row,
+    },
+    /// A row that is gone.
+    Delete {
+        /// Its key, or the whole old row.
+        old: Row,
+    },
+    /// All rows are gone.
+    Truncate {
+        /// Whether sequences were restarted.
+        restart_identity: bool,
+    },
+}
+
+/// One change of a row, or the truncation of a table.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Change {
+    /// Schema of the table, which is a leaf when the table is partitioned.
+    pub schema: String,
+    /// Name of the table.
+    pub table: String,
+    /// What happened.
+    pub operation: Operation,
+}
+
+/// A value is missing: an unchanged TOASTed value of a table whose replica identity does not carry the old row. The
+/// event triggers prevent it; it means that somebody went round them.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "the write set misses a value of {relation}, whose replica identity should be FULL; run: ALTER TABLE {relation} REPLICA IDENTITY FULL"
+)]
+pub struct Incomplete {
+    /// `schema.name`.
+    pub relation: String,
+}
+
+/// One row of `steeldb.ddl_command`: a DDL command of the transaction, or an object it dropped or rewrote.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DdlCommand {
+    /// `end`, `drop` or `rewrite`: the event trigger that wrote it.
+    pub phase: String,
+    /// Such as `ALTER TABLE`.
+    pub command_tag: String,
+    /// Such as `table`; empty when PostgreSQL does not tell (GRANT).
+    pub object_type: String,
+    /// Schema of the object; empty when it has none.
+    pub schema: String,
+    /// The object's name, schema-qualified and quoted; empty when PostgreSQL does not tell.
+    pub identity: String,
+}
+
+/// The changes of one transaction.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WriteSet {
+    changes: Vec<Change>,
+    digests: Vec<Digest>,
+    bytes: u64,
+    truncates: bool,
+    ddl: Vec<DdlCommand>,
+    incomplete: Option<Incomplete>,
+    bodies_dropped: bool,
+}
+
+impl Row {
+    /// A row of `columns`, in any order.
+    ///
+    /// # Errors
+    /// [`DuplicateColumn`] when a name occurs twice.
+    pub fn new(mut columns: Vec<(String, Option<String>)>) -> Result<Row, DuplicateColumn> {
+        columns.sort_by(|a, b| a.0.cmp(&b.0));
+        let (names, values): (Vec<String>, Vec<Option<String>>) = columns.into_iter().unzip();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(DuplicateColumn);
+        }
+        Ok(Row { names: names.into(), values })
+    }
+
+    /// A row whose names are known to be ascending, shared between rows of one table.
+    pub(crate) fn of_sorted(names: Arc<[String]>, values: Vec<Option<String>>) -> Row {
+        debug_assert_eq!(names.len(), values.len());
+        Row { names, values }
+    }
+
+    /// The columns, ascending by name.
+    pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
+        self.names.iter().map(String::as_str).zip(self.values.iter().map(Option::as_deref))
+    }
+
+    /// The value of `column`: `None` without such a column, `Some(None)` when it is null.
+    pub fn get(&self, column: &str) -> Option<Option<&str>> {
+        let index = self.names.binary_search_by(|name| name.as_str().cmp(column)).ok()?;
+        Some(self.values.get(index)?.as_deref())
+    }
+
+    fn size(&self) -> u64 {
+        let names: usize = self.names.iter().map(|name| name.len() + 5).sum();
+        let values: usize = self.values.iter().flatten().map(String::len).sum();
+        (names + values) as u64
+    }
+}
+
+/// A column name that occurs twice in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("a column occurs twice in a row")]
+pub struct DuplicateColumn;
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.columns()).finish()
+    }
+}
+
+impl BorshSerialize for Row {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        let len = u32::try_from(self.names.len()).map_err(io::Error::other)?;
+        len.serialize(writer)?;
+        for (name, value) in self.names.iter().zip(&self.values) {
+            name.serialize(writer)?;
+            value.serialize(writer)?;
+        }
+        Ok(())
+    }
+}
+
+impl BorshDeserialize for Row {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Row> {
+        let columns = Vec::<(String, Option<String>)>::deserialize_reader(reader)?;
+        // One encoding per row, so that a digest cannot be met by another order.
+        if columns.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "columns are not in ascending order"));
+        }
+        let (names, values): (Vec<String>, Vec<Option<String>>) = columns.into_iter().unzip();
+        Ok(Row { names: names.into(), values })
+    }
+}
+
+impl Operation {
+    /// The new row, if there is one.
+    pub fn new_row(&self) -> Option<&Row> {
+        match self {
+            Operation::Insert { new } | Operation::Update { new, .. } => Some(new),
+            Operation::Delete { .. } | Operation::Truncate { .. } => None,
+        }
+    }
+
+    /// The key or old row, if there is one.
+    pub fn old_row(&self) -> Option<&Row> {
+        match self {
+            Operation::Update { old, .. } | Operation::Delete { old } => Some(old),
+            Operation::Insert { .. } | Operation::Truncate { .. } => None,
+        }
+    }
+}
+
+impl Change {
+    /// `schema.name`, unquoted: for comparing and for messages.
+    pub fn relation(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
+    /// The digest of this change alone.
+    pub fn digest(&self) -> Digest {
+        // Writing into memory cannot fail short of a 4 GiB value, which no PostgreSQL field holds.
+        let bytes = borsh::to_vec(self).unwrap_or_default();
+        Digest::of("steeldb/change/1", &[&bytes])
+    }
+
+    fn size(&self) -> u64 {
+        let rows = [self.operation.old_row(), self.operation.new_row()];
+        (self.schema.len() + self.table.len()) as u64 + rows.into_iter().flatten().map(Row::size).sum::<u64>()
+    }
+
+    fn is_of(&self, relation: &str) -> bool {
+        relation.split_once('.').is_some_and(|(schema, table)| schema == self.schema && table == self.table)
+    }
+}
+
+impl WriteSet {
+    /// The write set of `changes`.
+    pub fn new(changes: impl IntoIterator<Item = Change>) -> WriteSet {
+        let mut write_set = WriteSet::default();
+        for change in changes {
+            write_set.push(change, u64::MAX);
+        }
+        write_set
+    }
+
+    /// Adds a change. Once the bodies exceed `bytes_max` they are dropped and only their digests kept, so that a bulk
+    /// transaction does not fill the memory.
+    pub(crate) fn push(&mut self, change: Change, bytes_max: u64) {
+        self.digests.push(change.digest());
+        self.bytes = self.bytes.saturating_add(change.size());
+        self.truncates |= matches!(change.operation, Operation::Truncate { .. });
+        if let (true, Operation::Insert { new }) = (change.is_of(DDL_TABLE), &change.operation) {
+            let text = |column| new.get(column).flatten().unwrap_or_default().to_string();
+            self.ddl.push(DdlCommand {
+                phase: text("phase"),
+                command_tag: text("command_tag"),
+                object_type: text("object_type"),
+                schema: text("schema_name"),
+                identity: text("object_identity"),
+            });
+        }
+        if self.bytes > bytes_max {
+            self.bodies_dropped = true;
+            self.changes = Vec::new();
+        } else if !self.bodies_dropped {
+            self.changes.push(change);
+        }
+    }
+
+    /// Marks that a value of `relation` is missing. The first relation is kept.
+    pub(crate) fn mark_incomplete(&mut self, relation: String) {
+        self.incomplete.get_or_insert(Incomplete { relation });
+    }
+
+    /// The changes in the order they were made; empty when [`WriteSet::bodies_dropped`].
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// How many changes there are.
+    pub fn changes_len(&self) -> u64 {
+        self.digests.len() as u64
+    }
+
+    /// Roughly how many bytes they take.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether a table was truncated (rule 9: a wall).
+    pub fn truncates(&self) -> bool {
+        self.truncates
+    }
+
+    /// The DDL commands of the transaction, in order.
+    pub fn ddl(&self) -> &[DdlCommand] {
+        &self.ddl
+    }
+
+    /// Whether the transaction was too large for its changes to be kept: the digest holds, the changes are empty, and it
+    /// cannot be shipped.
+    pub fn bodies_dropped(&self) -> bool {
+        self.bodies_dropped
+    }
+
+    /// *w*, the digest that votes and certificates carry.
+    ///
+    /// # Errors
+    /// [`Incomplete`]: such a transaction must not be voted for.
+    pub fn digest(&self) -> Result<Digest, Incomplete> {
+        if let Some(incomplete) = &self.incomplete {
+            return Err(incomplete.clone());
+        }
+        let mut digests = self.digests.clone();
+        digests.sort_unstable();
+        let mut hasher = Hasher::new("steeldb/write-set/1");
+        hasher.number(digests.len() as u64);
+        for digest in &digests {
+            hasher.part(&digest.0);
+        }
+        Ok(hasher.finish())
+    }
+}
+
+impl BorshSerialize for WriteSet {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        if self.incomplete.is_some() || self.bodies_dropped {
+            return Err(io::Error::other("a write set without all its values cannot be shipped"));
+        }
+        self.changes.serialize(writer)
+    }
+}
+
+impl BorshDeserialize for WriteSet {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<WriteSet> {
+        Ok(WriteSet::new(Vec::<Change>::deserialize_reader(reader)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_wire::codec;
+
+    fn row(columns: &[(&str, Option<&str>)]) -> Row {
+        Row::new(columns.iter().map(|(n, v)| (n.to_string(), v.map(str::to_string))).collect()).unwrap()
+    }
+
+    fn insert(table: &str, columns: &[(&str, Option<&str>)]) -> Change {
+        let operation = Operation::Insert { new: row(columns) };
+        Change { schema: "public".into(), table: table.into(), operation }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_a_multiset() {
+        let (a, b) = (insert("t", &[("a", Some("1"))]), insert("t", &[("a", Some("2"))]));
+        let of = |changes: &[&Change]| WriteSet::new(changes.iter().map(|c| (*c).clone())).digest().unwrap();
+        assert_eq!(of(&[&a, &b]), of(&[&b, &a]));
+        assert_ne!(of(&[&a]), of(&[&a, &a]));
+        assert_ne!(of(&[&a, &a]), of(&[&b, &b]));
+        assert_ne!(of(&[&a, &a, &b]), of(&[&a, &b, &b]));
+    }
+
+    #[test]
+    fn null_empty_text_and_another_column_differ() {
+        let of = |columns: &[(&str, Option<&str>)]| insert("t", columns).digest();
+        let all = [of(&[("a", None)]), of(&[("a", Some(""))]), of(&[("b", None)]), of(&[])];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| a != b));
+        }
+        assert_eq!(of(&[("a", None), ("b", Some("x"))]), of(&[("b", Some("x")), ("a", None)]));
+    }
+
+    #[test]
+    fn a_shipped_write_set_has_the_digest_of_its_changes() {
+        let set = WriteSet::new([insert("t", &[("a", None), ("b", Some("x"))]), insert("u", &[])]);
+        let bytes = codec::encode(&set);
+        let back: WriteSet = codec::decode(&bytes, 1000).unwrap();
+        assert_eq!(back, set);
+        assert_eq!(back.digest(), set.digest());
+    }
+
+    #[test]
+    fn columns_out_of_order_are_refused() {
+        let columns = vec![("b".to_string(), Some("1".to_string())), ("a".to_string(), None)];
+        assert!(borsh::from_slice::<Row>(&borsh::to_vec(&columns).unwrap()).is_err());
+        assert_eq!(Row::new(vec![("a".into(), None), ("a".into(), None)]), Err(DuplicateColumn));
+    }
+
+    #[test]
+    fn a_bulk_write_set_keeps_its_digest_and_drops_its_bodies() {
+        let changes: Vec<Change> = (0..50).map(|i| insert("t", &[("a", Some(&i.to_string()))])).collect();
+        let mut bulk = WriteSet::default();
+        for change in &changes {
+            bulk.push(change.clone(), 100);
+        }
+        assert!(bulk.bodies_dropped() && bulk.changes().is_empty());
+        assert_eq!(bulk.changes_len(), 50);
+        assert_eq!(bulk.digest(), WriteSet::new(changes).digest());
+        assert!(borsh::to_vec(&bulk).is_err());
+    }
+
+    #[test]
+    fn an_incomplete_write_set_has_no_digest() {
+        let mut set = WriteSet::new([insert("t", &[])]);
+        set.mark_incomplete("public.t".into());
+        assert_eq!(set.digest(), Err(Incomplete { relation: "public.t".into() }));
+        assert!(borsh::to_vec(&set).is_err());
+    }
+
+    #[test]
+    fn ddl_is_seen() {
+        let operation =
+            Operation::Insert { new: row(&[("phase", Some("end")), ("command_tag", Some("CREATE TABLE"))]) };
+        let set =
+            WriteSet::new([Change { schema: "steeldb".into(), table: "ddl_command".into(), operation }]);
+        assert_eq!(set.ddl()[0].command_tag, "CREATE TABLE");
+    }
+}

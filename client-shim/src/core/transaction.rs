@@ -1,0 +1,126 @@
+//! One transaction of the session: its operations and their answers, its slot, and what replicas say at its end.
+
+use super::answer::{Answer, Shape};
+use super::verdict::{Shown, Word};
+use super::{NewOperation, OperationFlags};
+use crate::ShimError;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use steeldb_types::{Digest, ReplicaId, Slot, TxId, View};
+use steeldb_wire::transaction::{
+    CopyDigest, Decision, Modes, Operation, OperationKind, StatementText, Transcript,
+};
+
+/// How far it is.
+pub(super) enum Phase {
+    /// Operations may come.
+    Running,
+    /// Its end is asked for; `sent` once the Finish has left.
+    Finishing { decision: Decision, sent: bool },
+    /// It cannot go on. `error` until it has been reported once.
+    Doomed { error: Option<ShimError> },
+}
+
+/// An operation whose answer has not come to its end.
+pub(super) struct Outstanding {
+    pub number: u32,
+    pub leading: bool,
+    pub answer: Answer,
+    pub step: Step,
+}
+
+/// What of an operation enters the transcript.
+pub(super) enum Step {
+    /// Its digest.
+    Ready(Digest),
+    /// The digest waits for the end of the COPY data.
+    Copying { operation: Operation, statement: Digest, data: CopyDigest },
+}
+
+/// An operation that may not be sent yet.
+pub(super) struct Unsent {
+    pub number: u32,
+    pub operation: NewOperation,
+}
+
+pub(super) struct Transaction {
+    pub tx: TxId,
+    pub modes: Modes,
+    pub phase: Phase,
+    /// The session was usable when the first operation came, so it may be sent.
+    pub started: bool,
+    /// The sequence number of the ordered BEGIN, once sent.
+    pub begin: Option<u64>,
+    /// The slot as each replica said.
+    pub slots: Vec<Option<Slot>>,
+    pub refused: Vec<bool>,
+    pub words: Vec<Word>,
+    pub transcript: Transcript,
+    pub operations: Vec<(Arc<StatementText>, OperationFlags)>,
+    pub unsent: VecDeque<Unsent>,
+    pub outstanding: VecDeque<Outstanding>,
+    /// A statement failed, and no ROLLBACK TO has succeeded since.
+    pub failed: bool,
+    /// The order was asked to roll it back.
+    pub told_order: bool,
+}
+
+impl Transaction {
+    pub(super) fn new(tx: TxId, modes: Modes, preamble: Digest, replicas: usize) -> Transaction {
+        Transaction {
+            tx,
+            modes,
+            phase: Phase::Running,
+            started: false,
+            begin: None,
+            slots: vec![None; replicas],
+            refused: vec![false; replicas],
+            words: vec![Word::default(); replicas],
+            transcript: Transcript::begin(tx, preamble, modes),
+            operations: Vec::new(),
+            unsent: VecDeque::new(),
+            outstanding: VecDeque::new(),
+            failed: false,
+            told_order: false,
+        }
+    }
+
+    /// Its slot: as f + 1 replicas say, else as the master says.
+    pub(super) fn slot(&self, view: &View, master: ReplicaId) -> Option<Slot> {
+        self.agreed_slot(view).or(self.slots.get(usize::from(master.0)).copied().flatten())
+    }
+
+    pub(super) fn agreed_slot(&self, view: &View) -> Option<Slot> {
+        self.slots.iter().flatten().copied().find(|slot| {
+            let who = self.slots.iter().zip(0u16..).filter(|(said, _)| **said == Some(*slot));
+            view.has_correct(who.map(|(_, index)| ReplicaId(index)))
+        })
+    }
+
+    pub(super) fn shown(&self) -> Shown {
+        Shown { operations: self.transcript.operations(), transcript: self.transcript.head() }
+    }
+
+    /// Nothing it sent waits for an answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.unsent.is_empty() && self.outstanding.is_empty()
+    }
+
+    pub(super) fn is_doomed(&self) -> bool {
+        matches!(self.phase, Phase::Doomed { .. })
+    }
+
+    /// The text of operation `number`.
+    pub(super) fn text(&self, number: u32) -> Option<&str> {
+        let index = usize::try_from(number.checked_sub(1)?).ok()?;
+        self.operations.get(index).map(|(text, _)| text.sql.as_str())
+    }
+}
+
+pub(super) fn shape(kind: &OperationKind) -> Shape {
+    match kind {
+        OperationKind::Describe => Shape::Description,
+        OperationKind::Execute { .. } => Shape::Execution,
+        OperationKind::CopyIn { .. } => Shape::CopyIn,
+    }
+}

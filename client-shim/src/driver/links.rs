@@ -1,0 +1,24 @@
+//! The links that all sessions share, behind a trait, so that tests put replicas in the same process.
+
+use bytes::Bytes;
+use steeldb_transport::ClientLinks;
+use steeldb_types::ReplicaId;
+
+/// Ordered links to the replicas. What happens on them comes as [`steeldb_transport::ClientEvent`]s.
+pub trait Links: Send + Sync + 'static {
+    /// Sends a frame; it is dropped when the link is down.
+    fn send(&self, replica: ReplicaId, frame: Bytes);
+
+    /// Bytes that wait to be sent; 0 when the link is down.
+    fn backlog(&self, replica: ReplicaId) -> usize;
+}
+
+impl Links for ClientLinks {
+    fn send(&self, replica: ReplicaId, frame: Bytes) {
+        ClientLinks::send(self, replica, frame);
+    }
+
+    fn backlog(&self, replica: ReplicaId) -> usize {
+        ClientLinks::backlog(self, replica).unwrap_or(0)
+    }
+}

@@ -1,0 +1,287 @@
+//! The driver: the links of a proxy, shared by its sessions, and the clock. It moves bytes between links and cores and
+//! decides nothing.
+
+mod inbox;
+mod links;
+mod session;
+
+pub use links::Links;
+pub use session::{Canceller, Session};
+
+use crate::core::{Core, CoreConfig, Event};
+use crate::{ShimError, TableDigest};
+use bytes::Bytes;
+use inbox::{Inbox, Input};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use steeldb_transport::{
+    ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
+};
+use steeldb_types::{ClientId, Position, ReplicaId, SessionId, SessionKey, View, limits};
+use steeldb_wire::auth::SecretKey;
+use steeldb_wire::codec::decode;
+use steeldb_wire::transaction::ReplicaMessage;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// What the shim of one client needs.
+#[derive(Clone, Debug)]
+pub struct ShimConfig {
+    /// The client, as replicas know it.
+    pub client: ClientId,
+    /// Its key.
+    pub key: SecretKey,
+    /// The replicas and their weights.
+    pub view: View,
+    /// The master.
+    pub master: ReplicaId,
+    /// How long to wait for replicas.
+    pub patience: Patience,
+}
+
+/// How long to wait for replicas before an error is shown. Statements themselves may take as long as they like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// For a session's backends.
+    pub opening: Duration,
+    /// For a lost master or quorum to come back, when a transaction starts.
+    pub replicas: Duration,
+    /// For a BEGIN to be ordered.
+    pub slot: Duration,
+    /// For a transaction's outcome after COMMIT or ROLLBACK; past it a COMMIT is in doubt.
+    pub outcome: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            opening: Duration::from_secs(30),
+            replicas: Duration::from_secs(10),
+            slot: Duration::from_secs(30),
+            // Above T_vote several times over: replicas settle what they can long before.
+            outcome: limits::VOTE_TIMEOUT * 12,
+        }
+    }
+}
+
+/// One replica's answer to [`Shim::verify`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct VerifiedReplica {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// The place in the order at which it took the digests: the same for all correct replicas.
+    pub position: Position,
+    /// One digest per table, ascending by name; or why it could not take them.
+    pub tables: Result<Vec<TableDigest>, String>,
+}
+
+/// A client's shim: its links and its sessions. Clones share them.
+#[derive(Clone)]
+pub struct Shim {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: ShimConfig,
+    key: Arc<SecretKey>,
+    links: Arc<dyn Links>,
+    state: Mutex<State>,
+    next: AtomicU64,
+}
+
+/// Guarded together, so that a session that starts misses no change of a link and hears of none twice.
+struct State {
+    inboxes: HashMap<SessionId, Arc<Inbox>>,
+    /// Which links are up, as far as events told.
+    up: Vec<bool>,
+}
+
+impl Shim {
+    /// Dials the replicas and keeps the links up. Call it inside a tokio runtime. The links end with the last clone
+    /// and the last session.
+    ///
+    /// # Errors
+    /// [`StartError`] when `replicas` repeat a number or a key.
+    pub fn start(config: ShimConfig, replicas: Vec<ReplicaAddress>) -> Result<Shim, StartError> {
+        let (links, events) = ClientTransport::start(ClientConfig {
+            client: config.client,
+            key: config.key.clone(),
+            replicas,
+            options: LinkOptions::default(),
+        })?;
+        Ok(Shim::over(config, Arc::new(links), events))
+    }
+
+    /// A shim over links of any kind.
+    pub fn over(config: ShimConfig, links: Arc<dyn Links>, events: mpsc::Receiver<ClientEvent>) -> Shim {
+        let key = Arc::new(config.key.clone());
+        let up = vec![false; usize::from(config.view.n())];
+        let state = Mutex::new(State { inboxes: HashMap::new(), up });
+        let shared = Arc::new(Shared { config, key, links, state, next: AtomicU64::new(first_session()) });
+        tokio::spawn(dispatch(Arc::downgrade(&shared), events));
+        Shim { shared }
+    }
+
+    /// Opens a session: one backend on every replica. Ready when the master and a quorum have it.
+    ///
+    /// # Errors
+    /// What the master or f + 1 replicas say against it, or that too few answer.
+    pub async fn open(
+        &self,
+        database: &str,
+        role: &str,
+        parameters: Vec<(String, String)>,
+    ) -> Result<Session, ShimError> {
+        let mut session = self.session(database, role, parameters, true);
+        loop {
+            match session.event().await {
+                Event::Opened { parameters } => {
+                    session.set_parameters(parameters);
+                    return Ok(session);
+                }
+                Event::Lost(error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// The digests of all tables of `database` on every replica, at one place in the order. Waits for all replicas, at
+    /// most for `patience`; those that have not answered are missing in the result.
+    ///
+    /// # Errors
+    /// When the request is turned away.
+    pub async fn verify(
+        &self,
+        database: &str,
+        patience: Duration,
+    ) -> Result<Vec<VerifiedReplica>, ShimError> {
+        let deadline = Instant::now() + patience;
+        while !self.all_up() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20).min(deadline - Instant::now())).await;
+        }
+        // Replicas answer to the session's key; no backend is needed, so none is opened.
+        let mut session = self.session(database, "", Vec::new(), false);
+        session.verify();
+        let mut answers: Vec<VerifiedReplica> = Vec::new();
+        while answers.len() < usize::from(self.shared.config.view.n()) {
+            match tokio::time::timeout_at(deadline, session.event()).await {
+                Ok(Event::Verified { replica, position, tables }) => {
+                    answers.push(VerifiedReplica { replica, position, tables });
+                }
+                Ok(Event::Lost(error)) => return Err(error),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        answers.sort_by_key(|answer| answer.replica);
+        Ok(answers)
+    }
+
+    /// Which replicas' links are up.
+    pub fn links_up(&self) -> Vec<ReplicaId> {
+        let state = self.shared.state();
+        self.shared.config.view.replicas().filter(|replica| state.is_up(*replica)).collect()
+    }
+
+    fn all_up(&self) -> bool {
+        self.links_up().len() == usize::from(self.shared.config.view.n())
+    }
+
+    fn session(
+        &self,
+        database: &str,
+        role: &str,
+        parameters: Vec<(String, String)>,
+        backends: bool,
+    ) -> Session {
+        let config = &self.shared.config;
+        let id = SessionId(self.shared.next.fetch_add(1, Ordering::Relaxed));
+        let inbox = Arc::new(Inbox::new(usize::from(config.view.n())));
+        let core = CoreConfig {
+            view: config.view.clone(),
+            master: config.master,
+            session: SessionKey { client: config.client, session: id },
+            key: self.shared.key.clone(),
+            database: database.to_string(),
+            role: role.to_string(),
+            parameters,
+            backends,
+        };
+        let mut state = self.shared.state();
+        let core = Core::new(core, |replica| state.is_up(replica));
+        state.inboxes.insert(id, inbox.clone());
+        drop(state);
+        Session::new(core, self.shared.clone(), inbox, id)
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole between statements, whatever a thread that panicked left behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link_changed(&self, replica: ReplicaId, up: bool) {
+        let mut state = self.state();
+        if let Some(known) = state.up.get_mut(usize::from(replica.0)) {
+            *known = up;
+        }
+        for inbox in state.inboxes.values() {
+            inbox.push(if up { Input::LinkUp(replica) } else { Input::LinkDown(replica) });
+        }
+    }
+}
+
+impl State {
+    fn is_up(&self, replica: ReplicaId) -> bool {
+        self.up.get(usize::from(replica.0)).copied().unwrap_or(false)
+    }
+}
+
+/// Session numbers never repeat, across restarts either: seconds since 1970, then a count that starts within the second.
+fn first_session() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_secs() << 32) | (u64::from(now.subsec_nanos()) << 2)
+}
+
+/// Hands what comes over the links to the sessions it is for.
+async fn dispatch(shared: Weak<Shared>, mut events: mpsc::Receiver<ClientEvent>) {
+    while let Some(event) = events.recv().await {
+        let Some(shared) = shared.upgrade() else { return };
+        match event {
+            ClientEvent::ReplicaUp(replica) => shared.link_changed(replica, true),
+            ClientEvent::ReplicaDown(replica) => shared.link_changed(replica, false),
+            ClientEvent::Frame(replica, frame) => route(&shared, replica, &frame),
+        }
+    }
+}
+
+fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
+    let message: ReplicaMessage = match decode(frame, limits::FRAME_BYTES_MAX) {
+        Ok(message) => message,
+        Err(error) => return tracing::warn!(%replica, %error, "a replica sent what is no message"),
+    };
+    let session = match &message {
+        ReplicaMessage::SessionOpened { session, .. }
+        | ReplicaMessage::SessionRefused { session, .. }
+        | ReplicaMessage::Maintained { session, .. }
+        | ReplicaMessage::Verified { session, .. }
+        | ReplicaMessage::Refused { session, .. } => *session,
+        ReplicaMessage::Begun { tx, .. }
+        | ReplicaMessage::Result { tx, .. }
+        | ReplicaMessage::Executed { tx, .. }
+        | ReplicaMessage::Transcript { tx, .. }
+        | ReplicaMessage::Outcome { tx, .. } => {
+            if tx.session.client != shared.config.client {
+                return;
+            }
+            tx.session.session
+        }
+    };
+    let inbox = shared.state().inboxes.get(&session).cloned();
+    if let Some(inbox) = inbox {
+        inbox.message(replica, message, frame.len());
+    }
+}

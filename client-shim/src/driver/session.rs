@@ -1,0 +1,226 @@
+//! One session of the application: its core, run inside whatever task uses it.
+
+use super::inbox::{Inbox, Input};
+use super::{Patience, Shared};
+use crate::ShimError;
+use crate::core::{Core, Event, NewOperation, Waiting};
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use steeldb_types::{SessionId, TxId};
+use steeldb_wire::codec::encode;
+use steeldb_wire::transaction::{Decision, Modes};
+use tokio::time::Instant;
+
+/// Bytes waiting on a link past which COPY data are held back.
+const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How often a link's backlog is looked at while COPY data are held back.
+const BACKLOG_POLL: Duration = Duration::from_millis(2);
+
+/// A session. Commands return at once; what comes of them comes as [`Event`]s, in order, from [`Session::event`]. The
+/// session is closed on all replicas when it is dropped.
+pub struct Session {
+    core: Core,
+    shared: Arc<Shared>,
+    inbox: Arc<Inbox>,
+    id: SessionId,
+    parameters: Vec<(String, String)>,
+    /// The wait in progress and when it ends, so that giving up [`Session::event`] does not start it anew.
+    deadline: Option<((Waiting, u64), Instant)>,
+}
+
+/// Cancels what a session does, from any task.
+#[derive(Clone)]
+pub struct Canceller {
+    inbox: Arc<Inbox>,
+}
+
+impl Canceller {
+    /// Cancels what the session does now, if it does anything.
+    pub fn cancel(&self) {
+        self.inbox.push(Input::Cancel);
+    }
+}
+
+impl Session {
+    pub(super) fn new(core: Core, shared: Arc<Shared>, inbox: Arc<Inbox>, id: SessionId) -> Session {
+        let mut session = Session { core, shared, inbox, id, parameters: Vec::new(), deadline: None };
+        session.flush();
+        session
+    }
+
+    pub(super) fn set_parameters(&mut self, parameters: Vec<(String, String)>) {
+        self.parameters = parameters;
+    }
+
+    /// The master's parameters when the session was opened.
+    pub fn parameters(&self) -> &[(String, String)] {
+        &self.parameters
+    }
+
+    /// A handle that cancels what the session does.
+    pub fn canceller(&self) -> Canceller {
+        Canceller { inbox: self.inbox.clone() }
+    }
+
+    /// Starts a transaction. Nothing is sent before its first operation.
+    pub fn begin(&mut self, modes: Modes) {
+        self.core.begin(modes);
+    }
+
+    /// The transaction that runs, if any.
+    pub fn tx(&self) -> Option<TxId> {
+        self.core.tx()
+    }
+
+    /// A statement failed and no ROLLBACK TO has succeeded since, or the transaction cannot go on.
+    pub fn in_failed_transaction(&self) -> bool {
+        self.core.in_failed_transaction()
+    }
+
+    /// Adds an operation to the transaction; its number. Its answer comes as [`Event::Result`]s and one
+    /// [`Event::Executed`], or as [`Event::OperationFailed`].
+    pub fn operation(&mut self, operation: NewOperation) -> u32 {
+        let number = self.core.operation(operation);
+        self.flush();
+        number
+    }
+
+    /// COPY data for the operation that asked for them.
+    pub fn copy_data(&mut self, chunk: &[u8]) {
+        self.core.copy_data(chunk);
+        self.flush();
+    }
+
+    /// The end of the COPY data; `failure` is CopyFail's message.
+    pub fn copy_end(&mut self, failure: Option<String>) {
+        self.core.copy_end(failure);
+        self.flush();
+    }
+
+    /// Waits until the links have room for more COPY data: the master's, and those of a quorum. Whoever is slower
+    /// than that holds up nobody and loses its link in the end.
+    pub async fn room(&self) {
+        let (links, config) = (&self.shared.links, &self.shared.config);
+        let has_room = |replica| links.backlog(replica) < BACKLOG_BYTES_MAX;
+        while !has_room(config.master)
+            || !config.view.is_quorum(config.view.replicas().filter(|r| has_room(*r)))
+        {
+            tokio::time::sleep(BACKLOG_POLL).await;
+        }
+    }
+
+    /// COMMIT or ROLLBACK; answered by [`Event::Finished`].
+    pub fn finish(&mut self, decision: Decision) {
+        self.core.finish(decision);
+        self.flush();
+    }
+
+    /// Runs VACUUM or ANALYZE; answered by [`Event::Maintained`].
+    pub fn maintain(&mut self, sql: String) {
+        self.core.maintain(sql);
+        self.flush();
+    }
+
+    pub(super) fn verify(&mut self) {
+        self.core.verify();
+        self.flush();
+    }
+
+    /// This many bytes of results were passed on.
+    pub fn consumed(&mut self, bytes: usize) {
+        self.core.consumed(bytes);
+        self.flush();
+    }
+
+    /// The next event that is there already.
+    pub fn try_event(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.core.poll_event() {
+                return Some(event);
+            }
+            let input = self.inbox.try_take()?;
+            self.take(input);
+        }
+    }
+
+    /// Waits for the next event. Nothing is lost if the wait is given up. Without anything under way it waits for the
+    /// session to be lost.
+    pub async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.try_event() {
+                return event;
+            }
+            let waiting = self.core.waiting();
+            if self.deadline.map(|(waiting, _)| waiting) != waiting {
+                let patience = |waiting| patience(&self.shared.config.patience, waiting);
+                self.deadline = waiting.map(|waiting| (waiting, Instant::now() + patience(waiting.0)));
+            }
+            let input = match self.deadline {
+                None => Ok(self.inbox.take().await),
+                Some((_, deadline)) => tokio::time::timeout_at(deadline, self.inbox.take()).await,
+            };
+            match (input, self.deadline) {
+                (Ok(input), _) => self.take(input),
+                (Err(_), Some(((waiting, _), _))) => {
+                    self.core.expire(waiting);
+                    self.flush();
+                }
+                (Err(_), None) => {}
+            }
+        }
+    }
+
+    /// Waits for the end of the transaction, past results that nobody wants any more.
+    ///
+    /// # Errors
+    /// As [`Event::Finished`], or the session was lost.
+    pub async fn finished(&mut self) -> Result<crate::Completion, ShimError> {
+        loop {
+            match self.event().await {
+                Event::Finished(result) => return result,
+                Event::Lost(error) => return Err(error),
+                Event::Result { messages, .. } => self.consumed(messages.len()),
+                _ => {}
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Message(from, message, _) => self.core.receive(from, message),
+            Input::LinkUp(replica) => self.core.link_up(replica),
+            Input::LinkDown(replica) => self.core.link_down(replica),
+            Input::Cancel => self.core.cancel(),
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.core.poll_transmit() {
+            // Encoded once, shared by all links.
+            let frame = Bytes::from(encode(&transmit.message));
+            for replica in transmit.to {
+                self.shared.links.send(replica, frame.clone());
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.core.close();
+        self.flush();
+        self.shared.state().inboxes.remove(&self.id);
+    }
+}
+
+fn patience(patience: &Patience, waiting: Waiting) -> Duration {
+    match waiting {
+        Waiting::Opening => patience.opening,
+        Waiting::Replicas => patience.replicas,
+        Waiting::Slot => patience.slot,
+        Waiting::Outcome => patience.outcome,
+    }
+}

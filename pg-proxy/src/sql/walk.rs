@@ -40,7 +40,7 @@ pub(super) struct Findings {
 pub(super) struct Call {
     pub(super) name: Vec<String>,
     pub(super) location: i32,
-    /// Its leading arguments as far as they are plain string constants (two at most).
+    /// Arguments that are plain constants, for set_config alone.
     pub(super) literals: Vec<Literal>,
 }
 
@@ -93,6 +93,7 @@ struct Walker {
     truth: bool,
     constant: String,
     constant_is_text: bool,
+    in_constant: bool,
     /// Depth and location of the last constant that named a moving date.
     moving: Option<(usize, i32)>,
     is_system_column: bool,
@@ -129,7 +130,7 @@ impl Walker {
         Ok(self.strings(value)?.pop().unwrap_or_default())
     }
 
-    /// The constants directly in the list `value`, from the first on without a gap when `leading`.
+    /// The constants that stand directly in the list `value`.
     fn constants(&mut self, value: &(impl Serialize + ?Sized)) -> Result<Vec<Literal>, Never> {
         let outer = self.literals.replace(Vec::new());
         value.serialize(&mut *self)?;
@@ -223,7 +224,6 @@ impl Walker {
                     self.found.moving_dates.push(location);
                 }
             }
-            (Frame::AConst, "val") => value.serialize(&mut *self)?,
             (Frame::ColumnRef { name }, "fields") => {
                 self.is_system_column = false;
                 value.serialize(&mut *self)?;
@@ -287,7 +287,7 @@ impl Walker {
         Ok(())
     }
 
-    /// Sees the field `location`, which comes before an AConst's value and after everything else that matters.
+    /// Sees the field `location`, which comes after all others that matter in the kinds that are looked at here.
     fn locate(&mut self, frame: &mut Frame, location: i32) {
         match frame {
             Frame::FuncCall { name, literals } => self.found.calls.push(Call {
@@ -302,7 +302,6 @@ impl Walker {
                     self.found.time_keywords.push(location);
                 }
             }
-            Frame::AConst => self.constant_location(location),
             Frame::ColumnRef { name: Some(name) } => {
                 self.found.system_columns.push((location, std::mem::take(name)));
             }
@@ -312,19 +311,15 @@ impl Walker {
         }
     }
 
-    fn constant_location(&mut self, location: i32) {
-        self.number = i64::from(location);
-    }
-
     fn leave(&mut self, frame: Frame, location: i32) {
         match frame {
             Frame::AConst => {
                 if self.constant_is_text && names_moving_date(&self.constant) {
                     self.moving = Some((self.depth, location));
                 }
-                let text = self.constant_is_text.then(|| self.constant.clone());
                 let depth = self.depth;
                 if let Some(literals) = &mut self.literals {
+                    let text = self.constant_is_text.then(|| self.constant.clone());
                     literals.push((depth, Literal { location, text }));
                 }
             }
@@ -462,6 +457,9 @@ impl<'a> ser::Serializer for &'a mut Walker {
         if self.is_system_column {
             value.clone_into(&mut self.last_text);
         }
+        if self.in_constant {
+            value.clone_into(&mut self.constant);
+        }
         if let Some(texts) = &mut self.texts {
             texts.push(value.to_owned());
         }
@@ -510,13 +508,9 @@ impl<'a> ser::Serializer for &'a mut Walker {
             return value.serialize(self);
         }
         self.constant_is_text = true;
-        let outer = self.texts.replace(Vec::new());
+        self.in_constant = true;
         value.serialize(&mut *self)?;
-        let texts = std::mem::replace(&mut self.texts, outer).unwrap_or_default();
-        if let Some(collected) = &mut self.texts {
-            collected.extend(texts.iter().cloned());
-        }
-        self.constant = texts.into_iter().next().unwrap_or_default();
+        self.in_constant = false;
         Ok(())
     }
 

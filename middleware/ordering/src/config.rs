@@ -51,8 +51,6 @@ pub enum PlantedBug {
     ProofNotChecked,
     /// A leader's SYNC is not checked against the STOPDATAs.
     SelectionNotChecked,
-    /// A second proposal of the same regency is written, too.
-    WritesTwice,
     /// Messages do not wait for what they depend on to be durable.
     DurabilityIgnored,
     /// Clients' signatures in a proposal are not checked.

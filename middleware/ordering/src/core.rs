@@ -129,8 +129,10 @@ impl Core {
     }
 
     pub(crate) fn timeout_us(&self) -> u64 {
+        /// 32 times the base: from 2 s up to about a minute.
+        const DOUBLINGS_MAX: u32 = 5;
         let base = u64::try_from(self.config.request_timeout.as_micros()).unwrap_or(u64::MAX);
-        base.saturating_mul(1 << self.sync.fruitless().min(10))
+        base.saturating_mul(1 << self.sync.fruitless().min(DOUBLINGS_MAX))
     }
 
     pub(crate) fn resend_us(&self) -> u64 {

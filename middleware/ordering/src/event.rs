@@ -15,6 +15,7 @@ pub struct Now {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all events are messages")]
 pub enum Event {
     /// A replica's message arrived over its authenticated link.
     Message {

@@ -84,16 +84,15 @@ impl Core {
         let (regency, leader) = (self.sync.regency(), self.leader());
         let digests = proposal.digests();
         let claim = Claim { regency, value: digests.value };
-        let writes_twice = self.config.has(PlantedBug::WritesTwice);
         match self.instance.held_in(regency) {
-            Some(held) if held.claim != claim && !writes_twice => {
+            Some(held) if held.claim != claim => {
                 self.effects.misbehaved(leader, format!("proposed two batches in {regency}"));
                 return;
             }
             Some(held) if held.claim == claim && held.written => return,
             _ => {}
         }
-        if self.instance.written_in(regency).is_some_and(|value| value != claim.value) && !writes_twice {
+        if self.instance.written_in(regency).is_some_and(|value| value != claim.value) {
             return;
         }
         let free = match self.sync.selection() {

@@ -8,6 +8,8 @@ mod core;
 mod driver;
 mod error;
 pub mod message;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
 pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};

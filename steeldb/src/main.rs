@@ -1,2 +1,2 @@
-//! placeholder
+//! The command.
 fn main() {}

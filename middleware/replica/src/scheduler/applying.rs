@@ -73,6 +73,8 @@ pub(super) struct Applying {
     /// An anchor that is taking its snapshot: no commit is issued meanwhile.
     taking: Option<AnchorId>,
     anchors_taken: u64,
+    /// Anchors that table digests are being taken on.
+    verifying: BTreeMap<(SessionKey, u64), AnchorId>,
     /// Write sets that came before PREPARE returned.
     pub decoded: BTreeMap<TxId, DecodedSet>,
 }
@@ -169,6 +171,10 @@ impl Scheduler {
                     if let Some(Item::Verify { position, session, sequence, database }) =
                         self.applying.queue.pop_front()
                     {
+                        if let Some(state) = self.applying.anchors.get_mut(&anchor) {
+                            state.users += 1;
+                            self.applying.verifying.insert((session, sequence), anchor);
+                        }
                         self.push(Effect::Verify { session, sequence, database, snapshot, position });
                     }
                 }
@@ -243,7 +249,7 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get(&tx) else {
             return Readiness::Never("the transaction is not known here".into());
         };
-        let Some(Decided::Commit { certificate, .. }) = &transaction.outcome else {
+        let Some(Decided::Commit { certificate }) = &transaction.outcome else {
             return Readiness::NotYet;
         };
         match &transaction.phase {
@@ -319,6 +325,13 @@ impl Scheduler {
             }
         }
         self.pump();
+    }
+
+    /// Table digests were taken.
+    pub(super) fn verified(&mut self, session: SessionKey, sequence: u64) {
+        if let Some(anchor) = self.applying.verifying.remove(&(session, sequence)) {
+            self.release_anchor(anchor);
+        }
     }
 
     /// One user less.

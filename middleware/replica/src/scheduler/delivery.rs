@@ -241,7 +241,7 @@ impl Scheduler {
         let transaction = self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now));
         let wall = certificate.wall;
         transaction.slot = Some(slot);
-        transaction.outcome = Some(Decided::Commit { position, certificate });
+        transaction.outcome = Some(Decided::Commit { certificate });
         self.applying.enqueue(Item::Commit { position, tx, wall });
         self.advance(tx);
     }

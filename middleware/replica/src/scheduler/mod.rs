@@ -20,13 +20,12 @@ mod sessions;
 mod transaction;
 mod voting;
 
+pub use delivery::OpenTransactions;
 pub use effect::{Command, Effect};
 pub use event::{AnchorId, BackendReport, Completion, Connection, DecodedSet, Event, TagKind};
-pub use transaction::gid;
 
 use applying::Applying;
 use ballot::Ballot;
-use delivery::OpenTransactions;
 use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, TxId, View};
 use steeldb_wire::auth::{PublicKey, SecretKey};
@@ -134,6 +133,7 @@ impl Scheduler {
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
             Event::Verified { session, sequence, position, tables } => {
+                self.verified(session, sequence);
                 let message =
                     ReplicaMessage::Verified { session: session.session, sequence, position, tables };
                 self.reply(session, message);
@@ -169,6 +169,16 @@ impl Scheduler {
     /// How many transactions this replica works on.
     pub fn active(&self) -> usize {
         self.transactions.len()
+    }
+
+    /// Over which connection a session talks.
+    pub fn connection(&self, session: SessionKey) -> Option<Connection> {
+        self.sessions.get(&session).map(|session| session.connection)
+    }
+
+    /// Notes that this replica's data are not those of the others.
+    pub fn mark_diverged(&mut self, position: Position, tx: TxId, reason: String) {
+        self.diverge(position, tx, reason);
     }
 
     fn push(&mut self, effect: Effect) {

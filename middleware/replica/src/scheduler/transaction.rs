@@ -2,7 +2,7 @@
 
 use super::event::AnchorId;
 use std::collections::{BTreeMap, VecDeque};
-use steeldb_types::{Digest, Position, SessionKey, Slot, Timestamp, TxId};
+use steeldb_types::{Digest, SessionKey, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
     CommitCertificate, CopyDigest, Executed, Modes, Operation, SignedFinish, StatementText, Transcript, Vote,
 };
@@ -68,8 +68,8 @@ pub(super) struct Issued {
 /// The ordered outcome.
 #[derive(Clone, Debug)]
 pub(super) enum Decided {
-    /// Commit, at a position.
-    Commit { position: Position, certificate: CommitCertificate },
+    /// Commit.
+    Commit { certificate: CommitCertificate },
     /// Abort.
     Abort,
 }
@@ -169,7 +169,7 @@ impl Transaction {
 
     /// Its name in PREPARE TRANSACTION: of fixed size, the same on every replica.
     pub(super) fn gid(&self) -> String {
-        gid(self.tx, self.slot.unwrap_or_default())
+        steeldb_postgres::transaction::gid(self.tx, self.slot.unwrap_or_default())
     }
 
     /// The first operation whose transcript here is not the one the master streamed.
@@ -180,12 +180,6 @@ impl Transaction {
             .find(|(head, number)| self.stream.get(number).is_some_and(|entry| entry.transcript != **head))
             .map(|(_, number)| number)
     }
-}
-
-/// The global identifier of a transaction at a slot: below PostgreSQL's 200 bytes.
-pub fn gid(tx: TxId, slot: Slot) -> String {
-    let digest = Digest::of("steeldb/gid", &[&steeldb_wire::codec::encode(&tx), &slot.0.to_le_bytes()]);
-    format!("steeldb_{digest}")
 }
 
 /// A session at this replica.

@@ -1,0 +1,109 @@
+//! Applying outcomes: COMMIT PREPARED and ROLLBACK PREPARED on the agent's superuser connections (rule 8, G12). Several
+//! connections per database, so that a wave is applied in parallel; PostgreSQL then shares one flush between them.
+
+use crate::scheduler::Event;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use steeldb_postgres::{AGENT_ROLE, Backend, BackendError, quote};
+use steeldb_types::TxId;
+use tokio::sync::{Mutex, mpsc};
+
+/// Connections per database.
+const CONNECTIONS: usize = 4;
+
+/// How often an outcome is tried again over a new connection before the replica gives up.
+const TRIES: usize = 5;
+
+/// What is to be done.
+pub(super) enum Job {
+    Commit { tx: TxId, gid: String },
+    Rollback { gid: String },
+}
+
+/// Hands jobs to the connections of their database.
+pub(super) struct Committer {
+    socket_dir: PathBuf,
+    events: mpsc::UnboundedSender<Event>,
+    databases: BTreeMap<String, mpsc::UnboundedSender<Job>>,
+}
+
+impl Committer {
+    pub(super) fn new(socket_dir: PathBuf, events: mpsc::UnboundedSender<Event>) -> Committer {
+        Committer { socket_dir, events, databases: BTreeMap::new() }
+    }
+
+    pub(super) fn submit(&mut self, database: &str, job: Job) {
+        let sender = self.databases.entry(database.to_string()).or_insert_with(|| {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let receiver = Arc::new(Mutex::new(receiver));
+            for _ in 0..CONNECTIONS {
+                let worker = Worker {
+                    socket_dir: self.socket_dir.clone(),
+                    database: database.to_string(),
+                    events: self.events.clone(),
+                    backend: None,
+                };
+                tokio::spawn(worker.run(Arc::clone(&receiver)));
+            }
+            sender
+        });
+        // The workers live as long as the sender.
+        let _ = sender.send(job);
+    }
+}
+
+struct Worker {
+    socket_dir: PathBuf,
+    database: String,
+    events: mpsc::UnboundedSender<Event>,
+    backend: Option<Backend>,
+}
+
+impl Worker {
+    async fn run(mut self, jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>) {
+        loop {
+            let job = jobs.lock().await.recv().await;
+            match job {
+                None => return,
+                Some(Job::Commit { tx, gid }) => {
+                    let sql = format!("COMMIT PREPARED {}", quote::literal(&gid));
+                    let result = self.execute(&sql).await.map_err(|error| error.to_string());
+                    let _ = self.events.send(Event::Applied { tx, result });
+                }
+                Some(Job::Rollback { gid }) => {
+                    let sql = format!("ROLLBACK PREPARED {}", quote::literal(&gid));
+                    if let Err(error) = self.execute(&sql).await {
+                        tracing::error!(gid, %error, "a prepared transaction could not be rolled back; it keeps its locks");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<(), BackendError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.attempt(sql).await {
+                Ok(()) => return Ok(()),
+                // 42704: no such prepared transaction. After a lost connection that means that it was done.
+                Err(error) if error.sqlstate() == Some("42704") && tries > 1 => return Ok(()),
+                Err(error) if tries >= TRIES || error.is_recoverable() => return Err(error),
+                Err(_) => self.backend = None,
+            }
+        }
+    }
+
+    async fn attempt(&mut self, sql: &str) -> Result<(), BackendError> {
+        if self.backend.is_none() {
+            let parameters = [("application_name".to_string(), "steeldb apply".to_string())];
+            self.backend =
+                Some(Backend::connect(&self.socket_dir, &self.database, AGENT_ROLE, &parameters).await?);
+        }
+        match &mut self.backend {
+            Some(backend) => backend.simple(sql).await.map(|_| ()),
+            None => Err(BackendError::Closed),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What an agent is configured with.
+
+use crate::scheduler::ClientRights;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+use steeldb_postgres::ServerConfig;
+use steeldb_transport::ReplicaAddress;
+use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_wire::auth::{PublicKey, SecretKey};
+
+/// A replicated database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseConfig {
+    /// Its name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner: String,
+}
+
+/// Everything an agent needs. All replicas of a cluster agree on all but `me`, `key`, `listen`, `data_dir` and `server`.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// This replica.
+    pub me: ReplicaId,
+    /// Its key.
+    pub key: SecretKey,
+    /// Where it listens: host:port.
+    pub listen: String,
+    /// The view.
+    pub view: View,
+    /// The master.
+    pub master: ReplicaId,
+    /// All replicas, by number, with the keys that links and votes are verified with.
+    pub replicas: Vec<ReplicaAddress>,
+    /// The clients and what they may use.
+    pub clients: BTreeMap<ClientId, ClientRights>,
+    /// The replicas' shared secret.
+    pub cluster_key: [u8; 32],
+    /// The databases, made when they are not there.
+    pub databases: Vec<DatabaseConfig>,
+    /// Where the journal is.
+    pub data_dir: PathBuf,
+    /// The PostgreSQL server beside the agent.
+    pub server: ServerConfig,
+    /// How long a request waits before it is forwarded; as long again before the leader is changed.
+    pub request_timeout: Duration,
+    /// T_vote.
+    pub vote_timeout: Duration,
+    /// Idle in transaction.
+    pub idle_timeout: Duration,
+}
+
+impl AgentConfig {
+    pub(super) fn replica_keys(&self) -> Vec<PublicKey> {
+        self.replicas.iter().map(|replica| replica.key).collect()
+    }
+}

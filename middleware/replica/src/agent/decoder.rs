@@ -1,0 +1,83 @@
+//! The decoding stream of one database, feeding write-set digests to the scheduler.
+
+use crate::scheduler::{DecodedSet, Event};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use steeldb_postgres::decoding::{DecodingError, Lsn};
+use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION};
+use tokio::sync::mpsc;
+
+/// The slot of a database: names of slots are restricted, so it is derived.
+pub(super) fn slot_name(database: &str) -> String {
+    let digest = steeldb_types::Digest::of("steeldb/slot", &[database.as_bytes()]).to_string();
+    format!("steeldb_{}", &digest[..16])
+}
+
+/// Decodes until the agent ends, or the stream fails for good.
+pub(super) async fn run(
+    socket_dir: PathBuf,
+    database: String,
+    events: mpsc::UnboundedSender<Event>,
+    failed: mpsc::UnboundedSender<String>,
+) {
+    // Transactions that are prepared and not resolved: the slot is confirmed up to the oldest of them, so that after a
+    // restart those in doubt are decoded again.
+    let mut open: BTreeMap<String, Lsn> = BTreeMap::new();
+    loop {
+        match stream(&socket_dir, &database, &events, &mut open).await {
+            Err(DecodingError::Backend(error)) if error.is_recoverable() => {
+                let _ = failed.send(format!("decoding of database \"{database}\" failed: {error}"));
+                return;
+            }
+            Err(error) => {
+                if events.is_closed() {
+                    return;
+                }
+                tracing::warn!(database, %error, "the decoding stream ended; starting it again");
+            }
+            Ok(()) => return,
+        }
+        // The walsender of the lost stream may still hold the slot for a moment.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+async fn stream(
+    socket_dir: &Path,
+    database: &str,
+    events: &mpsc::UnboundedSender<Event>,
+    open: &mut BTreeMap<String, Lsn>,
+) -> Result<(), DecodingError> {
+    let mut stream = DecodingStream::start(socket_dir, database, &slot_name(database), PUBLICATION).await?;
+    let mut resolved_upto = Lsn(0);
+    let mut unconfirmed = 0;
+    loop {
+        match stream.next().await? {
+            Decoded::Prepared { gid, write_set, lsn } => {
+                open.insert(gid.clone(), lsn);
+                let result = match write_set.digest() {
+                    Ok(digest) => Ok(DecodedSet {
+                        digest,
+                        wall: write_set.truncates() || !write_set.ddl().is_empty(),
+                        changes: write_set.changes_len() as usize,
+                    }),
+                    Err(incomplete) => Err(incomplete.to_string()),
+                };
+                if events.send(Event::Decoded { gid, write_set: result }).is_err() {
+                    return Ok(());
+                }
+            }
+            Decoded::Resolved { gid, lsn, .. } => {
+                open.remove(&gid);
+                resolved_upto = resolved_upto.max(lsn);
+                unconfirmed += 1;
+                // Now and then is enough: it only lets the server forget.
+                if unconfirmed >= 256 || open.is_empty() {
+                    unconfirmed = 0;
+                    let oldest = open.values().min().map(|lsn| Lsn(lsn.0.saturating_sub(1)));
+                    stream.confirm(oldest.unwrap_or(resolved_upto).min(resolved_upto)).await?;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! The agent: drives the scheduler and the ordering core beside one PostgreSQL server. Sockets, clocks, disks and
+//! PostgreSQL are here; decisions are not.
+
+mod anchors;
+mod committer;
+mod config;
+mod decoder;
+mod journal;
+mod maintenance;
+mod peer;
+mod reactor;
+mod recovery;
+mod setup;
+mod worker;
+
+pub use config::{AgentConfig, DatabaseConfig};
+pub use journal::{Journal, JournalError};
+pub use reactor::run;

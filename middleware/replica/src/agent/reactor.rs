@@ -1,0 +1,524 @@
+//! The reactor: one task that feeds the ordering core and the scheduler, and runs their effects.
+
+use super::anchors;
+use super::committer::{Committer, Job};
+use super::config::AgentConfig;
+use super::journal::{Journal, JournalError};
+use super::peer::PeerMessage;
+use super::recovery::{self, Recovered};
+use super::{decoder, maintenance, setup, worker};
+use crate::scheduler::{self, Connection, Effect, Event, Scheduler};
+use crate::validity;
+use anyhow::Context as _;
+use bytes::Bytes;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+use steeldb_ordering::{self as ordering, Core, Delivery, Now, Request, RequestId, RequestKey, Restored};
+use steeldb_postgres::Server;
+use steeldb_postgres::transaction::RecordSecret;
+use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks, ReplicaTransport};
+use steeldb_types::{ClientId, ReplicaId, SessionKey, Timestamp, View, limits};
+use steeldb_wire::auth::PublicKey;
+use steeldb_wire::codec;
+use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo};
+use tokio::sync::mpsc;
+
+/// How often the scheduler looks at its clocks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Events handled before effects are run: bounds latency, lets votes gather under one signature.
+const EVENTS_AT_ONCE: usize = 64;
+
+/// Runs a replica until `shutdown` resolves. `ready` is called once clients can connect.
+///
+/// # Errors
+/// What keeps the replica from starting or going on: configuration, address, PostgreSQL, journal.
+pub async fn run(
+    config: AgentConfig,
+    ready: impl FnOnce() + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+    let server_config = config.server.clone();
+    let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
+    let socket_dir = server.socket_dir().to_path_buf();
+    let client_roles: Vec<String> =
+        config.clients.values().flat_map(|rights| rights.roles.iter().cloned()).collect();
+    let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
+
+    let (internal, internal_events) = mpsc::unbounded_channel();
+    let (persisted, persisted_events) = mpsc::unbounded_channel();
+    let journal_path = config.data_dir.join("journal");
+    let sync = config.server.settings.fsync;
+    let (journal, records) = Journal::open(&journal_path, sync, move |upto| {
+        let _ = persisted.send(upto);
+    })?;
+    let clients: BTreeMap<ClientId, PublicKey> =
+        config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
+    let mut core_config = ordering::Config::new(
+        config.me,
+        config.view.clone(),
+        config.key.clone(),
+        config.replica_keys(),
+        clients.clone(),
+    );
+    core_config.request_timeout = config.request_timeout;
+    let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
+        .with_context(|| format!("journal {}", journal_path.display()))?;
+    let mut deliveries = Vec::new();
+    let mut early = Vec::new();
+    while let Some(effect) = core.poll_effect() {
+        match effect {
+            ordering::Effect::Deliver(delivery) => deliveries.push(delivery),
+            other => early.push(other),
+        }
+    }
+    let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
+    let Recovered { open, in_doubt, missing } = recovery::recover(&socket_dir, &names, &deliveries).await?;
+    drop(deliveries);
+
+    let mut scheduler = Scheduler::new(scheduler::Config {
+        me: config.me,
+        master: config.master,
+        view: config.view.clone(),
+        key: config.key.clone(),
+        replica_keys: config.replica_keys(),
+        clients: config.clients.clone(),
+        cluster_key: config.cluster_key,
+        permits: config.server.settings.max_prepared_transactions as usize,
+        vote_timeout_us: config.vote_timeout.as_micros() as u64,
+        idle_timeout_us: config.idle_timeout.as_micros() as u64,
+        drain_timeout_us: limits::DDL_DRAIN_TIMEOUT.as_micros() as u64,
+    });
+    scheduler.restore(open, in_doubt);
+    if let Some((position, tx)) = missing {
+        scheduler.mark_diverged(position, tx, "a commit decided before the restart is not here".into());
+    }
+
+    let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
+        id: config.me,
+        key: config.key.clone(),
+        listen: config.listen.clone(),
+        peers: config.replicas.clone(),
+        clients: clients.into_iter().collect(),
+        options: steeldb_transport::LinkOptions::default(),
+    })
+    .await?;
+    let (anchor_requests, anchor_receiver) = mpsc::unbounded_channel();
+    tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
+    let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
+    for database in &names {
+        tokio::spawn(decoder::run(
+            socket_dir.clone(),
+            database.clone(),
+            internal.clone(),
+            decoder_failed.clone(),
+        ));
+    }
+    let mut reactor = Reactor {
+        judge: Judge {
+            view: config.view.clone(),
+            keys: config.replica_keys(),
+            clients: config.clients.clone(),
+            memo: RefCell::new(SignatureMemo::new(65_536)),
+        },
+        master: config.master,
+        started: Instant::now(),
+        core,
+        scheduler,
+        journal,
+        links,
+        committer: Committer::new(socket_dir.clone(), internal.clone()),
+        anchors: anchor_requests,
+        workers: BTreeMap::new(),
+        connections: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        secrets,
+        socket_dir,
+        internal,
+        me: config.me,
+    };
+    for effect in early {
+        reactor.ordering_effect(effect);
+    }
+    tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
+    ready();
+    let ended = tokio::select! {
+        ended = reactor.run(link_events, internal_events, persisted_events) => ended,
+        Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
+        () = shutdown => Ok(()),
+        ended = server_ended(&server) => Err(ended),
+    };
+    reactor.links.stop();
+    let stopped = tokio::task::spawn_blocking(move || server.stop()).await?;
+    ended?;
+    stopped?;
+    Ok(())
+}
+
+/// Resolves when PostgreSQL ends by itself.
+async fn server_ended(server: &Server) -> anyhow::Error {
+    loop {
+        if let Some(reason) = server.has_ended() {
+            return anyhow::anyhow!("the replica's PostgreSQL ended: {reason}");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Judges requests for the ordering core.
+struct Judge {
+    view: View,
+    keys: Vec<PublicKey>,
+    clients: BTreeMap<ClientId, scheduler::ClientRights>,
+    memo: RefCell<SignatureMemo>,
+}
+
+impl ordering::Validator for Judge {
+    fn check(&self, request: &Request) -> Result<(), String> {
+        match request {
+            Request::Client { id, payload, .. } => {
+                validity::check_client(id.session, payload, &self.clients).map(|_| ())
+            }
+            Request::Certified { key, payload } => {
+                let mut memo = self.memo.borrow_mut();
+                validity::check_certified(*key, payload, &self.view, &self.keys, &mut memo).map(|_| ())
+            }
+        }
+    }
+}
+
+struct Reactor {
+    me: ReplicaId,
+    master: ReplicaId,
+    started: Instant,
+    judge: Judge,
+    core: Core,
+    scheduler: Scheduler,
+    journal: Journal,
+    links: ReplicaLinks,
+    committer: Committer,
+    anchors: mpsc::UnboundedSender<anchors::Request>,
+    workers: BTreeMap<SessionKey, mpsc::UnboundedSender<worker::Input>>,
+    /// Whose each client connection is.
+    connections: BTreeMap<ConnectionId, ClientId>,
+    /// Over which connection a session's ordered requests came: refusals go back there.
+    origins: BTreeMap<SessionKey, ConnectionId>,
+    secrets: BTreeMap<String, RecordSecret>,
+    socket_dir: PathBuf,
+    internal: mpsc::UnboundedSender<Event>,
+}
+
+impl Reactor {
+    async fn run(
+        &mut self,
+        mut links: mpsc::Receiver<LinkEvent>,
+        mut internal: mpsc::UnboundedReceiver<Event>,
+        mut persisted: mpsc::UnboundedReceiver<Result<u64, JournalError>>,
+    ) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let due = self.core.next_timeout().map(|at| {
+                let at = Duration::from_micros(at);
+                at.saturating_sub(self.started.elapsed())
+            });
+            tokio::select! {
+                Some(done) = persisted.recv() => self.persisted(done?),
+                Some(event) = internal.recv() => self.schedule(event),
+                event = links.recv() => match event {
+                    Some(event) => self.link_event(event),
+                    None => anyhow::bail!("the transport ended"),
+                },
+                _ = tick.tick() => {
+                    self.schedule(Event::Tick);
+                }
+                () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
+                    self.order(ordering::Event::Tick);
+                }
+            }
+            for _ in 0..EVENTS_AT_ONCE {
+                if let Ok(done) = persisted.try_recv() {
+                    self.persisted(done?);
+                } else if let Ok(event) = internal.try_recv() {
+                    self.schedule(event);
+                } else if let Ok(event) = links.try_recv() {
+                    self.link_event(event);
+                } else {
+                    break;
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn now(&self) -> Now {
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic_us: self.started.elapsed().as_micros() as u64,
+            wall: Timestamp(wall.as_micros() as i64),
+        }
+    }
+
+    fn schedule(&mut self, event: Event) {
+        let now = self.started.elapsed().as_micros() as u64;
+        self.scheduler.handle(now, event);
+    }
+
+    fn order(&mut self, event: ordering::Event) {
+        let now = self.now();
+        self.core.handle(now, event, &self.judge);
+    }
+
+    fn persisted(&mut self, upto: u64) {
+        self.order(ordering::Event::Persisted { upto });
+    }
+
+    /// Runs effects until both machines are quiet.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            self.scheduler.flush();
+            while let Some(effect) = self.scheduler.poll_effect() {
+                quiet = false;
+                self.effect(effect);
+            }
+            while let Some(effect) = self.core.poll_effect() {
+                quiet = false;
+                self.ordering_effect(effect);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::PeerUp(peer) => {
+                tracing::debug!(%peer, "link up");
+                self.order(ordering::Event::LinkUp(peer));
+                self.schedule(Event::PeerUp(peer));
+            }
+            LinkEvent::PeerDown(peer) => tracing::info!(%peer, "link down"),
+            LinkEvent::PeerFrame(peer, frame) => self.peer_frame(peer, &frame),
+            LinkEvent::ClientUp(connection, client) => {
+                self.connections.insert(connection, client);
+            }
+            LinkEvent::ClientDown(connection) => {
+                self.connections.remove(&connection);
+                self.origins.retain(|_, origin| *origin != connection);
+                self.schedule(Event::ConnectionLost(Connection(connection.0)));
+            }
+            LinkEvent::ClientFrame(connection, frame) => self.client_frame(connection, &frame),
+        }
+    }
+
+    fn peer_frame(&mut self, peer: ReplicaId, frame: &[u8]) {
+        match PeerMessage::decode(frame) {
+            Ok(PeerMessage::Ordering(message)) => {
+                self.order(ordering::Event::Message { from: peer, message });
+            }
+            Ok(PeerMessage::Votes(bundle)) => {
+                let Some(key) = self.judge.keys.get(usize::from(peer.0)) else { return };
+                match bundle.open(peer, key) {
+                    Ok(votes) => self.schedule(Event::Votes(votes)),
+                    Err(error) => tracing::warn!(%peer, %error, "a peer sent votes it did not sign"),
+                }
+            }
+            Ok(PeerMessage::Stream(stream)) => {
+                let Some(key) = self.judge.keys.get(usize::from(self.master.0)) else { return };
+                match stream.verify(key) {
+                    Ok(()) => self.schedule(Event::Stream(stream.entries)),
+                    Err(error) => tracing::warn!(%peer, %error, "a stream that the master did not sign"),
+                }
+            }
+            Err(error) => tracing::warn!(%peer, %error, "a peer sent what no correct replica sends"),
+        }
+    }
+
+    fn client_frame(&mut self, connection: ConnectionId, frame: &[u8]) {
+        let Some(client) = self.connections.get(&connection).copied() else { return };
+        match codec::decode::<ClientMessage>(frame, limits::FRAME_BYTES_MAX) {
+            Ok(ClientMessage::Request { session, sequence, payload, signature }) => {
+                let session = SessionKey { client, session };
+                self.origins.insert(session, connection);
+                let request = Request::Client { id: RequestId { session, sequence }, payload, signature };
+                self.order(ordering::Event::Request(request.into()));
+            }
+            Ok(message) => {
+                if let ClientMessage::CloseSession { session } = &message {
+                    self.origins.remove(&SessionKey { client, session: *session });
+                }
+                self.schedule(Event::Client { connection: Connection(connection.0), client, message });
+            }
+            Err(error) => {
+                tracing::warn!(%client, %error, "a client sent what no correct shim sends");
+                self.links.close_client(connection);
+            }
+        }
+    }
+
+    fn ordering_effect(&mut self, effect: ordering::Effect) {
+        match effect {
+            ordering::Effect::Persist { sequence, record } => self.journal.append(sequence, &record),
+            ordering::Effect::Send { to, message } => {
+                self.links.send_peer(to, PeerMessage::Ordering(message).encode());
+            }
+            ordering::Effect::Broadcast { message } => {
+                self.links.broadcast(PeerMessage::Ordering(message).encode());
+            }
+            ordering::Effect::Deliver(delivery) => self.deliver(delivery),
+            ordering::Effect::Refused { request: RequestKey::Client(id), reason } => {
+                if let Some(origin) = self.origins.get(&id.session) {
+                    let message = ReplicaMessage::Refused {
+                        session: id.session.session,
+                        sequence: id.sequence,
+                        reason: reason.to_string(),
+                    };
+                    self.links.send_client(*origin, codec::encode(&message).into());
+                }
+            }
+            // Another replica's copy was ordered first.
+            ordering::Effect::Refused { request: RequestKey::Certified(_), .. } => {}
+            ordering::Effect::ReadDecisions { peer, from, .. } => {
+                tracing::warn!(%peer, ?from, "a replica is too far behind for what is kept in memory");
+            }
+            ordering::Effect::RegencyInstalled { regency, leader } => {
+                tracing::info!(?regency, %leader, "regency installed");
+            }
+            ordering::Effect::Misbehaved { replica, reason } => {
+                tracing::warn!(%replica, reason, "a replica did what no correct one does");
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        for (position, request) in &delivery.requests {
+            match validity::decode(request.payload()) {
+                Ok(payload) => {
+                    let request = match request.key() {
+                        RequestKey::Client(id) => Some((id.session, id.sequence)),
+                        RequestKey::Certified(_) => None,
+                    };
+                    tracing::trace!(%position, replica = %self.me, "delivered");
+                    self.schedule(Event::Delivered {
+                        position: *position,
+                        timestamp: delivery.timestamp,
+                        request,
+                        payload,
+                    });
+                }
+                // Validity was judged before it was decided.
+                Err(reason) => tracing::error!(%position, reason, "an invalid request was decided"),
+            }
+        }
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        match effect {
+            Effect::OpenBackend { session, database, role, parameters } => {
+                self.open_backend(session, database, role, parameters);
+            }
+            Effect::Backend { session, command } => {
+                let close = command == scheduler::Command::Close;
+                if let Some(worker) = self.workers.get(&session) {
+                    // A worker that is gone has reported so.
+                    let _ = worker.send(worker::Input::Command(command));
+                }
+                if close {
+                    self.workers.remove(&session);
+                    self.origins.remove(&session);
+                }
+            }
+            Effect::TakeAnchor { anchor, database } => {
+                let _ = self.anchors.send(anchors::Request::Take(anchor, database));
+            }
+            Effect::ReleaseAnchor(anchor) => {
+                let _ = self.anchors.send(anchors::Request::Release(anchor));
+            }
+            Effect::CommitPrepared { tx, gid, database } => {
+                self.committer.submit(&database, Job::Commit { tx, gid });
+            }
+            Effect::RollbackPrepared { gid, database } => {
+                self.committer.submit(&database, Job::Rollback { gid })
+            }
+            Effect::Submit(ordered) => self.submit(&ordered),
+            Effect::SendVotes(bundle) => self.links.broadcast(PeerMessage::Votes(bundle).encode()),
+            Effect::ResendVotes { to, bundle } => {
+                self.links.send_peer(to, PeerMessage::Votes(bundle).encode());
+            }
+            Effect::SendStream(stream) => self.links.broadcast(PeerMessage::Stream(stream).encode()),
+            Effect::Reply { connection, message } => {
+                self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
+            }
+            Effect::Maintain { session, sequence, database, role, sql } => {
+                tokio::spawn(maintenance::maintain(
+                    self.socket_dir.clone(),
+                    database,
+                    role,
+                    sql,
+                    session,
+                    sequence,
+                    self.internal.clone(),
+                ));
+            }
+            Effect::Verify { session, sequence, database, snapshot, position } => {
+                tokio::spawn(maintenance::verify(
+                    self.socket_dir.clone(),
+                    database,
+                    snapshot,
+                    session,
+                    sequence,
+                    position,
+                    self.internal.clone(),
+                ));
+            }
+            Effect::Diverged { position, tx, reason } => {
+                tracing::error!(
+                    replica = %self.me, %position, %tx, reason,
+                    "this replica's data differ from what a quorum vouched for; it takes part in ordering only and must be rebuilt"
+                );
+            }
+        }
+    }
+
+    fn submit(&mut self, ordered: &Ordered) {
+        if let Some(key) = ordered.certified_key() {
+            let request = Request::Certified { key, payload: codec::encode(ordered) };
+            self.order(ordering::Event::Request(request.into()));
+        }
+    }
+
+    fn open_backend(
+        &mut self,
+        session: SessionKey,
+        database: String,
+        role: String,
+        parameters: Vec<(String, String)>,
+    ) {
+        let (Some(secret), Some(connection)) = (self.secrets.get(&database), self.connection_of(session))
+        else {
+            return;
+        };
+        let start = worker::Start {
+            session,
+            socket_dir: self.socket_dir.clone(),
+            database,
+            role,
+            parameters,
+            secret: secret.clone(),
+            connection,
+            links: self.links.clone(),
+            events: self.internal.clone(),
+        };
+        self.workers.insert(session, worker::spawn(start));
+    }
+
+    fn connection_of(&self, session: SessionKey) -> Option<ConnectionId> {
+        self.scheduler.connection(session).map(|connection| ConnectionId(connection.0))
+    }
+}

@@ -1,0 +1,101 @@
+//! Restart: the journal's decisions against what PostgreSQL holds (A5). A GID that is present is prepared and not applied;
+//! a record that is visible is applied; neither: the transaction's effects are not here.
+
+use crate::scheduler::OpenTransactions;
+use anyhow::Context as _;
+use std::collections::BTreeMap;
+use std::path::Path;
+use steeldb_ordering::{Delivery, Request};
+use steeldb_postgres::transaction::{gid, is_recorded, prepared_gids};
+use steeldb_postgres::{AGENT_ROLE, Backend, quote};
+use steeldb_types::{Position, Slot, TxId};
+use steeldb_wire::transaction::Ordered;
+
+/// Commits at the journal's end that are looked up one by one; those before are applied: no more than this can be under
+/// way at once.
+const RECENT_COMMITS: usize = 8192;
+
+/// What a restarted replica knows.
+pub(super) struct Recovered {
+    /// The open transactions at the journal's end.
+    pub open: OpenTransactions,
+    /// Prepared here and without an outcome, with their databases.
+    pub in_doubt: Vec<(TxId, Slot, String)>,
+    /// A decided commit that is not here: this replica's data are not those of the others.
+    pub missing: Option<(Position, TxId)>,
+}
+
+/// Replays the deliveries that the ordering core gave when it was restored, and settles what was prepared.
+pub(super) async fn recover(
+    socket_dir: &Path,
+    databases: &[String],
+    deliveries: &[Delivery],
+) -> anyhow::Result<Recovered> {
+    let mut open = OpenTransactions::default();
+    let mut commits = Vec::new();
+    let mut by_database: BTreeMap<TxId, String> = BTreeMap::new();
+    for delivery in deliveries {
+        for (position, request) in &delivery.requests {
+            let ordered = crate::validity::decode(request_payload(request)).map_err(|reason| {
+                anyhow::anyhow!("the journal holds an invalid request at {position}: {reason}")
+            })?;
+            if let Ordered::Begin { tx, database, .. } = &ordered {
+                by_database.insert(*tx, database.clone());
+            }
+            if let Some(certificate) = open.replay(*position, &ordered) {
+                commits.push((*position, certificate.tx, certificate.slot));
+            }
+        }
+    }
+    let mut backends = BTreeMap::new();
+    let mut prepared: BTreeMap<String, String> = BTreeMap::new();
+    for database in databases {
+        let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &[])
+            .await
+            .with_context(|| format!("cannot connect to database \"{database}\""))?;
+        for gid in prepared_gids(&mut backend, database).await? {
+            prepared.insert(gid, database.clone());
+        }
+        backends.insert(database.clone(), backend);
+    }
+    let mut missing = None;
+    let recent = commits.len().saturating_sub(RECENT_COMMITS);
+    for (position, tx, slot) in &commits[recent..] {
+        let gid = gid(*tx, *slot);
+        if let Some(database) = prepared.remove(&gid) {
+            if let Some(backend) = backends.get_mut(&database) {
+                backend.simple(&format!("COMMIT PREPARED {}", quote::literal(&gid))).await?;
+            }
+            tracing::info!(%tx, %position, "a commit that was decided before the restart is applied");
+            continue;
+        }
+        let database = by_database.get(tx).cloned().unwrap_or_default();
+        let Some(backend) = backends.get_mut(&database) else { continue };
+        if !is_recorded(backend, *tx).await? && missing.is_none() {
+            missing = Some((*position, *tx));
+        }
+    }
+    let mut in_doubt = Vec::new();
+    for (tx, slot) in open.iter() {
+        if let Some(database) = prepared.remove(&gid(tx, slot)) {
+            in_doubt.push((tx, slot, database));
+        }
+    }
+    for (gid, database) in prepared {
+        if gid.len() == 64 && gid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            // Its Abort is in the order, or its BEGIN never was open here: it cannot be committed any more.
+            if let Some(backend) = backends.get_mut(&database) {
+                backend.simple(&format!("ROLLBACK PREPARED {}", quote::literal(&gid))).await?;
+            }
+            tracing::info!(gid, "a transaction that was aborted before the restart is rolled back");
+        } else {
+            tracing::warn!(gid, "a prepared transaction that is not SteelDB's is left alone");
+        }
+    }
+    Ok(Recovered { open, in_doubt, missing })
+}
+
+/// The payload of a request.
+pub(super) fn request_payload(request: &Request) -> &[u8] {
+    request.payload()
+}

@@ -214,9 +214,8 @@ impl FakeCluster {
                         session.current(tx).operations.get_mut(number as usize - 1)
                 {
                     *end = Some(data.clone().finish(failure.as_deref()));
-                    if let Some(failure) = failure {
-                        session.current(tx).operations[number as usize - 1].1.sql =
-                            format!("FAIL 57014 {failure}");
+                    if failure.is_some() {
+                        session.current(tx).copy_failed = true;
                     }
                     self.run(at, tx, true);
                 }

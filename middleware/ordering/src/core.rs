@@ -194,6 +194,7 @@ impl Core {
         while self.try_enter(cx)
             || self.try_synchronize(cx)
             || self.try_decide()
+            || self.try_decide_by_proof()
             || self.try_consider_early(cx)
             || self.try_propose(cx)
             || self.try_accept()

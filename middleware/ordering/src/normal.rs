@@ -257,6 +257,15 @@ impl Core {
         false
     }
 
+    /// Decides on a proof out of the STOPDATAs that installed the regency, when the batch is held here. Who shows a
+    /// proof may keep the batch to itself; correct replicas that accepted it hold it, and pass it on once decided.
+    pub(crate) fn try_decide_by_proof(&mut self) -> bool {
+        let Some(proof) = self.sync.proof_of(self.instance.number) else { return false };
+        let Some(proposal) = self.instance.batch(proof.claim.value) else { return false };
+        self.decided(Arc::new(Decision { proposal, proof }));
+        true
+    }
+
     /// Verifies the ACCEPTs of a claim, now that they are enough; drops bad ones. Whether they still are enough.
     fn verify_accepts(&mut self, claim: Claim) -> bool {
         let (view, instance) = (self.config.view.number(), self.instance.number);

@@ -4,6 +4,7 @@
 //! is installed only by STOPDATAs of weight Q_v, and what its leader proposes first has to be what they allow.
 
 use crate::InstanceNumber;
+use crate::Proof;
 use crate::Regency;
 use crate::catchup::Served;
 use crate::config::PlantedBug;
@@ -107,6 +108,12 @@ impl Synchronization {
         self.regency = self.regency.max(regency);
         self.own_stop = self.regency;
         self.installed = self.regency == Regency(0);
+    }
+
+    /// The proof of `instance` in the STOPDATAs that installed the regency: verified when they came.
+    pub(crate) fn proof_of(&self, instance: InstanceNumber) -> Option<Proof> {
+        let proofs = self.installed_by.iter().filter_map(|signed| signed.data.last.as_ref());
+        proofs.into_iter().find(|proof| proof.instance == instance).cloned()
     }
 
     fn supporters(&self, regency: Regency) -> impl Iterator<Item = ReplicaId> + '_ {
@@ -357,16 +364,10 @@ impl Core {
         self.install(cx, selection, stop_data);
         self.sync.own_stop = wants_later;
         self.note_ahead(cx, from, selection.instance, regency);
-        if !from_leader {
-            return;
-        }
-        match proposal {
-            Some(proposal) => self.on_propose(cx, from, regency, proposal),
-            None if selection.bound.is_some() => {
-                self.effects.misbehaved(from, "a SYNC without the bound value");
-                self.suspect();
-            }
-            None => {}
+        // Without a proposal: the leader has nothing to propose, or has decided that instance since, or keeps the
+        // bound value to itself, which the request timers see to.
+        if from_leader && let Some(proposal) = proposal {
+            self.on_propose(cx, from, regency, proposal);
         }
     }
 

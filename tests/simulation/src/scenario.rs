@@ -45,6 +45,8 @@ pub struct Scenario {
     pub faults_us: u64,
     /// How likely a message is lost while they do.
     pub loss: f64,
+    /// How likely an ACCEPT is lost while they do: some decide, and others do not know.
+    pub accepts_lost: f64,
     /// How likely a message arrives twice.
     pub duplication: f64,
     /// The longest way of a message, microseconds.
@@ -92,6 +94,7 @@ impl Scenario {
             faulty,
             faults_us: rng.random_range(300_000..=1_500_000),
             loss: if calm { 0.0 } else { *[0.0, 0.05, 0.2, 0.4].choose(&mut rng).unwrap_or(&0.0) },
+            accepts_lost: if calm { 0.0 } else { *[0.0, 0.0, 0.6, 0.9].choose(&mut rng).unwrap_or(&0.0) },
             duplication: *[0.0, 0.1].choose(&mut rng).unwrap_or(&0.0),
             delay_max_us: *[2_000, 20_000, 120_000].choose(&mut rng).unwrap_or(&2_000),
             partitions,

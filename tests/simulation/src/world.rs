@@ -360,10 +360,13 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A correct replica is never accused by another.
+    /// A correct replica is never accused by another; except that a leader which lost power before its own WRITE was
+    /// durable may propose again, and differently.
     fn misbehaved(&mut self, at: ReplicaId, replica: ReplicaId, reason: &str) {
         self.note(&format!("{at} accuses {replica}: {reason}"));
-        if self.history.correct.contains(&at) && self.history.correct.contains(&replica) {
+        let forgot =
+            self.nodes[usize::from(replica.0)].life > 1 && reason.starts_with("proposed two batches");
+        if !forgot && self.history.correct.contains(&at) && self.history.correct.contains(&replica) {
             self.failure.get_or_insert(("accusations", format!("{at} accuses {replica}: {reason}")));
         }
     }
@@ -384,6 +387,10 @@ impl<'a> World<'a> {
         let (loss, duplication, delay_max_us) = match self.healed {
             true => (0.0, 0.0, 5_000),
             false => (self.scenario.loss, self.scenario.duplication, self.scenario.delay_max_us),
+        };
+        let loss = match message {
+            Message::Accept { .. } if !self.healed => loss.max(self.scenario.accepts_lost),
+            _ => loss,
         };
         if apart || self.rng.random_bool(loss) {
             return;

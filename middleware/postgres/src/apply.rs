@@ -61,6 +61,8 @@ pub enum ApplyError {
 struct Table {
     /// Name of each column that can be written, and whether it is of the primary key.
     columns: BTreeMap<String, bool>,
+    /// The column GENERATED ALWAYS AS IDENTITY, which takes a value from INSERT but never from UPDATE.
+    identity: Option<String>,
     partitioned: bool,
     always: bool,
 }
@@ -93,7 +95,9 @@ pub async fn apply_write_set(backend: &mut Backend, write_set: &WriteSet) -> Res
     while let Some(first) = rest.first() {
         let (sql, taken) = statement(first, rest, &tables)?;
         let answer = backend.simple(&sql).await?;
-        check(first, taken, answer.tag())?;
+        for tag in &answer.tags {
+            check(first, taken, tag)?;
+        }
         rest = &rest[taken..];
     }
     Ok(write_set.changes_len())
@@ -110,7 +114,8 @@ async fn load_tables(backend: &mut Backend, changes: &[Change]) -> Result<Tables
         "SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
          coalesce(a.attnum = ANY (i.indkey), false), \
          EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) \
-         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')) \
+         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')), \
+         coalesce(a.attidentity = 'a', false) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_attribute a \
          ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
@@ -126,7 +131,8 @@ async fn load_tables(backend: &mut Backend, changes: &[Change]) -> Result<Tables
     }
     sql.push(')');
     for row in backend.simple(&sql).await?.rows {
-        let [Some(schema), Some(name), column, Some(partitioned), Some(key), Some(always)] = row.as_slice()
+        let [Some(schema), Some(name), column, Some(partitioned), Some(key), Some(always), Some(identity)] =
+            row.as_slice()
         else {
             continue;
         };
@@ -135,6 +141,9 @@ async fn load_tables(backend: &mut Backend, changes: &[Change]) -> Result<Tables
         table.always = always == "t";
         if let Some(column) = column {
             table.columns.insert(column.clone(), key == "t");
+            if identity == "t" {
+                table.identity = Some(column.clone());
+            }
         }
     }
     Ok(tables)
@@ -160,16 +169,27 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(Str
     let table = table(tables, first)?;
     let mut sql = String::new();
     match &first.operation {
-        Operation::Insert { new } => return insert(first, new, changes),
+        Operation::Insert { new } => return Ok(insert(first, new, changes)),
         Operation::Truncate { restart_identity } => {
             return truncate(*restart_identity, changes, tables);
         }
         Operation::Update { old, new } => {
+            let identity = table.identity.as_deref();
+            let settable = new.columns().any(|(name, _)| Some(name) != identity);
+            if !settable || identity.is_some_and(|column| old.get(column) != new.get(column)) {
+                // Changed by SET ... = DEFAULT, or not known to be unchanged.
+                sql.push_str("DELETE FROM ONLY ");
+                push_relation(&mut sql, first);
+                push_where(&mut sql, first, old, table);
+                sql.push_str("; ");
+                sql.push_str(&insert(first, new, std::slice::from_ref(first)).0);
+                return Ok((sql, 1));
+            }
             sql.push_str("UPDATE ONLY ");
             push_relation(&mut sql, first);
             sql.push_str(" SET ");
             let mut separator = "";
-            for (name, value) in new.columns() {
+            for (name, value) in new.columns().filter(|(name, _)| Some(*name) != identity) {
                 sql.push_str(separator);
                 quote::push_identifier(&mut sql, name);
                 sql.push_str(" = ");
@@ -188,12 +208,12 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(Str
 }
 
 /// One INSERT for as many of the following rows of the same table as one statement should hold.
-fn insert(first: &Change, row: &Row, changes: &[Change]) -> Result<(String, usize), ApplyError> {
+fn insert(first: &Change, row: &Row, changes: &[Change]) -> (String, usize) {
     let mut sql = String::from("INSERT INTO ");
     push_relation(&mut sql, first);
     if row.columns().len() == 0 {
         sql.push_str(" DEFAULT VALUES");
-        return Ok((sql, 1));
+        return (sql, 1);
     }
     let mut separator = " (";
     for (name, _) in row.columns() {
@@ -206,7 +226,11 @@ fn insert(first: &Change, row: &Row, changes: &[Change]) -> Result<(String, usiz
     let same_columns = |other: &Row| other.columns().map(|c| c.0).eq(row.columns().map(|c| c.0));
     let mut taken = 0;
     for change in changes {
-        let Operation::Insert { new } = &change.operation else { break };
+        let Some(new) = change.operation.new_row() else { break };
+        // The row of an update that is made as a delete and an insert comes alone.
+        if taken > 0 && !matches!(change.operation, Operation::Insert { .. }) {
+            break;
+        }
         let same = change.schema == first.schema && change.table == first.table && same_columns(new);
         if !same || taken == INSERT_ROWS_MAX || (taken > 0 && sql.len() > INSERT_BYTES_MAX) {
             break;
@@ -221,7 +245,7 @@ fn insert(first: &Change, row: &Row, changes: &[Change]) -> Result<(String, usiz
         sql.push(')');
         taken += 1;
     }
-    Ok((sql, taken))
+    (sql, taken)
 }
 
 /// One TRUNCATE for all that follow each other: tables that refer to each other can only be truncated together.

@@ -26,13 +26,14 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 6] = [
+pub const MIGRATIONS: [Migration; 7] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
     migration!(4, "privileges"),
     migration!(5, "event_triggers"),
     migration!(6, "publication"),
+    migration!(7, "ddl_effects"),
 ];
 
 /// Why the schema was not installed.
@@ -74,17 +75,13 @@ pub async fn install(backend: &mut Backend) -> Result<Vec<u32>, MigrationError> 
         let step = step.to_string();
         move |error| MigrationError::Backend { step, error }
     };
-    // The agent's own sessions resolve names in pg_catalog alone, whatever the database's search_path says.
-    let table = format!(
-        "ALTER ROLE {} SET search_path = pg_catalog; SET search_path = pg_catalog; SET client_min_messages = warning; \
-         BEGIN; SELECT pg_advisory_xact_lock(hashtext('steeldb migrations')); \
+    let table = "SET search_path = pg_catalog; SET client_min_messages = warning; BEGIN; \
+         SELECT pg_advisory_xact_lock(hashtext('steeldb migrations')); \
          CREATE SCHEMA IF NOT EXISTS steeldb; \
          CREATE TABLE IF NOT EXISTS steeldb.migration ( \
          number int4 PRIMARY KEY, name text NOT NULL, digest text NOT NULL); \
-         COMMIT",
-        quote::identifier(crate::AGENT_ROLE)
-    );
-    backend.simple(&table).await.map_err(failed("table"))?;
+         COMMIT";
+    backend.simple(table).await.map_err(failed("table"))?;
     let sql = "SELECT number, digest FROM steeldb.migration ORDER BY number";
     let installed = backend.simple(sql).await.map_err(failed("list"))?;
     let installed: Vec<(u32, String)> = installed

@@ -1,0 +1,176 @@
+//! A write set applied on another server makes the same rows, by the digests of the tables.
+
+mod common;
+
+use common::{Database, TestServer};
+use steeldb_postgres::apply::{ApplyError, apply_write_set};
+use steeldb_postgres::decoding::DecodingStream;
+use steeldb_postgres::digest::{self, TableDigest};
+use steeldb_postgres::{Change, Operation, Row, WriteSet};
+use steeldb_types::Digest;
+use steeldb_wire::codec;
+
+async fn digests(db: &mut Database<'_>, salt: &[u8]) -> (Vec<TableDigest>, Digest) {
+    db.admin.simple("BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    let tables = digest::table_digests(&mut db.admin, salt).await.unwrap();
+    let catalog = digest::catalog_digest(&mut db.admin).await.unwrap();
+    db.admin.simple("COMMIT").await.unwrap();
+    (tables, catalog)
+}
+
+/// Runs `sql` at `from` and applies its write set, as shipped, at `to`.
+async fn ship(from: &mut Database<'_>, stream: &mut DecodingStream, to: &mut Database<'_>, sql: &str) {
+    let write_set = from.write_set(stream, sql).await;
+    let bytes = codec::encode(&write_set);
+    let shipped: WriteSet = codec::decode(&bytes, bytes.len()).unwrap();
+    assert_eq!(shipped.digest(), write_set.digest());
+    let applied = apply_write_set(&mut to.admin, &shipped).await;
+    assert_eq!(applied.unwrap_or_else(|error| panic!("{sql}: {error}")), write_set.changes_len());
+    to.admin.simple("COMMIT").await.unwrap();
+    let salt = sql.as_bytes();
+    let (a, b) = (digests(from, salt).await, digests(to, salt).await);
+    assert_eq!(a.0, b.0, "{sql}");
+    assert!(
+        a.0.iter().any(|table| table.schema == "steeldb" && table.table == "transaction" && table.rows > 0)
+    );
+}
+
+#[tokio::test]
+async fn a_write_set_makes_the_same_rows_elsewhere() {
+    let server = TestServer::shared();
+    let (mut a, mut b) = (server.database("ship_a").await, server.database("ship_b").await);
+    let tables = [
+        "CREATE TABLE \"Odd \"\"name\" (id int PRIMARY KEY, \"sel ect\" text, g int GENERATED ALWAYS AS (id * 2) STORED)",
+        "CREATE TABLE ident (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, v varchar(20) NOT NULL DEFAULT 'd')",
+        "CREATE TABLE nokey (a int, c char(5), b bool, t text)",
+        "CREATE TYPE mood AS ENUM ('sad', 'it''s'); CREATE DOMAIN pos AS int CHECK (VALUE > 0); \
+         CREATE TYPE pair AS (x int, y text); \
+         CREATE TABLE types (id uuid PRIMARY KEY, j json, jb jsonb, a text[], m mood, p pos, r int4range, c pair, \
+         f4 float4, f8 float8, n numeric(20, 5), mo money, ts timestamptz, i interval, by bytea, ip inet, pt point, x xml, bi bit(5))",
+        "CREATE TABLE parent (id int PRIMARY KEY); CREATE TABLE child (id int PRIMARY KEY, p int REFERENCES parent)",
+        "CREATE TABLE part (a int, v text) PARTITION BY RANGE (a); CREATE TABLE part0 PARTITION OF part FOR VALUES FROM (0) TO (10); \
+         CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (10) TO (20)",
+        "CREATE TABLE uniq (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE nocolumns ()",
+        "CREATE TABLE audited (a int PRIMARY KEY); CREATE TABLE log (a int); \
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (NEW.a); RETURN NEW; END'; \
+         CREATE TRIGGER note AFTER INSERT ON audited FOR EACH ROW EXECUTE FUNCTION note()",
+    ];
+    for sql in tables {
+        a.commit(sql).await;
+        b.commit(sql).await;
+    }
+    let (ca, cb) = (digests(&mut a, b"").await.1, digests(&mut b, b"").await.1);
+    // The databases' own names and settings differ; nothing else may.
+    let lines = "SELECT line FROM steeldb.catalog_lines() AS l (line) WHERE line NOT LIKE '%ship_%' AND line NOT LIKE '(role%' ORDER BY 1";
+    let (la, lb) = (a.admin.simple(lines).await.unwrap().rows, b.admin.simple(lines).await.unwrap().rows);
+    let differ: Vec<_> = la.iter().filter(|line| !lb.contains(line)).collect();
+    assert!(differ.is_empty() && la.len() == lb.len(), "{differ:?}");
+    assert!(la.len() > 50 && ca != cb);
+
+    let mut stream = a.stream().await;
+    for sql in [
+        "INSERT INTO \"Odd \"\"name\" SELECT i, 'it''s \\ ' || i FROM generate_series(1, 1200) AS i",
+        "UPDATE \"Odd \"\"name\" SET \"sel ect\" = repeat(md5(id::text), 300) WHERE id < 4",
+        "UPDATE \"Odd \"\"name\" SET id = id + 5000 WHERE id < 6",
+        "DELETE FROM \"Odd \"\"name\" WHERE id % 100 = 0",
+        "INSERT INTO ident (v) VALUES ('a'), ('b'), (DEFAULT)",
+        "UPDATE ident SET v = v || '!' WHERE v <> 'a'",
+        "UPDATE ident SET id = DEFAULT WHERE v = 'a'",
+        "INSERT INTO nokey SELECT i % 2, 'x', i % 2 = 0, CASE WHEN i % 3 > 0 THEN 't ' END FROM generate_series(1, 12) AS i; \
+         INSERT INTO nokey VALUES (NULL, NULL, NULL, NULL), (NULL, NULL, NULL, NULL)",
+        "UPDATE nokey SET c = 'y' WHERE a = 1",
+        "DELETE FROM nokey WHERE ctid IN (SELECT ctid FROM nokey WHERE a = 0 LIMIT 2)",
+        "DELETE FROM nokey WHERE a IS NULL",
+        "INSERT INTO types VALUES (gen_random_uuid(), '{\"a\" :  1}', '{\"a\": [null, \"x\"]}', '{a,NULL,\"b,c\",\"\"}', 'it''s', 3, '[1,5)', \
+         ROW(1, 'y\"'), 'NaN', 0.1, 1.50, '12.34', now(), '1 mon 2 days 03:00', '\\x00ff', '10.0.0.1', '(1.5,2)', '<a>b</a>', B'10101'), \
+         (gen_random_uuid(), NULL, 'null', '{}', NULL, NULL, 'empty', NULL, '-Infinity', 1e300, 0, '-1', 'infinity', '-1 s', '', '::1/64', \
+         NULL, '', NULL)",
+        "UPDATE types SET f4 = 1, j = '[]' WHERE j IS NULL",
+        "DELETE FROM types WHERE mo < '0'",
+        "INSERT INTO parent VALUES (1), (2); INSERT INTO child VALUES (1, 1), (2, 2)",
+        "INSERT INTO part VALUES (1, 'x'), (11, 'y'), (12, 'y')",
+        "UPDATE part SET a = a + 10 WHERE a < 10; UPDATE part SET v = 'z'",
+        "INSERT INTO uniq VALUES (1, 1), (2, 2)",
+        "UPDATE uniq SET u = 3 - u",
+        "INSERT INTO nocolumns DEFAULT VALUES",
+        "INSERT INTO audited VALUES (1), (2)",
+        "TRUNCATE part1",
+        "TRUNCATE parent CASCADE",
+        "TRUNCATE part RESTART IDENTITY; INSERT INTO part VALUES (3, 'w')",
+    ] {
+        ship(&mut a, &mut stream, &mut b, sql).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_there_is_an_error_that_names_it() {
+    let server = TestServer::shared();
+    let mut db = server.database("miss").await;
+    db.commit("CREATE TABLE t (id int PRIMARY KEY, v varchar(9)); INSERT INTO t VALUES (1, 'a')").await;
+    let row = |id: &str| Row::new(vec![("id".into(), Some(id.into()))]).unwrap();
+    let change = |table: &str, operation| Change { schema: "public".into(), table: table.into(), operation };
+    let missing = WriteSet::new([change("t", Operation::Delete { old: row("7") })]);
+    let error = apply_write_set(&mut db.admin, &missing).await.unwrap_err();
+    assert_eq!(error.to_string(), "0 rows of public.t instead of one have id = 7");
+    db.admin.simple("ROLLBACK").await.unwrap();
+    let unknown = WriteSet::new([change("u", Operation::Delete { old: row("7") })]);
+    assert!(matches!(apply_write_set(&mut db.admin, &unknown).await, Err(ApplyError::NoRelation { .. })));
+    db.admin.simple("ROLLBACK").await.unwrap();
+    db.admin.simple("CREATE RULE r AS ON INSERT TO public.t DO ALSO SELECT 1; ALTER TABLE public.t ENABLE ALWAYS RULE r").await.unwrap();
+    let doubled = WriteSet::new([change("t", Operation::Delete { old: row("1") })]);
+    assert!(matches!(apply_write_set(&mut db.admin, &doubled).await, Err(ApplyError::AlwaysTrigger { .. })));
+}
+
+#[tokio::test]
+async fn table_digests_see_every_difference_and_no_order() {
+    let server = TestServer::shared();
+    let (mut a, mut b) = (server.database("digest_a").await, server.database("digest_b").await);
+    a.commit("CREATE TABLE t (a int, b text); INSERT INTO t VALUES (1, 'x'), (2, NULL), (2, NULL)").await;
+    b.commit("CREATE TABLE t (b text, a int); INSERT INTO t VALUES (NULL, 2), (NULL, 2), ('x', 1)").await;
+    let of = async |db: &mut Database<'_>| {
+        digests(db, b"salt").await.0.into_iter().find(|t| t.table == "t").unwrap()
+    };
+    assert_eq!(of(&mut a).await, of(&mut b).await);
+    for sql in [
+        "UPDATE t SET b = '' WHERE b IS NULL AND ctid = (SELECT min(ctid) FROM t WHERE b IS NULL)",
+        "UPDATE t SET b = 'null'",
+        "DELETE FROM t WHERE a = 1",
+        "INSERT INTO t (a) VALUES (2)",
+    ] {
+        let before = of(&mut b).await;
+        b.commit(sql).await;
+        assert_ne!(of(&mut b).await.digest, before.digest, "{sql}");
+    }
+    let catalog = digests(&mut b, b"").await.1;
+    for sql in [
+        "ALTER TABLE t ALTER a SET DEFAULT 3",
+        "ALTER TABLE t ADD CHECK (a > 0)",
+        "CREATE INDEX i ON t (a)",
+        "GRANT SELECT ON t TO PUBLIC",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'",
+        "CREATE VIEW v AS SELECT a FROM t",
+        "CREATE OR REPLACE VIEW v AS SELECT a + 0 AS a FROM t",
+        "CREATE TYPE e AS ENUM ('a', 'b')",
+        "CREATE SEQUENCE s INCREMENT 2",
+        "CREATE POLICY p ON t USING (a > 1)",
+        "ALTER TABLE t ENABLE ROW LEVEL SECURITY",
+        "COMMENT ON TABLE t IS 'x'",
+    ] {
+        b.begin().await;
+        b.client.simple(sql).await.unwrap();
+        // The client's own changes are seen in its own session.
+        let own = digest::catalog_digest(&mut b.client).await.unwrap();
+        b.prepare().await;
+        b.resolve(true).await;
+        let after = digests(&mut b, b"").await.1;
+        assert_ne!(after, catalog, "{sql}");
+        assert_eq!(after, own, "{sql}");
+    }
+    b.admin.simple("CREATE ROLE made_later").await.unwrap();
+    let before = digests(&mut b, b"").await.1;
+    b.admin.simple("ALTER ROLE made_later VALID UNTIL '2030-01-01'").await.unwrap();
+    assert_ne!(digests(&mut b, b"").await.1, before);
+    assert_eq!(digests(&mut b, b"").await.1, digests(&mut b, b"").await.1);
+}

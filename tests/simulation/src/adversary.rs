@@ -2,8 +2,6 @@
 //! and no other.
 
 use crate::scenario::Fault;
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
@@ -29,7 +27,7 @@ impl Adversary {
     }
 
     /// What really goes to `to` in place of `message`.
-    pub(crate) fn twist(&mut self, rng: &mut ChaCha8Rng, to: ReplicaId, message: Message) -> Vec<Message> {
+    pub(crate) fn twist(&mut self, to: ReplicaId, message: Message) -> Vec<Message> {
         match self.fault {
             Fault::Crash => vec![message],
             Fault::Silent => vec![],
@@ -38,14 +36,18 @@ impl Adversary {
                 other => vec![other],
             },
             Fault::Equivocator => self.equivocate(to, message),
-            Fault::InvalidProposer => vec![self.propose_rubbish(rng, message)],
-            Fault::Liar => vec![self.lie(message)],
+            Fault::InvalidProposer => vec![self.propose_rubbish(message)],
+            Fault::Liar => self.lie(message),
         }
     }
 
     /// What it says by itself when it hears `message` from `from`.
     pub(crate) fn hear(&mut self, from: ReplicaId, message: &Message) -> Vec<(ReplicaId, Message)> {
         match (self.fault, message) {
+            (Fault::InvalidProposer, Message::Propose { proposal, .. }) => {
+                self.note_seen(proposal);
+                vec![]
+            }
             (Fault::Liar, Message::FetchDecisions { from: instance, .. }) => {
                 vec![(from, self.forged_decision(*instance))]
             }
@@ -106,37 +108,57 @@ impl Adversary {
         self.key.sign(Namespace::Accept, &bytes)
     }
 
-    fn propose_rubbish(&mut self, rng: &mut ChaCha8Rng, message: Message) -> Message {
+    fn propose_rubbish(&mut self, message: Message) -> Message {
         let Message::Propose { regency, proposal } = message else { return message };
-        for request in &proposal.requests {
-            self.seen.entry(request.key()).or_insert_with(|| Arc::clone(request));
-        }
+        self.note_seen(&proposal);
         let mut twisted = (*proposal).clone();
-        match rng.random_range(0..5) {
+        // The same rubbish to all, and now and then none, so that it leads for a while.
+        match proposal.digest().0[0] % 8 {
             0 => twisted.requests.push(Arc::clone(&self.refused)),
             1 => twisted.requests.extend(twisted.requests.first().map(|request| Arc::new(forged(request)))),
             2 => twisted.requests = self.seen.values().cloned().collect(),
             3 => twisted.timestamp = Timestamp(twisted.timestamp.0 + 3_600_000_000),
-            _ => twisted.requests.clear(),
+            4 => twisted.requests.clear(),
+            _ => {}
         }
         Message::Propose { regency, proposal: Arc::new(twisted) }
     }
 
-    fn lie(&mut self, message: Message) -> Message {
+    fn note_seen(&mut self, proposal: &Proposal) {
+        for request in &proposal.requests {
+            self.seen.entry(request.key()).or_insert_with(|| Arc::clone(request));
+        }
+    }
+
+    fn lie(&mut self, message: Message) -> Vec<Message> {
         match message {
             Message::StopData { data: SignedStopData { mut data, .. }, .. } => {
                 data.bound = None;
                 data.written.clear();
                 let bytes = codec::encode(&(ViewNumber(0), &data));
                 let signature = self.key.sign(Namespace::StopData, &bytes);
-                Message::StopData { data: SignedStopData { data, signature }, value: None }
+                vec![Message::StopData { data: SignedStopData { data, signature }, value: None }]
             }
             Message::Sync { regency, stop_data, proposal: Some(proposal) } => {
-                let proposal = Some(self.told(true, proposal));
-                Message::Sync { regency, stop_data, proposal }
+                let instance = proposal.instance;
+                let proposal = self.told(true, proposal);
+                let claim = Claim { regency, value: proposal.digest() };
+                let signature = self.accept(instance, claim);
+                vec![
+                    Message::Sync { regency, stop_data, proposal: Some(proposal) },
+                    Message::Write { instance, claim },
+                    Message::Accept { instance, claim, signature },
+                ]
             }
-            Message::Decisions { .. } => self.forged_decision(InstanceNumber(1)),
-            other => other,
+            Message::Decisions { .. } => vec![self.forged_decision(InstanceNumber(1))],
+            other => {
+                let twins = !self.twins.is_empty();
+                // Having told a twin, it votes for nothing else.
+                if twins && matches!(other, Message::Write { .. } | Message::Accept { .. }) {
+                    return vec![];
+                }
+                vec![other]
+            }
         }
     }
 

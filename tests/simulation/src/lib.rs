@@ -15,7 +15,7 @@ mod workload;
 mod world;
 
 pub use history::{History, Observed};
-pub use scenario::{Fault, Scenario};
+pub use scenario::{Ambush, Fault, Scenario};
 pub use trace::Trace;
 
 use std::fmt;

@@ -32,6 +32,16 @@ const FAULTS: [Fault; 6] = [
     Fault::Liar,
 ];
 
+/// What the network and the power supply conspire to do the moment a chosen instance is first decided somewhere: the
+/// replica that decided is cut off until the faults end, and ACCEPTs of that regency no longer arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ambush {
+    /// Which instance springs it.
+    pub instance: u64,
+    /// Whether all others lose power at that moment, and whatever their disks had not confirmed.
+    pub blackout: bool,
+}
+
 /// The parameters of a run, drawn from its seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -57,6 +67,10 @@ pub struct Scenario {
     pub crashes: u32,
     /// How many times the power of all but a few replicas fails.
     pub blackouts: u32,
+    /// What happens at a first decision.
+    pub ambush: Option<Ambush>,
+    /// The slowest disk write, microseconds.
+    pub disk_max_us: u64,
     /// Sessions of clients, and requests of each, one after the other.
     pub sessions: u32,
     /// Requests per session.
@@ -80,6 +94,7 @@ impl Scenario {
         // The first leaders are the interesting ones.
         if rng.random_bool(0.5) {
             replicas.sort();
+            replicas.rotate_left(rng.random_range(0..=1));
         }
         let faulty = replicas[..usize::from(liars)]
             .iter()
@@ -88,15 +103,20 @@ impl Scenario {
         let calm = rng.random_bool(0.2);
         let mut some = |most: u32| if calm { 0 } else { rng.random_range(0..=most) };
         let (partitions, crashes, blackouts) = (some(2), some(2), some(1));
+        let ambush = (!calm && rng.random_bool(0.4))
+            .then(|| Ambush { instance: rng.random_range(1..=3), blackout: rng.random_bool(0.4) });
+        let faults_us = rng.random_range(300_000..=1_500_000) + if ambush.is_some() { 1_000_000 } else { 0 };
         Scenario {
             seed,
             n,
             faulty,
-            faults_us: rng.random_range(300_000..=1_500_000),
+            faults_us,
             loss: if calm { 0.0 } else { *[0.0, 0.05, 0.2, 0.4].choose(&mut rng).unwrap_or(&0.0) },
             accepts_lost: if calm { 0.0 } else { *[0.0, 0.0, 0.6, 0.9].choose(&mut rng).unwrap_or(&0.0) },
             duplication: *[0.0, 0.1].choose(&mut rng).unwrap_or(&0.0),
             delay_max_us: *[2_000, 20_000, 120_000].choose(&mut rng).unwrap_or(&2_000),
+            ambush,
+            disk_max_us: *[3_000, 50_000].choose(&mut rng).unwrap_or(&3_000),
             partitions,
             crashes,
             blackouts,
@@ -106,6 +126,14 @@ impl Scenario {
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         }
+    }
+
+    /// Whether a bug is planted: correct replicas may accuse each other then.
+    pub(crate) fn has_planted_bug(&self) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        return self.planted_bug.is_some();
+        #[cfg(not(feature = "planted-bugs"))]
+        false
     }
 
     /// How many replicas may be faulty.

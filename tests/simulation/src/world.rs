@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use steeldb_ordering::{Config, Effect, Event, Message, Now, RequestKey};
+use steeldb_ordering::{Config, Effect, Event, Message, Now, Regency, RequestKey};
 use steeldb_types::{ReplicaId, Timestamp, View};
 use steeldb_wire::auth::SecretKey;
 
@@ -48,6 +48,8 @@ pub(crate) struct World<'a> {
     answers: BTreeMap<RequestKey, BTreeSet<ReplicaId>>,
     /// Bit i is replica i's side; nothing: all can talk.
     partition: Option<u32>,
+    /// Cut off by an ambush, which also stops ACCEPTs of this regency and those before.
+    ambushed: Option<(ReplicaId, Regency)>,
     healed: bool,
     history: History,
     trace: Trace,
@@ -115,6 +117,7 @@ impl<'a> World<'a> {
             workload,
             answers: BTreeMap::new(),
             partition: None,
+            ambushed: None,
             healed: false,
             history,
             trace: Trace::new(explain),
@@ -259,6 +262,7 @@ impl<'a> World<'a> {
         self.note("healed");
         self.healed = true;
         self.partition = None;
+        self.ambushed = None;
         for replica in self.scenario.correct() {
             self.start(replica);
         }
@@ -331,7 +335,7 @@ impl<'a> World<'a> {
             Effect::Persist { sequence, record } => {
                 node.unsynced.push((sequence, record));
                 let life = node.life;
-                let flush_us = self.rng.random_range(50..3_000);
+                let flush_us = self.rng.random_range(50..self.scenario.disk_max_us);
                 self.at(self.now_us + flush_us, Happening::Flush { at, life, upto: sequence });
             }
             Effect::Send { to, message } => self.say(at, to, message),
@@ -366,14 +370,18 @@ impl<'a> World<'a> {
         self.note(&format!("{at} accuses {replica}: {reason}"));
         let forgot =
             self.nodes[usize::from(replica.0)].life > 1 && reason.starts_with("proposed two batches");
-        if !forgot && self.history.correct.contains(&at) && self.history.correct.contains(&replica) {
+        if !forgot
+            && !self.scenario.has_planted_bug()
+            && self.history.correct.contains(&at)
+            && self.history.correct.contains(&replica)
+        {
             self.failure.get_or_insert(("accusations", format!("{at} accuses {replica}: {reason}")));
         }
     }
 
     fn say(&mut self, from: ReplicaId, to: ReplicaId, message: Message) {
         let messages = match &mut self.nodes[usize::from(from.0)].adversary {
-            Some(adversary) => adversary.twist(&mut self.rng, to, message),
+            Some(adversary) => adversary.twist(to, message),
             None => vec![message],
         };
         for message in messages {
@@ -392,7 +400,11 @@ impl<'a> World<'a> {
             Message::Accept { .. } if !self.healed => loss.max(self.scenario.accepts_lost),
             _ => loss,
         };
-        if apart || self.rng.random_bool(loss) {
+        let stopped = self.ambushed.is_some_and(|(cut_off, regency)| {
+            let late = matches!(message, Message::Accept { claim, .. } if claim.regency <= regency);
+            from == cut_off || to == cut_off || late
+        });
+        if apart || stopped || self.rng.random_bool(loss) {
             return;
         }
         let copies = if self.rng.random_bool(duplication) { 2 } else { 1 };
@@ -411,6 +423,7 @@ impl<'a> World<'a> {
         self.note(&format!("{at} delivers {} {keys:?}", delivery.instance));
         self.nodes[usize::from(at.0)].applied.push(delivery.clone());
         self.history.applied.entry(at).or_default().push(delivery.clone());
+        self.ambush(at, &delivery);
         self.history.observed.push(Observed { replica: at, at_us: self.now_us, delivery });
         for key in keys {
             let answers = self.answers.entry(key).or_default();
@@ -431,6 +444,20 @@ impl<'a> World<'a> {
                     break;
                 }
             }
+        }
+    }
+
+    /// The worst moment: one replica has decided, and nobody else knows.
+    fn ambush(&mut self, at: ReplicaId, delivery: &steeldb_ordering::Delivery) {
+        let Some(ambush) = self.scenario.ambush else { return };
+        if self.healed || self.ambushed.is_some() || delivery.instance.0 != ambush.instance {
+            return;
+        }
+        self.note(&format!("ambush: {at} is cut off"));
+        self.ambushed = Some((at, delivery.proof.claim.regency));
+        if ambush.blackout {
+            let others = self.scenario.correct().into_iter().filter(|replica| *replica != at).collect();
+            self.crash(self.now_us, others);
         }
     }
 

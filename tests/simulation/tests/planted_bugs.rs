@@ -1,25 +1,25 @@
 //! The simulation sees what it should: each planted bug is caught within some seeds.
 
 use steeldb_ordering::PlantedBug;
-use steeldb_simulation::{Failure, Scenario, run_scenario};
+use steeldb_simulation::{Scenario, run_scenario};
 
-fn caught(bug: PlantedBug) -> Option<Failure> {
-    (0..2000).find_map(|seed| {
+/// Seeds tried; what is caught is caught much earlier.
+const SEEDS_MAX: u64 = 4000;
+
+/// Looks for a seed whose schedule makes the bug break one of `invariants`; a bug may show itself otherwise first.
+fn assert_caught(bug: PlantedBug, invariants: &[&str]) {
+    let caught = (0..SEEDS_MAX).find_map(|seed| {
         let mut scenario = Scenario::from_seed(seed);
         scenario.planted_bug = Some(bug);
-        run_scenario(&scenario, None, false).failure
-    })
-}
-
-fn assert_caught(bug: PlantedBug, invariants: &[&str]) {
-    let failure = caught(bug).unwrap_or_else(|| panic!("{bug:?} was not caught"));
+        run_scenario(&scenario, None, false).failure.filter(|failure| invariants.contains(&failure.invariant))
+    });
+    let failure = caught.unwrap_or_else(|| panic!("{bug:?} was not caught in {SEEDS_MAX} seeds"));
     println!("{bug:?}: {failure}");
-    assert!(invariants.contains(&failure.invariant), "{bug:?} was caught by chance: {failure}");
 }
 
 #[test]
 fn a_quorum_one_too_small_is_caught() {
-    assert_caught(PlantedBug::QuorumOneTooSmall, &["agreement", "decision proofs", "accusations"]);
+    assert_caught(PlantedBug::QuorumOneTooSmall, &["agreement", "decision proofs"]);
 }
 
 #[test]

@@ -1,0 +1,181 @@
+//! Whatever bytes and messages come in: the codec is canonical, and nothing panics.
+
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use steeldb_ordering::{
+    AcceptAll, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Proof, Proposal,
+    Record, Regency, Request, RequestId, Restored, SignedStopData, StopData,
+};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View, ViewNumber};
+use steeldb_wire::auth::{SecretKey, Signature};
+
+fn digest() -> impl Strategy<Value = Digest> {
+    // Few values, so that messages agree with each other now and then.
+    (0..3u8).prop_map(|byte| Digest([byte; 32]))
+}
+
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![0..4u64, Just(u64::MAX), any::<u64>()]
+}
+
+fn replica() -> impl Strategy<Value = ReplicaId> {
+    prop_oneof![0..4u16, any::<u16>()].prop_map(ReplicaId)
+}
+
+fn signature() -> impl Strategy<Value = Signature> {
+    any::<u8>().prop_map(|byte| Signature([byte; 64]))
+}
+
+fn claim() -> impl Strategy<Value = Claim> {
+    (number(), digest()).prop_map(|(regency, value)| Claim { regency: Regency(regency), value })
+}
+
+fn request() -> impl Strategy<Value = Arc<Request>> {
+    let payload = || prop::collection::vec(any::<u8>(), 0..20);
+    let id = || {
+        (0..3u32, number(), number()).prop_map(|(client, session, sequence)| RequestId {
+            session: SessionKey { client: ClientId(client), session: SessionId(session) },
+            sequence,
+        })
+    };
+    let key = SecretKey::from_seed(&[9; 32]);
+    prop_oneof![
+        (id(), payload()).prop_map(move |(id, payload)| Request::signed(id, payload, &key)),
+        (id(), payload(), signature()).prop_map(|(id, payload, signature)| Request::Client {
+            id,
+            payload,
+            signature
+        }),
+        (digest(), payload()).prop_map(|(key, payload)| Request::Certified { key, payload }),
+    ]
+    .prop_map(Arc::new)
+}
+
+fn proposal() -> impl Strategy<Value = Arc<Proposal>> {
+    let requests = prop::collection::vec(request(), 0..4);
+    let timestamp = prop_oneof![0..100i64, any::<i64>()];
+    (number(), timestamp, requests).prop_map(|(instance, timestamp, requests)| {
+        let (instance, timestamp) = (InstanceNumber(instance), Timestamp(timestamp));
+        Arc::new(Proposal { instance, timestamp, requests })
+    })
+}
+
+fn proof() -> impl Strategy<Value = Proof> {
+    let accepts = prop::collection::vec((replica(), signature()), 0..5);
+    (number(), number(), claim(), accepts).prop_map(|(view, instance, claim, accepts)| Proof {
+        view: ViewNumber(view),
+        instance: InstanceNumber(instance),
+        claim,
+        accepts,
+    })
+}
+
+fn signed_stop_data() -> impl Strategy<Value = SignedStopData> {
+    let written = prop::collection::vec(claim(), 0..4);
+    (replica(), number(), prop::option::of(proof()), prop::option::of(claim()), written, signature())
+        .prop_map(|(replica, regency, last, bound, written, signature)| SignedStopData {
+            data: StopData { replica, regency: Regency(regency), last, bound, written },
+            signature,
+        })
+}
+
+fn message() -> impl Strategy<Value = Message> {
+    let requests = || prop::collection::vec(request(), 0..4);
+    let decisions = prop::collection::vec((proposal(), proof()), 0..3).prop_map(|decisions| {
+        decisions.into_iter().map(|(proposal, proof)| Arc::new(Decision { proposal, proof })).collect()
+    });
+    let stop_data = prop::collection::vec(signed_stop_data(), 0..5);
+    let instance = || number().prop_map(InstanceNumber);
+    let regency = || number().prop_map(Regency);
+    prop_oneof![
+        requests().prop_map(|requests| Message::Forward { requests }),
+        (regency(), proposal()).prop_map(|(regency, proposal)| Message::Propose { regency, proposal }),
+        (instance(), claim()).prop_map(|(instance, claim)| Message::Write { instance, claim }),
+        (instance(), claim(), signature()).prop_map(|(instance, claim, signature)| Message::Accept {
+            instance,
+            claim,
+            signature
+        }),
+        (regency(), requests()).prop_map(|(regency, requests)| Message::Stop { regency, requests }),
+        (signed_stop_data(), prop::option::of(proposal()))
+            .prop_map(|(data, value)| Message::StopData { data, value }),
+        (regency(), stop_data, prop::option::of(proposal()))
+            .prop_map(|(regency, stop_data, proposal)| { Message::Sync { regency, stop_data, proposal } }),
+        (instance(), regency()).prop_map(|(from, regency)| Message::FetchDecisions { from, regency }),
+        (decisions, any::<bool>()).prop_map(|(decisions, more)| Message::Decisions { decisions, more }),
+    ]
+}
+
+fn config(me: u16) -> Config {
+    let keys: Vec<SecretKey> = (0..4u8).map(|i| SecretKey::from_seed(&[i; 32])).collect();
+    let clients = BTreeMap::from([(ClientId(1), SecretKey::from_seed(&[9; 32]).public())]);
+    let publics = keys.iter().map(SecretKey::public).collect();
+    let key = keys[usize::from(me)].clone();
+    Config::new(ReplicaId(me), View::of_size(4).unwrap(), key, publics, clients)
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic_and_decode_only_to_what_encodes_to_them(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        kind in 0..10u8,
+    ) {
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        if let Ok(message) = Message::decode(&bytes) {
+            prop_assert_eq!(message.encode(), bytes.clone());
+        }
+        if let Ok(record) = Record::decode(&bytes) {
+            prop_assert_eq!(record.encode(), bytes);
+        }
+    }
+
+    #[test]
+    fn messages_survive_the_way_and_damaged_ones_do_no_harm(
+        message in message(),
+        at in any::<prop::sample::Index>(),
+        bit in 0..8u32,
+    ) {
+        let mut bytes = message.encode();
+        prop_assert_eq!(Message::decode(&bytes), Ok(message));
+        let index = at.index(bytes.len());
+        bytes[index] ^= 1 << bit;
+        if let Ok(other) = Message::decode(&bytes) {
+            prop_assert_eq!(other.encode(), bytes);
+        }
+    }
+
+    /// Messages that look valid and make no sense: no panic, no delivery, and no record that cannot be read back.
+    #[test]
+    fn a_core_survives_whatever_replicas_say(
+        me in 0..4u16,
+        said in prop::collection::vec((replica(), message(), 0..1_000_000u64), 1..40),
+    ) {
+        let mut core = Core::new(config(me), Restored::nothing()).unwrap();
+        let (mut now, mut records) = (0, Vec::new());
+        for (from, message, pause) in said {
+            now += pause;
+            for event in [Event::Message { from, message }, Event::LinkUp(from), Event::Tick] {
+                core.handle(Now { monotonic_us: now, wall: Timestamp(50) }, event, &AcceptAll);
+                while let Some(effect) = core.poll_effect() {
+                    match effect {
+                        Effect::Persist { sequence, record } => {
+                            prop_assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+                            records.push(record);
+                            let event = Event::Persisted { upto: sequence };
+                            core.handle(Now { monotonic_us: now, wall: Timestamp(50) }, event, &AcceptAll);
+                        }
+                        Effect::Deliver(delivery) => prop_assert!(false, "delivered {:?}", delivery),
+                        _ => {}
+                    }
+                }
+            }
+        }
+        let regency = core.regency();
+        let again = Core::new(config(me), Restored::new(InstanceNumber(0), records));
+        prop_assert_eq!(again.map(|core| core.regency()).ok(), Some(regency));
+    }
+}

@@ -25,5 +25,5 @@ BEGIN
 END
 $$;
 
-REVOKE ALL ON steeldb.migration FROM PUBLIC;
-GRANT SELECT ON steeldb.transaction, steeldb.ddl_command TO PUBLIC;
+-- Only schema steeldb's functions are for clients: its tables show other clients' work.
+REVOKE ALL ON steeldb.migration, steeldb.transaction, steeldb.ddl_command FROM PUBLIC;

@@ -253,7 +253,8 @@ impl Server {
         log_tail(&self.data_dir)
     }
 
-    /// Shuts the server down (fast: sessions are ended, a checkpoint is written) and waits for its end.
+    /// Shuts the server down (fast: sessions and decoding streams are ended, a checkpoint is written) and waits for its
+    /// end.
     ///
     /// # Errors
     /// [`ServerError::LeftRunning`] when it does not end even when killed.
@@ -270,6 +271,7 @@ impl Server {
     }
 
     fn shut_down(&mut self, first: Signal) -> Result<(), ServerError> {
+        leftover::end_walsenders(&self.data_dir);
         if self.process.stop(first) {
             return Ok(());
         }
@@ -299,7 +301,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if self.process.ended().is_none() {
-            self.process.stop(Signal::SIGINT);
+            // There is nobody to tell.
+            let _ = self.shut_down(Signal::SIGINT);
         }
     }
 }

@@ -223,3 +223,25 @@ async fn a2_equal_results_with_different_effects_have_different_write_sets() {
     let (wa, wb) = both((&mut a, &mut sa), (&mut b, &mut sb), "SELECT addk()").await;
     assert_ne!(wa.digest(), wb.digest());
 }
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_what_the_stream_never_confirms() {
+    let server = TestServer::start();
+    let mut db = server.database("stopping").await;
+    let mut stream = db.stream().await;
+    db.commit("CREATE TABLE t (a int)").await;
+    let Decoded::Prepared { lsn, .. } = next(&mut stream).await else { panic!("not prepared") };
+    stream.confirm(lsn).await.unwrap();
+    let reading = tokio::spawn(async move { while stream.next().await.is_ok() {} });
+    drop(db);
+    let stopped = tokio::task::spawn_blocking(move || {
+        let log = server.server.data_dir().join(steeldb_postgres::server::LOG_FILE);
+        let TestServer { server, _dir } = server;
+        server.stop().unwrap();
+        std::fs::read_to_string(log).unwrap()
+    });
+    let log = tokio::time::timeout(common::HANG, stopped).await.unwrap().unwrap();
+    tokio::time::timeout(common::HANG, reading).await.unwrap().unwrap();
+    // A shutdown that had to be forced would not have been this one.
+    assert!(!log.contains("immediate shutdown"), "{log}");
+}

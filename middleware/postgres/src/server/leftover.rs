@@ -31,6 +31,7 @@ pub(super) fn stop_leftover(data_dir: &Path) -> Result<(), ServerError> {
     let named = fs::read_to_string(&pid_file)
         .ok()
         .and_then(|text| text.lines().next().and_then(|line| line.trim().parse::<i32>().ok()));
+    end_walsenders(data_dir);
     let mut alive = processes_on(data_dir);
     for (signal, patience) in PATIENCE {
         if alive.is_empty() {
@@ -62,6 +63,17 @@ pub(super) fn stop_leftover(data_dir: &Path) -> Result<(), ServerError> {
             Err(ServerError::io("remove", &pid_file)(error))
         }
         _ => Ok(()),
+    }
+}
+
+/// Ends the walsenders on `data_dir`. A fast shutdown waits until each has been told that all of the log was flushed by
+/// its reader; a decoding stream confirms only what is no longer needed, so that would never be.
+pub(super) fn end_walsenders(data_dir: &Path) {
+    for pid in processes_on(data_dir) {
+        let title = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        if title.starts_with(b"postgres: walsender") {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
     }
 }
 

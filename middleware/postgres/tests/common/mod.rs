@@ -39,7 +39,7 @@ pub fn config(dir: &Path) -> ServerConfig {
 /// A server in a directory that goes with it.
 pub struct TestServer {
     pub server: Server,
-    _dir: tempfile::TempDir,
+    pub _dir: tempfile::TempDir,
 }
 
 impl TestServer {

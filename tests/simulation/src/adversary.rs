@@ -151,6 +151,9 @@ impl Adversary {
                 ]
             }
             Message::Decisions { .. } => vec![self.forged_decision(InstanceNumber(1))],
+            Message::Accept { instance, claim, .. } if self.twins.is_empty() && instance.0 % 2 == 1 => {
+                vec![Message::Accept { instance, claim, signature: Signature([7; 64]) }]
+            }
             other => {
                 let twins = !self.twins.is_empty();
                 // Having told a twin, it votes for nothing else.

@@ -11,6 +11,8 @@ pub struct Observed {
     pub replica: ReplicaId,
     /// When, virtual microseconds.
     pub at_us: u64,
+    /// What a perfect wall clock said, microseconds since 1970.
+    pub wall_us: i64,
     /// What.
     pub delivery: Delivery,
 }

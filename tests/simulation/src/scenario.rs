@@ -19,7 +19,7 @@ pub enum Fault {
     Equivocator,
     /// Proposes forged, refused, repeated and ill-timed requests.
     InvalidProposer,
-    /// Forgets its votes in STOPDATA, ignores others' as a leader, and answers questions with forged decisions.
+    /// Signs some ACCEPTs wrongly, forgets its votes in STOPDATA, ignores others' as a leader, and answers questions with forged decisions.
     Liar,
 }
 

@@ -25,6 +25,7 @@ const CLIENT_RETRY_US: u64 = 400_000;
 const EPOCH_US: i64 = 1_700_000_000_000_000;
 
 /// Something that happens at a time.
+#[allow(clippy::large_enum_variant, reason = "nearly all are messages")]
 enum Happening {
     Arrive { to: ReplicaId, from: ReplicaId, message: Message },
     Flush { at: ReplicaId, life: u32, upto: u64 },
@@ -424,7 +425,12 @@ impl<'a> World<'a> {
         self.nodes[usize::from(at.0)].applied.push(delivery.clone());
         self.history.applied.entry(at).or_default().push(delivery.clone());
         self.ambush(at, &delivery);
-        self.history.observed.push(Observed { replica: at, at_us: self.now_us, delivery });
+        self.history.observed.push(Observed {
+            replica: at,
+            at_us: self.now_us,
+            wall_us: EPOCH_US + self.now_us as i64,
+            delivery,
+        });
         for key in keys {
             let answers = self.answers.entry(key).or_default();
             answers.insert(at);

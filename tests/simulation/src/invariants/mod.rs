@@ -5,6 +5,7 @@ pub mod agreement;
 pub mod integrity;
 pub mod liveness;
 pub mod proofs;
+pub mod time;
 pub mod total_order;
 
 use crate::history::History;
@@ -13,10 +14,11 @@ use crate::history::History;
 pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
 
 /// What holds at every moment.
-pub const SAFETY: [Invariant; 4] = [
+pub const SAFETY: [Invariant; 5] = [
     ("agreement", agreement::check),
     ("total order", total_order::check),
     ("integrity", integrity::check),
+    ("time", time::check),
     ("decision proofs", proofs::check),
 ];
 

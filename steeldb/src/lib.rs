@@ -1,3 +1,64 @@
-//! The command.
+//! The one command that users meet; thin. It reads configuration, starts what other crates implement, and keeps house
+//! in `steeldb demo`.
+//!
+//! Each subcommand is a module; [`processes`] alone knows how the agent, the proxy and the shim are started.
 
+pub mod cli;
 pub mod config;
+pub mod demo;
+mod init;
+mod logging;
+mod parent;
+mod ports;
+mod processes;
+mod proxy_password;
+mod signals;
+mod verify;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use std::future::Future;
+use std::process::ExitCode;
+
+/// Runs the command line of this process. Failures are one line on stderr.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("steeldb: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    // What becomes another program, or must be the parent's child alone, goes before any thread is started.
+    if let Command::ExecPostgres { args } = cli.command {
+        return Err(steeldb_postgres::exec::exec_postgres(args).into());
+    }
+    if let Some(parent) = cli.command.die_with_parent() {
+        parent::die_with(parent)?;
+    }
+    logging::init(&cli.logging, cli.command.is_server());
+    match cli.command {
+        Command::Init(args) => init::execute(args),
+        Command::Replica(args) => threaded(processes::replica(args)),
+        Command::Proxy(args) => threaded(processes::proxy(args)),
+        Command::Demo(args) => demo::execute(args, &cli.logging),
+        Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
+        Command::Verify(args) => threaded(verify::execute(args)),
+        Command::ProxyPassword(args) => proxy_password::execute(&args),
+        Command::RunCommand(args) => demo::supervise(&args),
+        Command::ExecPostgres { .. } => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Runs `work` on all cores.
+fn threaded(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(work);
+    // Blocking work that is still under way must not hold up the exit.
+    runtime.shutdown_background();
+    result
+}

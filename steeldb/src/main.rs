@@ -1,2 +1,7 @@
-//! The command.
-fn main() {}
+//! The command `steeldb`; everything is in the library beside it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    steeldb::main()
+}

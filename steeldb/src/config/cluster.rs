@@ -82,10 +82,6 @@ pub struct Timeouts {
     pub vote_timeout_ms: u64,
     /// Until a transaction that sits idle is aborted.
     pub idle_in_transaction_timeout_ms: u64,
-    /// How long DDL waits for other transactions to end.
-    pub ddl_drain_timeout_ms: u64,
-    /// How far clocks may be apart.
-    pub clock_tolerance_ms: u64,
 }
 
 impl Default for Timeouts {
@@ -95,8 +91,6 @@ impl Default for Timeouts {
             request_timeout_ms: ms(limits::REQUEST_TIMEOUT),
             vote_timeout_ms: ms(limits::VOTE_TIMEOUT),
             idle_in_transaction_timeout_ms: ms(limits::IDLE_IN_TRANSACTION_TIMEOUT),
-            ddl_drain_timeout_ms: ms(limits::DDL_DRAIN_TIMEOUT),
-            clock_tolerance_ms: ms(limits::CLOCK_TOLERANCE),
         }
     }
 }
@@ -256,7 +250,7 @@ impl ClusterFile {
 }
 
 impl Timeouts {
-    fn all(&self) -> [(&'static str, u64, &'static str); 5] {
+    fn all(&self) -> [(&'static str, u64, &'static str); 3] {
         [
             (
                 "request_timeout_ms",
@@ -273,16 +267,6 @@ impl Timeouts {
                 "idle_in_transaction_timeout_ms",
                 self.idle_in_transaction_timeout_ms,
                 "Until a transaction whose client says nothing is aborted.",
-            ),
-            (
-                "ddl_drain_timeout_ms",
-                self.ddl_drain_timeout_ms,
-                "How long a schema change waits for other transactions to end before it goes ahead.",
-            ),
-            (
-                "clock_tolerance_ms",
-                self.clock_tolerance_ms,
-                "How far the replicas' clocks may be apart. Run a time service on all hosts.",
             ),
         ]
     }

@@ -1,0 +1,353 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use steeldb_types::FaultModel;
+
+/// Byzantine-fault-tolerant replication for PostgreSQL.
+#[derive(Parser, Debug)]
+#[command(name = "steeldb", version, about, disable_help_subcommand = true)]
+#[command(after_help = "Examples:
+  steeldb demo                                         a cluster on this machine, until Ctrl-C
+  steeldb demo --run 'psql -c \"SELECT now()\"'          the same for one command
+  steeldb init --dir conf --host db1,db2,db3,db4       keys and configuration for four hosts
+  steeldb COMMAND --help                               more, with examples")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to log.
+    #[command(flatten)]
+    pub logging: Logging,
+}
+
+/// How to log; to stderr.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Logging (to standard error)")]
+pub struct Logging {
+    /// Lines for people or JSON for programs
+    #[arg(long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub log_format: LogFormat,
+
+    /// error, warn, info, debug, trace, or a filter such as steeldb_replica=debug; goes before RUST_LOG
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// How log lines look.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run a whole cluster on this machine
+    #[command(after_help = "Examples:
+  steeldb demo                                     four replicas and a proxy; the data are removed at the end
+  steeldb demo --dir ~/steeldb --replicas 7        data survive in ~/steeldb and are taken up again
+  steeldb demo --listen 127.0.0.1:5433             where applications connect
+  steeldb demo --run 'pgbench -i && pgbench -T 10' one command, with PGHOST, PGPORT, PGUSER and PGDATABASE set;
+                                                   the exit status is the command's
+No container, no service: each replica runs a private PostgreSQL server of its own. Started by root, the servers
+run as user postgres. Nothing is left running at the end.")]
+    Demo(DemoArgs),
+
+    /// Write keys and configuration for a cluster
+    #[command(after_help = "Examples:
+  steeldb init --dir conf --host db1.example.org,db2.example.org,db3.example.org,db4.example.org
+  steeldb init --dir conf --host 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400,10.0.0.4:7400 --proxies 2
+  steeldb init --dir conf --local --replicas 4       all on this machine
+One folder per host is written; the output says which goes where. The files explain every key.")]
+    Init(InitArgs),
+
+    /// Run one replica: an agent with its own PostgreSQL server
+    #[command(after_help = "Examples:
+  steeldb replica --config /etc/steeldb/replica.toml
+  steeldb replica --config replica.toml --log-format json
+A line `ready ...` on standard output says that clients can connect. SIGTERM and SIGINT stop it in good order.")]
+    Replica(ReplicaArgs),
+
+    /// Run a proxy: what applications connect to as to a PostgreSQL server
+    #[command(after_help = "Examples:
+  steeldb proxy --config /etc/steeldb/proxy.toml
+  psql -h 127.0.0.1 -p 6432 -U app app
+A line `ready ...` on standard output says that applications can connect. SIGTERM and SIGINT stop it in good order.")]
+    Proxy(ProxyArgs),
+
+    /// TPC-C: load, run, check
+    #[command(after_help = "Examples:
+  steeldb demo --run 'steeldb tpcc load && steeldb tpcc run --duration 30s && steeldb tpcc check'
+  steeldb tpcc run --url postgresql://app@127.0.0.1:6432/app --terminals 8 --json report.json
+Works against any PostgreSQL server.")]
+    Tpcc {
+        /// What to do.
+        #[command(subcommand)]
+        command: steeldb_tpcc::TpccCommand,
+    },
+
+    /// Compare the tables of all replicas at one position in the order
+    #[command(after_help = "Examples:
+  steeldb verify --config proxy.toml
+  steeldb verify --config proxy.toml --database app
+  steeldb demo --run 'psql -f load.sql && steeldb verify'     (demo sets STEELDB_PROXY_CONFIG)
+The exit status is 0 if all replicas answered and hold the same, 1 if not.")]
+    Verify(VerifyArgs),
+
+    /// Set a user's password in a proxy's users file
+    #[command(after_help = "Examples:
+  steeldb proxy-password --users users.toml app               asks for the password
+  echo \"$PASSWORD\" | steeldb proxy-password --users users.toml app
+The file holds SCRAM-SHA-256 verifiers, no passwords. Restart the proxy to have it read again.")]
+    ProxyPassword(ProxyPasswordArgs),
+
+    /// Become postgres; started by replicas
+    #[command(hide = true, disable_help_flag = true)]
+    ExecPostgres {
+        /// As the postgres crate makes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+
+    /// Keep a command of `steeldb demo --run`
+    #[command(hide = true)]
+    RunCommand(RunCommandArgs),
+}
+
+impl Command {
+    /// The process with which this one must end, if any.
+    pub fn die_with_parent(&self) -> Option<u32> {
+        match self {
+            Command::Replica(args) => args.die_with_parent,
+            Command::Proxy(args) => args.die_with_parent,
+            _ => None,
+        }
+    }
+
+    /// Whether it runs for long and its log is what one reads of it.
+    pub fn is_server(&self) -> bool {
+        matches!(self, Command::Replica(_) | Command::Proxy(_))
+    }
+}
+
+/// Flags of `steeldb demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoArgs {
+    /// Replicas, at least 4 [default: 4, or as many as DIR has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4..=64))]
+    pub replicas: Option<u16>,
+
+    /// Where keys, configuration, data and logs are kept [default: a temporary folder, removed at the end]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// Where applications connect; port 0 for any free one [default: 127.0.0.1:6432, or as in DIR]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub listen: Option<String>,
+
+    /// Run this shell command against the cluster, then stop everything
+    #[arg(long, value_name = "COMMAND")]
+    pub run: Option<String>,
+}
+
+/// Flags of `steeldb init`.
+#[derive(Args, Clone, Debug)]
+pub struct InitArgs {
+    /// Where to write; folders that exist are not touched
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+
+    /// The replicas' hosts, in the order of their numbers, comma-separated; port 7400 unless given
+    #[arg(long, value_name = "HOST[:PORT]", value_delimiter = ',', required_unless_present = "local")]
+    pub host: Vec<String>,
+
+    /// All on this machine, on free ports of 127.0.0.1
+    #[arg(long, conflicts_with = "host")]
+    pub local: bool,
+
+    /// Replicas [default: one per host; 4 with --local]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(3..=1024))]
+    pub replicas: Option<u16>,
+
+    /// How many of them may be faulty at once [default: as many as possible]
+    #[arg(long, value_name = "F", value_parser = clap::value_parser!(u16).range(1..))]
+    pub faults: Option<u16>,
+
+    /// What faulty replicas may do
+    #[arg(long, value_enum, default_value = "byzantine", value_name = "MODEL")]
+    pub fault_model: FaultModelArg,
+
+    /// Proxies: one per host with applications
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub proxies: u16,
+
+    /// Where each proxy listens
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LISTEN)]
+    pub listen: String,
+
+    /// The database to create
+    #[arg(long, value_name = "NAME", default_value = "app")]
+    pub database: String,
+
+    /// The role that owns it, and that the proxies may act as
+    #[arg(long, value_name = "ROLE", default_value = "app")]
+    pub owner: String,
+}
+
+/// Where a proxy listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:6432";
+
+/// What faulty replicas may do.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultModelArg {
+    /// Anything; needs 3f+1 replicas.
+    Byzantine,
+    /// Only stop; needs 2f+1 replicas.
+    Crash,
+}
+
+impl From<FaultModelArg> for FaultModel {
+    fn from(model: FaultModelArg) -> FaultModel {
+        match model {
+            FaultModelArg::Byzantine => FaultModel::Byzantine,
+            FaultModelArg::Crash => FaultModel::Crash,
+        }
+    }
+}
+
+/// Flags of `steeldb replica`.
+#[derive(Args, Clone, Debug)]
+pub struct ReplicaArgs {
+    /// replica.toml, as written by `steeldb init`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// End when this process, the parent, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub die_with_parent: Option<u32>,
+}
+
+/// Flags of `steeldb proxy`.
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    /// proxy.toml, as written by `steeldb init`
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+
+    /// End when this process, the parent, ends
+    #[arg(long, hide = true, value_name = "PID")]
+    pub die_with_parent: Option<u32>,
+}
+
+/// Flags of `steeldb verify`.
+#[derive(Args, Clone, Debug)]
+pub struct VerifyArgs {
+    /// proxy.toml: whom to ask, and with which key
+    #[arg(long, value_name = "FILE", env = "STEELDB_PROXY_CONFIG")]
+    pub config: PathBuf,
+
+    /// The databases to compare [default: all that the proxy may use]
+    #[arg(long, value_name = "NAME")]
+    pub database: Vec<String>,
+
+    /// How long to wait for replicas, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub patience: u64,
+}
+
+/// Flags of `steeldb proxy-password`.
+#[derive(Args, Clone, Debug)]
+pub struct ProxyPasswordArgs {
+    /// The users file; created if it is not there
+    #[arg(long, value_name = "FILE")]
+    pub users: PathBuf,
+
+    /// Remove the user instead
+    #[arg(long)]
+    pub remove: bool,
+
+    /// The user: a role of the cluster
+    #[arg(value_name = "USER")]
+    pub user: String,
+}
+
+/// Flags of the hidden `steeldb run-command`.
+#[derive(Args, Clone, Debug)]
+pub struct RunCommandArgs {
+    /// End when this process, the parent, ends.
+    #[arg(long)]
+    pub die_with_parent: u32,
+
+    /// For `sh -c`.
+    pub command: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parse(words: &[&str]) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(std::iter::once("steeldb").chain(words.iter().copied())).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn the_definitions_are_sound_and_every_subcommand_has_examples() {
+        Cli::command().debug_assert();
+        fn walk(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+                let path = format!("{path} {}", sub.get_name());
+                let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("Example"), "{path} --help shows no example");
+                walk(sub, &path);
+            }
+        }
+        walk(&Cli::command(), "steeldb");
+    }
+
+    #[test]
+    fn demo_takes_its_flags() {
+        let Ok(Command::Demo(args)) = parse(&[
+            "demo",
+            "--replicas",
+            "7",
+            "--listen",
+            "127.0.0.1:0",
+            "--run",
+            "exit 3",
+            "--log-level",
+            "debug",
+        ]) else {
+            panic!("not a demo");
+        };
+        assert_eq!((args.replicas, args.listen.as_deref()), (Some(7), Some("127.0.0.1:0")));
+        assert_eq!((args.run.as_deref(), args.dir), (Some("exit 3"), None));
+        assert!(parse(&["demo", "--replicas", "3"]).is_err());
+        assert!(parse(&["demo", "extra"]).is_err());
+    }
+
+    #[test]
+    fn init_needs_hosts_or_local() {
+        assert!(parse(&["init", "--dir", "d"]).is_err());
+        assert!(parse(&["init", "--dir", "d", "--local", "--host", "a,b,c,d"]).is_err());
+        let Ok(Command::Init(args)) = parse(&["init", "--dir", "d", "--host", "a,b:1,c,d"]) else {
+            panic!("not an init");
+        };
+        assert_eq!(args.host, ["a", "b:1", "c", "d"]);
+    }
+
+    #[test]
+    fn exec_postgres_takes_anything() {
+        let Ok(Command::ExecPostgres { args }) =
+            parse(&["exec-postgres", "7", "-", "-", "/bin/postgres", "-D", "/data", "--help"])
+        else {
+            panic!("not exec-postgres");
+        };
+        assert_eq!(args.len(), 7);
+    }
+}

@@ -1,0 +1,115 @@
+//! From configuration to running parts: the only place that knows how the agent, the proxy and the shim are started.
+
+use crate::cli::{ProxyArgs, ReplicaArgs};
+use crate::config::{Cluster, ProxyConfig, ProxyFile, ReplicaConfig, ReplicaFile};
+use crate::signals;
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+use steeldb_client_shim::{Patience, Shim, ShimConfig};
+use steeldb_postgres::settings::Settings;
+use steeldb_postgres::{Launcher, ServerConfig};
+use steeldb_replica::agent::{AgentConfig, DatabaseConfig};
+use steeldb_replica::scheduler::ClientRights;
+use steeldb_transport::ReplicaAddress;
+use steeldb_types::limits;
+
+/// The subcommand that becomes postgres.
+const EXEC_POSTGRES: &str = "exec-postgres";
+
+/// Connections of a server besides client sessions and anchors: the agent's own.
+const AGENT_CONNECTIONS: u32 = 36;
+
+/// `steeldb replica`.
+///
+/// # Errors
+/// What keeps the replica from starting or going on.
+pub(crate) async fn replica(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
+    let config = ReplicaFile::load(&args.config)?;
+    let line = format!("ready replica {} {}", config.id.0, config.listen);
+    let shutdown = signals::shutdown()?;
+    steeldb_replica::agent::run(agent(config)?, move || say_ready(&line), shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `steeldb proxy`.
+///
+/// # Errors
+/// What keeps the proxy from starting or going on.
+pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
+    let config = ProxyFile::load(&args.config)?;
+    let line = format!("ready proxy {}", config.listen);
+    let shutdown = signals::shutdown()?;
+    let shim = shim(&config)?;
+    drop((line, shutdown, shim));
+    anyhow::bail!("the proxy is not part of this build")
+}
+
+/// A shim with the proxy's key.
+///
+/// # Errors
+/// When the replicas' list is refused.
+pub(crate) fn shim(config: &ProxyConfig) -> anyhow::Result<Shim> {
+    let shim = ShimConfig {
+        client: config.client,
+        key: config.key.clone(),
+        view: config.cluster.view.clone(),
+        master: config.cluster.master,
+        patience: Patience::default(),
+    };
+    Ok(Shim::start(shim, addresses(&config.cluster))?)
+}
+
+fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
+    let ReplicaConfig { id, listen, key, cluster_key, data_dir, postgres, cluster } = config;
+    let ms = Duration::from_millis;
+    let mut server = ServerConfig::new(data_dir.join("postgres"), Launcher::current_exe(EXEC_POSTGRES)?);
+    server.start_timeout = postgres.start_timeout();
+    server.binaries = postgres.binaries;
+    server.user = postgres.user;
+    server.settings = Settings {
+        max_connections: postgres.max_sessions + limits::ANCHORS_MAX as u32 + AGENT_CONNECTIONS,
+        max_prepared_transactions: postgres.max_sessions + limits::PREPARED_MARGIN as u32,
+        shared_buffers_mb: postgres.shared_buffers_mb,
+        fsync: postgres.fsync,
+        ..Settings::default()
+    };
+    let replicas = addresses(&cluster);
+    let rights = cluster.clients.into_iter().map(|(id, client)| {
+        let rights = ClientRights { key: client.key, databases: client.databases, roles: client.roles };
+        (id, rights)
+    });
+    let databases = cluster.databases.into_iter();
+    Ok(AgentConfig {
+        me: id,
+        key,
+        listen,
+        view: cluster.view,
+        master: cluster.master,
+        replicas,
+        clients: rights.collect(),
+        cluster_key: *cluster_key,
+        databases: databases.map(|entry| DatabaseConfig { name: entry.name, owner: entry.owner }).collect(),
+        data_dir,
+        server,
+        request_timeout: ms(cluster.timeouts.request_timeout_ms),
+        vote_timeout: ms(cluster.timeouts.vote_timeout_ms),
+        idle_timeout: ms(cluster.timeouts.idle_in_transaction_timeout_ms),
+    })
+}
+
+fn addresses(cluster: &Cluster) -> Vec<ReplicaAddress> {
+    let entry = |replica: &crate::config::ReplicaEntry| ReplicaAddress {
+        id: replica.id,
+        address: replica.address.clone(),
+        key: replica.key,
+    };
+    cluster.replicas.iter().map(entry).collect()
+}
+
+/// Tells whoever started this process that it is ready.
+fn say_ready(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be listening; that is no reason to stop.
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

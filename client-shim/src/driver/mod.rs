@@ -158,9 +158,7 @@ impl Shim {
         patience: Duration,
     ) -> Result<Vec<VerifiedReplica>, ShimError> {
         let deadline = Instant::now() + patience;
-        while !self.all_up() && Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20).min(deadline - Instant::now())).await;
-        }
+        self.connected(patience).await;
         // Replicas answer to the session's key; no backend is needed, so none is opened.
         let mut session = self.session(database, "", Vec::new(), false);
         session.verify();
@@ -177,6 +175,16 @@ impl Shim {
         }
         answers.sort_by_key(|answer| answer.replica);
         Ok(answers)
+    }
+
+    /// Waits until the links to all replicas are up, at most for `patience`; whether they are. A replica whose link
+    /// comes up later has to catch up with what was committed before.
+    pub async fn connected(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while !self.all_up() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20).min(deadline - Instant::now())).await;
+        }
+        self.all_up()
     }
 
     /// Which replicas' links are up.

@@ -1,6 +1,7 @@
 //! The decoding stream of one database, feeding write-set digests to the scheduler.
 
-use crate::scheduler::{DecodedSet, Event};
+use super::catchup::{WriteSets, summary};
+use crate::scheduler::Event;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use steeldb_postgres::decoding::{DecodingError, Lsn};
@@ -17,6 +18,7 @@ pub(super) fn slot_name(database: &str) -> String {
 pub(super) async fn run(
     socket_dir: PathBuf,
     database: String,
+    kept: WriteSets,
     events: mpsc::UnboundedSender<Event>,
     failed: mpsc::UnboundedSender<String>,
 ) {
@@ -24,7 +26,7 @@ pub(super) async fn run(
     // restart those in doubt are decoded again.
     let mut open: BTreeMap<String, Lsn> = BTreeMap::new();
     loop {
-        match stream(&socket_dir, &database, &events, &mut open).await {
+        match stream(&socket_dir, &database, &kept, &events, &mut open).await {
             Err(DecodingError::Backend(error)) if error.is_recoverable() => {
                 let _ = failed.send(format!("decoding of database \"{database}\" failed: {error}"));
                 return;
@@ -45,6 +47,7 @@ pub(super) async fn run(
 async fn stream(
     socket_dir: &Path,
     database: &str,
+    kept: &WriteSets,
     events: &mpsc::UnboundedSender<Event>,
     open: &mut BTreeMap<String, Lsn>,
 ) -> Result<(), DecodingError> {
@@ -55,14 +58,8 @@ async fn stream(
         match stream.next().await? {
             Decoded::Prepared { gid, write_set, lsn } => {
                 open.insert(gid.clone(), lsn);
-                let result = match write_set.digest() {
-                    Ok(digest) => Ok(DecodedSet {
-                        digest,
-                        wall: write_set.truncates() || !write_set.ddl().is_empty(),
-                        changes: write_set.changes_len() as usize,
-                    }),
-                    Err(incomplete) => Err(incomplete.to_string()),
-                };
+                kept.keep(&gid, &write_set);
+                let result = summary(&write_set);
                 if events.send(Event::Decoded { gid, write_set: result }).is_err() {
                     return Ok(());
                 }

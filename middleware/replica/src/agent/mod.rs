@@ -2,6 +2,7 @@
 //! PostgreSQL are here; decisions are not.
 
 mod anchors;
+mod catchup;
 mod committer;
 mod config;
 mod decoder;

@@ -1,6 +1,7 @@
 //! The reactor: one task that feeds the ordering core and the scheduler, and runs their effects.
 
 use super::anchors;
+use super::catchup::{self, WriteSets};
 use super::committer::{Committer, Job};
 use super::config::AgentConfig;
 use super::journal::{Journal, JournalError};
@@ -19,7 +20,7 @@ use steeldb_ordering::{self as ordering, Core, Delivery, Now, Request, RequestId
 use steeldb_postgres::Server;
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks, ReplicaTransport};
-use steeldb_types::{ClientId, ReplicaId, SessionKey, Timestamp, View, limits};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionKey, Slot, Timestamp, TxId, View, limits};
 use steeldb_wire::auth::PublicKey;
 use steeldb_wire::codec;
 use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo};
@@ -93,10 +94,7 @@ pub async fn run(
         idle_timeout_us: config.idle_timeout.as_micros() as u64,
         drain_timeout_us: limits::DDL_DRAIN_TIMEOUT.as_micros() as u64,
     });
-    scheduler.restore(open, in_doubt);
-    if let Some((position, tx)) = missing {
-        scheduler.mark_diverged(position, tx, "a commit decided before the restart is not here".into());
-    }
+    scheduler.restore(open, in_doubt, missing);
 
     let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
         id: config.me,
@@ -110,10 +108,12 @@ pub async fn run(
     let (anchor_requests, anchor_receiver) = mpsc::unbounded_channel();
     tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
     let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
+    let write_sets = WriteSets::default();
     for database in &names {
         tokio::spawn(decoder::run(
             socket_dir.clone(),
             database.clone(),
+            write_sets.clone(),
             internal.clone(),
             decoder_failed.clone(),
         ));
@@ -137,6 +137,8 @@ pub async fn run(
         connections: BTreeMap::new(),
         origins: BTreeMap::new(),
         secrets,
+        write_sets,
+        fetching: BTreeMap::new(),
         socket_dir,
         internal,
         me: config.me,
@@ -208,9 +210,28 @@ struct Reactor {
     /// Over which connection a session's ordered requests came: refusals go back there.
     origins: BTreeMap<SessionKey, ConnectionId>,
     secrets: BTreeMap<String, RecordSecret>,
+    write_sets: WriteSets,
+    /// Write sets that peers are asked for.
+    fetching: BTreeMap<TxId, Fetch>,
     socket_dir: PathBuf,
     internal: mpsc::UnboundedSender<Event>,
 }
+
+/// A write set that is wanted.
+struct Fetch {
+    slot: Slot,
+    database: String,
+    write_set: Digest,
+    /// Peers asked so far.
+    asked: usize,
+    asked_at: Instant,
+}
+
+/// Peers are asked so many times in all before the replica says that nobody has the write set.
+const FETCH_TRIES: usize = 60;
+
+/// How long a peer may take to answer.
+const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Reactor {
     async fn run(
@@ -234,6 +255,7 @@ impl Reactor {
                     None => anyhow::bail!("the transport ended"),
                 },
                 _ = tick.tick() => {
+                    self.fetch_again();
                     self.schedule(Event::Tick);
                 }
                 () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
@@ -336,7 +358,48 @@ impl Reactor {
                     Err(error) => tracing::warn!(%peer, %error, "a stream that the master did not sign"),
                 }
             }
+            Ok(PeerMessage::FetchWriteSet { tx, slot }) => {
+                let gid = steeldb_postgres::transaction::gid(tx, slot);
+                self.write_sets.serve(&self.links, peer, tx, &gid);
+            }
+            Ok(PeerMessage::WriteSet { tx, bytes }) => self.write_set(peer, tx, &bytes),
             Err(error) => tracing::warn!(%peer, %error, "a peer sent what no correct replica sends"),
+        }
+    }
+
+    /// A peer answered; a write set that is not the certificate's is asked for elsewhere.
+    fn write_set(&mut self, peer: ReplicaId, tx: TxId, bytes: &[u8]) {
+        let Some(fetch) = self.fetching.get(&tx) else { return };
+        match catchup::check(bytes, fetch.write_set) {
+            Ok(write_set) => {
+                let Some(fetch) = self.fetching.remove(&tx) else { return };
+                let (dir, events) = (self.socket_dir.clone(), self.internal.clone());
+                tokio::spawn(catchup::apply(dir, fetch.database, tx, write_set, events));
+            }
+            Err(reason) => tracing::info!(%peer, %tx, reason, "no write set from this peer"),
+        }
+    }
+
+    /// Asks the next peer for each write set that has not come.
+    fn fetch_again(&mut self) {
+        let peers: Vec<ReplicaId> = self.judge.view.replicas().filter(|peer| *peer != self.me).collect();
+        let mut given_up = Vec::new();
+        for (tx, fetch) in &mut self.fetching {
+            if fetch.asked > 0 && fetch.asked_at.elapsed() < FETCH_PATIENCE {
+                continue;
+            }
+            if fetch.asked >= FETCH_TRIES {
+                given_up.push(*tx);
+                continue;
+            }
+            let peer = peers[fetch.asked % peers.len()];
+            fetch.asked += 1;
+            fetch.asked_at = Instant::now();
+            self.links.send_peer(peer, PeerMessage::FetchWriteSet { tx: *tx, slot: fetch.slot }.encode());
+        }
+        for tx in given_up {
+            self.fetching.remove(&tx);
+            self.schedule(Event::CaughtUp { tx, result: Err("no peer keeps its write set any more".into()) });
         }
     }
 
@@ -446,6 +509,11 @@ impl Reactor {
             Effect::RollbackPrepared { gid, database } => {
                 self.committer.submit(&database, Job::Rollback { gid })
             }
+            Effect::CatchUp { tx, slot, database, write_set } => {
+                let fetch = Fetch { slot, database, write_set, asked: 0, asked_at: Instant::now() };
+                self.fetching.insert(tx, fetch);
+                self.fetch_again();
+            }
             Effect::Submit(ordered) => self.submit(&ordered),
             Effect::SendVotes(bundle) => self.links.broadcast(PeerMessage::Votes(bundle).encode()),
             Effect::ResendVotes { to, bundle } => {
@@ -454,6 +522,11 @@ impl Reactor {
             Effect::SendStream(stream) => self.links.broadcast(PeerMessage::Stream(stream).encode()),
             Effect::Reply { connection, message } => {
                 self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
+            }
+            Effect::Answer { session, message } => {
+                if let Some(origin) = self.origins.get(&session) {
+                    self.links.send_client(*origin, Bytes::from(codec::encode(&message)));
+                }
             }
             Effect::Maintain { session, sequence, database, role, sql } => {
                 tokio::spawn(maintenance::maintain(

@@ -9,7 +9,7 @@ use steeldb_ordering::{Delivery, Request};
 use steeldb_postgres::transaction::{gid, is_recorded, prepared_gids};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
 use steeldb_types::{Position, Slot, TxId};
-use steeldb_wire::transaction::Ordered;
+use steeldb_wire::transaction::{CommitCertificate, Ordered};
 
 /// Commits at the journal's end that are looked up one by one; those before are applied: no more than this can be under
 /// way at once.
@@ -21,8 +21,8 @@ pub(super) struct Recovered {
     pub open: OpenTransactions,
     /// Prepared here and without an outcome, with their databases.
     pub in_doubt: Vec<(TxId, Slot, String)>,
-    /// A decided commit that is not here: this replica's data are not those of the others.
-    pub missing: Option<(Position, TxId)>,
+    /// Decided commits that are not here, in their order.
+    pub missing: Vec<(Position, String, CommitCertificate)>,
 }
 
 /// Replays the deliveries that the ordering core gave when it was restored, and settles what was prepared.
@@ -43,7 +43,7 @@ pub(super) async fn recover(
                 by_database.insert(*tx, database.clone());
             }
             if let Some(certificate) = open.replay(*position, &ordered) {
-                commits.push((*position, certificate.tx, certificate.slot));
+                commits.push((*position, certificate));
             }
         }
     }
@@ -58,10 +58,11 @@ pub(super) async fn recover(
         }
         backends.insert(database.clone(), backend);
     }
-    let mut missing = None;
+    let mut missing = Vec::new();
     let recent = commits.len().saturating_sub(RECENT_COMMITS);
-    for (position, tx, slot) in &commits[recent..] {
-        let gid = gid(*tx, *slot);
+    for (position, certificate) in commits.split_off(recent) {
+        let tx = certificate.tx;
+        let gid = gid(tx, certificate.slot);
         if let Some(database) = prepared.remove(&gid) {
             if let Some(backend) = backends.get_mut(&database) {
                 backend.simple(&format!("COMMIT PREPARED {}", quote::literal(&gid))).await?;
@@ -69,10 +70,10 @@ pub(super) async fn recover(
             tracing::info!(%tx, %position, "a commit that was decided before the restart is applied");
             continue;
         }
-        let database = by_database.get(tx).cloned().unwrap_or_default();
+        let database = by_database.get(&tx).cloned().unwrap_or_default();
         let Some(backend) = backends.get_mut(&database) else { continue };
-        if !is_recorded(backend, *tx).await? && missing.is_none() {
-            missing = Some((*position, *tx));
+        if !is_recorded(backend, tx).await? {
+            missing.push((position, database, certificate));
         }
     }
     let mut in_doubt = Vec::new();

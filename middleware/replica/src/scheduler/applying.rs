@@ -127,8 +127,8 @@ impl Applying {
 enum Readiness {
     Ready,
     NotYet,
-    /// It cannot be done here.
-    Never(String),
+    /// It cannot be executed here: it is taken as a write set.
+    CatchUp(&'static str),
 }
 
 impl Scheduler {
@@ -204,9 +204,9 @@ impl Scheduler {
                     }
                     at += 1;
                 }
-                Readiness::Never(reason) => {
-                    self.diverge(position, tx, reason);
-                    return;
+                Readiness::CatchUp(reason) => {
+                    self.applying.queue.remove(at);
+                    self.catch_up(position, tx, wall, reason);
                 }
                 Readiness::Ready => {
                     self.applying.queue.remove(at);
@@ -219,6 +219,12 @@ impl Scheduler {
     fn issue(&mut self, position: Position, tx: TxId, wall: bool) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let (gid, database) = (transaction.gid(), transaction.database.clone());
+        self.under_way(position, tx, wall);
+        self.push(Effect::CommitPrepared { tx, gid, database });
+    }
+
+    /// Notes that a commit is being applied.
+    fn under_way(&mut self, position: Position, tx: TxId, wall: bool) {
         self.applying.in_flight.insert(position, tx);
         self.applying.wall_in_flight |= wall;
         self.applying.issued = self.applying.issued.max(position);
@@ -227,7 +233,6 @@ impl Scheduler {
         for anchor in current.into_values() {
             self.drop_unused(anchor);
         }
-        self.push(Effect::CommitPrepared { tx, gid, database });
     }
 
     /// Whether older transactions that their clients have finished are still executing here: the wall waits for them.
@@ -247,11 +252,10 @@ impl Scheduler {
 
     fn readiness(&self, tx: TxId) -> Readiness {
         let Some(transaction) = self.transactions.get(&tx) else {
-            return Readiness::Never("the transaction is not known here".into());
+            return Readiness::CatchUp("it is not known here");
         };
-        let Some(Decided::Commit { certificate }) = &transaction.outcome else {
-            return Readiness::NotYet;
-        };
+        let Some(Decided::Commit { certificate }) = &transaction.outcome else { return Readiness::NotYet };
+        let waited = self.now_us.saturating_sub(transaction.decided_at_us) > self.config.vote_timeout_us;
         match &transaction.phase {
             // After a restart w is not known; the name carries tx and slot, and what was prepared for them is one.
             Phase::Prepared { write_set, .. } if *write_set == steeldb_types::Digest::default() => {
@@ -262,23 +266,60 @@ impl Scheduler {
                 if *write_set == certificate.write_set && same {
                     Readiness::Ready
                 } else {
-                    Readiness::Never("its effects here are not those that a quorum vouched for".into())
+                    Readiness::CatchUp("its effects here are not those that a quorum vouched for")
                 }
             }
-            Phase::Running | Phase::Completing | Phase::Queued { .. } | Phase::Preparing { .. } => {
-                if self.sessions.contains_key(&tx.session)
-                    || matches!(transaction.phase, Phase::Preparing { .. })
-                {
-                    Readiness::NotYet
-                } else {
-                    Readiness::Never("its session was not open here".into())
+            Phase::Preparing { .. } => Readiness::NotYet,
+            Phase::Running | Phase::Completing | Phase::Queued { .. } => {
+                let here = self.sessions.get(&tx.session).is_some_and(|session| session.current == Some(tx));
+                let known = transaction.finish.is_some() && transaction.received >= certificate.operations;
+                match (here, known, waited) {
+                    (true, true, false) => Readiness::NotYet,
+                    (true, false, false) => Readiness::NotYet,
+                    (false, _, _) => Readiness::CatchUp("its session was not open here"),
+                    (true, _, true) => Readiness::CatchUp("it was not executed here in time"),
                 }
             }
-            Phase::GivenUp => Readiness::Never("it was given up here, and a quorum committed it".into()),
-            Phase::ReadOnlyDone => {
-                Readiness::Never("it wrote nothing here, and a quorum vouched for effects".into())
-            }
+            Phase::GivenUp => Readiness::CatchUp("it was given up here"),
+            Phase::ReadOnlyDone => Readiness::CatchUp("it wrote nothing here"),
         }
+    }
+
+    /// Takes a committed transaction's effects from a peer. What it holds here goes first.
+    fn catch_up(&mut self, position: Position, tx: TxId, wall: bool, reason: &'static str) {
+        self.under_way(position, tx, wall);
+        self.give_up(tx);
+        let Some(transaction) = self.transactions.get_mut(&tx) else {
+            return self.diverge(position, tx, reason.to_string());
+        };
+        let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
+        let (write_set, slot, raises_wall) = (certificate.write_set, certificate.slot, certificate.wall);
+        if raises_wall {
+            // Decoding shows no DDL; its re-execution at its slot is not begun.
+            return self.diverge(position, tx, format!("a committed DDL transaction is not here: {reason}"));
+        }
+        tracing::warn!(%tx, %position, reason, "catching up by a peer's write set");
+        let (gid, database) = (transaction.gid(), transaction.database.clone());
+        let prepared = matches!(transaction.phase, Phase::Prepared { .. });
+        transaction.phase = Phase::GivenUp;
+        if prepared {
+            self.push(Effect::RollbackPrepared { gid, database: database.clone() });
+        } else {
+            // The permit that landing gives back.
+            self.permits_used += 1;
+        }
+        self.push(Effect::CatchUp { tx, slot, database, write_set });
+    }
+
+    /// A write set was applied.
+    pub(super) fn caught_up(&mut self, tx: TxId, result: Result<(), String>) {
+        if let Err(reason) = result {
+            if let Some(position) = self.applying.landed(tx) {
+                self.diverge(position, tx, format!("catching up failed: {reason}"));
+            }
+            return;
+        }
+        self.commit_applied(tx, Ok(()));
     }
 
     /// The anchor on which BEGINs of now may import; starts one if there is none and gives it once it is taken.

@@ -103,7 +103,13 @@ impl OpenTransactions {
 impl Scheduler {
     /// Takes up the order where a restarted replica's own log ends. `in_doubt` are prepared here and have no outcome:
     /// they wait for one, and T_vote runs (rule 13).
-    pub fn restore(&mut self, open: OpenTransactions, in_doubt: Vec<(TxId, Slot, String)>) {
+    /// `missing` are decided commits that are not here, in their order: they are caught up with one by one.
+    pub fn restore(
+        &mut self,
+        open: OpenTransactions,
+        in_doubt: Vec<(TxId, Slot, String)>,
+        missing: Vec<(Position, String, CommitCertificate)>,
+    ) {
         self.applying.restored(open.delivered());
         self.open = open;
         for (tx, slot, database) in in_doubt {
@@ -116,6 +122,17 @@ impl Scheduler {
             self.permits_used += 1;
             self.transactions.insert(tx, transaction);
             self.cast_against(tx, VoteKind::Expired);
+        }
+        for (position, database, certificate) in missing {
+            let tx = certificate.tx;
+            let mut transaction = Transaction::new(tx, self.now_us);
+            transaction.slot = Some(certificate.slot);
+            transaction.database = database;
+            transaction.phase = Phase::GivenUp;
+            transaction.outcome = Some(Decided::Commit { certificate });
+            self.transactions.insert(tx, transaction);
+            // Alone: what lay between them in the order is not known any more.
+            self.applying.enqueue(Item::Commit { position, tx, wall: true });
         }
     }
 
@@ -242,6 +259,7 @@ impl Scheduler {
         let wall = certificate.wall;
         transaction.slot = Some(slot);
         transaction.outcome = Some(Decided::Commit { certificate });
+        transaction.decided_at_us = now;
         self.applying.enqueue(Item::Commit { position, tx, wall });
         self.advance(tx);
     }

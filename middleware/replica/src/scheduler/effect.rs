@@ -52,6 +52,17 @@ pub enum Effect {
         /// Where.
         database: String,
     },
+    /// Get a committed transaction's write set from a peer, whichever has it, and apply it.
+    CatchUp {
+        /// The transaction.
+        tx: TxId,
+        /// Its slot.
+        slot: Slot,
+        /// Where.
+        database: String,
+        /// w, as the certificate says.
+        write_set: steeldb_types::Digest,
+    },
     /// Have a certified outcome ordered.
     Submit(Box<Ordered>),
     /// Send votes to all other replicas.
@@ -69,6 +80,13 @@ pub enum Effect {
     Reply {
         /// Over which connection.
         connection: Connection,
+        /// What.
+        message: ReplicaMessage,
+    },
+    /// Answer an ordered request over the connection it came by; the session need not have a backend.
+    Answer {
+        /// Who asked.
+        session: SessionKey,
         /// What.
         message: ReplicaMessage,
     },

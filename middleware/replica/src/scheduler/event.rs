@@ -68,6 +68,13 @@ pub enum Event {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// A committed transaction's write set was applied, or could not be.
+    CaughtUp {
+        /// The transaction.
+        tx: TxId,
+        /// Done, or why not.
+        result: Result<(), String>,
+    },
     /// Table digests are taken.
     Verified {
         /// Who asked.

@@ -27,6 +27,14 @@ impl Scheduler {
         if transaction.finish.is_none() {
             transaction.finish = Some(finish);
             transaction.finished_at_us = now;
+            if transaction.slot.is_none() && transaction.finish.as_ref().is_some_and(|f| f.finish.slot.0 == 0)
+            {
+                // Nothing but leading LOCK TABLE statements: it ends without an ordered outcome (rule 3).
+                if transaction.leading_begun {
+                    self.backend(tx.session, Command::End { tx, commit: false });
+                }
+                return self.forget(tx);
+            }
             if transaction.phase == Phase::GivenUp {
                 // It could not be done here; the client is told why by the votes.
                 self.answer_given_up(tx);

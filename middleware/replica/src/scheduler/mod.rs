@@ -132,15 +132,16 @@ impl Scheduler {
             Event::Anchored { anchor, snapshot } => self.anchored(anchor, snapshot),
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
+            Event::CaughtUp { tx, result } => self.caught_up(tx, result),
             Event::Verified { session, sequence, position, tables } => {
                 self.verified(session, sequence);
                 let message =
                     ReplicaMessage::Verified { session: session.session, sequence, position, tables };
-                self.reply(session, message);
+                self.push(Effect::Answer { session, message });
             }
             Event::Maintained { session, sequence, messages } => {
                 let message = ReplicaMessage::Maintained { session: session.session, sequence, messages };
-                self.reply(session, message);
+                self.push(Effect::Answer { session, message });
             }
             Event::Tick => self.tick(),
         }

@@ -119,6 +119,8 @@ pub(super) struct Transaction {
     pub prepared_vote: Option<Vote>,
     pub against_vote: Option<Vote>,
     pub outcome: Option<Decided>,
+    /// When the outcome was delivered.
+    pub decided_at_us: u64,
     /// Bytes buffered.
     pub bytes: usize,
 }
@@ -155,6 +157,7 @@ impl Transaction {
             prepared_vote: None,
             against_vote: None,
             outcome: None,
+            decided_at_us: now_us,
             bytes: 0,
         }
     }

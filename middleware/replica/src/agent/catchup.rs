@@ -1,0 +1,144 @@
+//! Catching up by write sets (A11): what a quorum committed and this replica could not execute is taken from any peer,
+//! since its digest is in the certificate, and applied as rows.
+
+use super::peer::PeerMessage;
+use crate::scheduler::{DecodedSet, Event};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use steeldb_postgres::apply::apply_write_set;
+use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
+use steeldb_transport::ReplicaLinks;
+use steeldb_types::{Digest, ReplicaId, TxId, limits};
+use steeldb_wire::codec;
+use tokio::sync::mpsc;
+
+/// Encoded write sets kept for peers, bytes in all. The oldest go first.
+const KEPT_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// A write set above this is not kept: it would not fit a frame.
+const WRITE_SET_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 1024;
+
+/// How long a lock that stands in the way of a catch-up is waited for before its holder is ended.
+const LOCK_TIMEOUT: &str = "1s";
+
+/// Recent write sets of this replica's own decoding, by GID. Shared between the decoders and the reactor.
+#[derive(Clone, Default)]
+pub(super) struct WriteSets(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    sets: BTreeMap<String, Arc<Vec<u8>>>,
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+impl WriteSets {
+    pub(super) fn keep(&self, gid: &str, write_set: &WriteSet) {
+        if write_set.bodies_dropped() || write_set.bytes() as usize > WRITE_SET_BYTES_MAX {
+            return;
+        }
+        let bytes = codec::encode(write_set);
+        if bytes.len() > WRITE_SET_BYTES_MAX {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        kept.bytes += bytes.len();
+        if kept.sets.insert(gid.to_string(), Arc::new(bytes)).is_none() {
+            kept.order.push_back(gid.to_string());
+        }
+        while kept.bytes > KEPT_BYTES_MAX
+            && let Some(oldest) = kept.order.pop_front()
+        {
+            let freed = kept.sets.remove(&oldest).map_or(0, |bytes| bytes.len());
+            kept.bytes = kept.bytes.saturating_sub(freed);
+        }
+    }
+
+    fn get(&self, gid: &str) -> Option<Arc<Vec<u8>>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).sets.get(gid).cloned()
+    }
+
+    /// Answers a peer that asks for a write set; with nothing if it is not kept.
+    pub(super) fn serve(&self, links: &ReplicaLinks, peer: ReplicaId, tx: TxId, gid: &str) {
+        let bytes = self.get(gid).map(|bytes| bytes.as_ref().clone()).unwrap_or_default();
+        links.send_peer(peer, PeerMessage::WriteSet { tx, bytes }.encode());
+    }
+}
+
+/// What decoding says of a write set.
+pub(super) fn summary(write_set: &WriteSet) -> Result<DecodedSet, String> {
+    match write_set.digest() {
+        Ok(digest) => Ok(DecodedSet {
+            digest,
+            wall: write_set.truncates() || !write_set.ddl().is_empty(),
+            changes: write_set.changes_len() as usize,
+        }),
+        Err(incomplete) => Err(incomplete.to_string()),
+    }
+}
+
+/// A write set that a peer sent, if it is the one that the certificate names.
+pub(super) fn check(bytes: &[u8], expected: Digest) -> Result<WriteSet, String> {
+    if bytes.is_empty() {
+        return Err("the peer does not keep it".into());
+    }
+    let write_set: WriteSet =
+        codec::decode(bytes, limits::FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
+    match write_set.digest() {
+        Ok(digest) if digest == expected => Ok(write_set),
+        Ok(_) => Err("the peer sent another write set than the certificate names".into()),
+        Err(incomplete) => Err(incomplete.to_string()),
+    }
+}
+
+/// Applies a write set and commits it. Its record row makes it count as applied, so it is done once.
+pub(super) async fn apply(
+    socket_dir: PathBuf,
+    database: String,
+    tx: TxId,
+    write_set: WriteSet,
+    events: mpsc::UnboundedSender<Event>,
+) {
+    let result = attempt(&socket_dir, &database, &write_set).await.map_err(|error| error.to_string());
+    let _ = events.send(Event::CaughtUp { tx, result });
+}
+
+async fn attempt(socket_dir: &std::path::Path, database: &str, write_set: &WriteSet) -> anyhow::Result<()> {
+    let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+        let done = async {
+            backend
+                .simple(&format!("BEGIN; SET LOCAL lock_timeout = {}", quote::literal(LOCK_TIMEOUT)))
+                .await?;
+            apply_write_set(&mut backend, write_set).await?;
+            backend.simple("COMMIT").await?;
+            anyhow::Ok(())
+        }
+        .await;
+        let Err(error) = done else { return Ok(()) };
+        let blocked = error.to_string().contains("55P03")
+            || error.downcast_ref::<steeldb_postgres::BackendError>().and_then(|e| e.sqlstate())
+                == Some("55P03")
+            || matches!(
+                error.downcast_ref::<steeldb_postgres::apply::ApplyError>(),
+                Some(steeldb_postgres::apply::ApplyError::Backend(inner)) if inner.sqlstate() == Some("55P03")
+            );
+        if !blocked || tries > 30 {
+            return Err(error);
+        }
+        // Whoever holds the lock conflicts with what a quorum committed: it cannot commit any more, unless it is
+        // prepared, and then its outcome is on its way (A11).
+        let mut agent = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+        agent
+            .simple(
+                "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
+                 WHERE a.datname = pg_catalog.current_database() AND a.state LIKE 'idle in transaction%' \
+                 AND a.application_name NOT LIKE 'steeldb %'",
+            )
+            .await?;
+    }
+}

@@ -1,0 +1,232 @@
+//! One client's session: messages in, answers out, and what is known between them.
+
+use crate::backend;
+use crate::client::Client;
+use crate::error::{ErrorMessage, Failure, PgError};
+use crate::frontend::Message;
+use crate::portal::Portals;
+use crate::sql::{Analyzer, TransactionModes};
+use crate::statement::Prepared;
+use crate::transaction::{Block, Transaction};
+use bytes::{Bytes, BytesMut};
+use std::collections::HashMap;
+use std::sync::Arc;
+use steeldb_client_shim::{Event, Session as Shim};
+
+/// A session past its start-up.
+pub(crate) struct Session {
+    pub client: Client,
+    pub shim: Shim,
+    pub analyzer: Arc<Analyzer>,
+    /// The session's `default_transaction_...`.
+    pub defaults: TransactionModes,
+    pub transaction: Transaction,
+    /// Named statements of the extended protocol; the unnamed one under "".
+    pub statements: HashMap<String, Arc<Prepared>>,
+    pub portals: Portals,
+    /// Answers held back until the implicit transaction they belong to has its outcome.
+    pub held: Option<BytesMut>,
+    /// An error in the extended protocol: messages up to Sync are passed over.
+    pub skip_to_sync: bool,
+    /// A portal whose description was asked for by the last message.
+    pub undescribed: Option<String>,
+    /// The description of a named statement that was just parsed: ParameterDescription, RowDescription or NoData.
+    pub described: Option<(String, (Bytes, Bytes))>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        client: Client,
+        shim: Shim,
+        analyzer: Arc<Analyzer>,
+        defaults: TransactionModes,
+    ) -> Session {
+        Session {
+            client,
+            shim,
+            analyzer,
+            defaults,
+            transaction: Transaction::default(),
+            statements: HashMap::new(),
+            portals: Portals::default(),
+            held: None,
+            skip_to_sync: false,
+            undescribed: None,
+            described: None,
+        }
+    }
+
+    /// Serves the client until it leaves, or something ends the session; says what.
+    pub(crate) async fn run(&mut self) -> Failure {
+        loop {
+            let step = async {
+                let message = self.next_message().await?;
+                self.handle(message).await
+            };
+            if let Err(failure) = step.await {
+                return failure;
+            }
+        }
+    }
+
+    async fn next_message(&mut self) -> Result<Message, Failure> {
+        if let Some(message) = self.client.try_message()? {
+            return Ok(message);
+        }
+        loop {
+            tokio::select! {
+                message = self.client.message() => return Ok(message?),
+                event = self.shim.event() => self.stray(event)?,
+            }
+        }
+    }
+
+    /// An event that nothing waits for. Of a session that idles, only its loss matters.
+    pub(crate) fn stray(&mut self, event: Event) -> Result<(), Failure> {
+        match event {
+            Event::Lost(error) => Err(Failure::Fatal(PgError { severity: "FATAL", ..PgError::from(error) })),
+            Event::Result { messages, .. } => {
+                self.shim.consumed(messages.len());
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The next event of the shim, unless the client vanishes first. What is there to send is sent if the event lets
+    /// itself be waited for.
+    pub(crate) async fn event(&mut self) -> Result<Event, Failure> {
+        /// How long results lie here for more to join them. A statement's last piece comes well within it.
+        const LINGER: std::time::Duration = std::time::Duration::from_millis(2);
+
+        if let Some(event) = self.shim.try_event() {
+            return self.unless_lost(event);
+        }
+        if !self.client.out.is_empty() {
+            let event = tokio::time::timeout(LINGER, self.shim.event()).await;
+            if let Ok(event) = event {
+                return self.unless_lost(event);
+            }
+            self.client.flush().await?;
+        }
+        let event = tokio::select! {
+            event = self.shim.event() => event,
+            () = self.client.gone() => return Err(Failure::Gone),
+        };
+        self.unless_lost(event)
+    }
+
+    fn unless_lost(&mut self, event: Event) -> Result<Event, Failure> {
+        match event {
+            Event::Lost(_) => {
+                self.stray(event)?;
+                Err(Failure::Gone)
+            }
+            event => Ok(event),
+        }
+    }
+
+    async fn handle(&mut self, message: Message) -> Result<(), Failure> {
+        if self.skip_to_sync && !matches!(message, Message::Sync | Message::Terminate) {
+            return Ok(());
+        }
+        match message {
+            Message::Query { sql } => {
+                self.simple_query(sql).await?;
+                self.ready().await
+            }
+            Message::Sync => {
+                self.described = None;
+                if !std::mem::take(&mut self.skip_to_sync) {
+                    self.sync().await?;
+                }
+                self.ready().await
+            }
+            Message::Flush => {
+                if let Err(failure) = self.describe_pending().await {
+                    let failure = self.fail(failure).await;
+                    self.report(failure)?;
+                    self.skip_to_sync = true;
+                }
+                self.release();
+                Ok(self.client.flush().await?)
+            }
+            Message::Terminate => Err(Failure::Gone),
+            // Left over from a COPY that failed early: PostgreSQL drops them, too.
+            Message::CopyData { .. } | Message::CopyDone | Message::CopyFail { .. } => Ok(()),
+            extended => {
+                let result = self.extended(extended).await;
+                if let Err(failure) = result {
+                    let failure = self.fail(failure).await;
+                    self.report(failure)?;
+                    self.skip_to_sync = true;
+                    self.undescribed = None;
+                }
+                Ok(self.client.flush_if_full().await?)
+            }
+        }
+    }
+
+    /// The end of a pipeline: what is still owed, then the outcome of its implicit transaction.
+    async fn sync(&mut self) -> Result<(), Failure> {
+        let result = match self.describe_pending().await {
+            Ok(()) => self.finish_implicit().await,
+            Err(failure) => Err(self.fail(failure).await),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) => self.report(failure),
+        }
+    }
+
+    /// ReadyForQuery, and everything before it.
+    async fn ready(&mut self) -> Result<(), Failure> {
+        self.release();
+        let status = self.transaction.status();
+        backend::ready_for_query(&mut self.client.out, status);
+        Ok(self.client.flush().await?)
+    }
+
+    /// Where answers go: behind what is held back, if something is.
+    pub(crate) fn out(&mut self) -> &mut BytesMut {
+        self.held.as_mut().unwrap_or(&mut self.client.out)
+    }
+
+    /// Lets go what is held back.
+    pub(crate) fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.client.out.extend_from_slice(&held);
+        }
+    }
+
+    /// Answers that end a statement. In an implicit transaction they wait for its outcome.
+    pub(crate) fn complete(&mut self, answer: &[u8]) {
+        if self.transaction.block == Block::Implicit {
+            self.held.get_or_insert_default().extend_from_slice(answer);
+        } else {
+            self.out().extend_from_slice(answer);
+        }
+    }
+
+    /// As [`Session::complete`], with a command tag.
+    pub(crate) fn complete_tag(&mut self, tag: &str) {
+        let mut answer = BytesMut::new();
+        backend::command_complete(&mut answer, tag);
+        self.complete(&answer);
+    }
+
+    pub(crate) fn warn(&mut self, sqlstate: &str, message: &str) {
+        let warning = PgError::warning(sqlstate, message);
+        backend::notice(self.out(), &warning);
+    }
+
+    /// Tells the client of a failure that leaves the session alive; passes on one that does not.
+    pub(crate) fn report(&mut self, failure: Failure) -> Result<(), Failure> {
+        match failure {
+            Failure::Statement(ErrorMessage::Own(error)) => backend::error(&mut self.client.out, &error),
+            Failure::Statement(ErrorMessage::Backend(message)) => self.client.out.extend_from_slice(&message),
+            failure => return Err(failure),
+        }
+        Ok(())
+    }
+}

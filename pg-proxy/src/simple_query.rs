@@ -1,0 +1,48 @@
+//! The simple query protocol: a text of any number of statements, which share one implicit transaction unless they say
+//! otherwise.
+
+use crate::backend;
+use crate::error::Failure;
+use crate::relay::{Describe, Relay};
+use crate::session::Session;
+use crate::statement::{NO_PARAMETERS, Run};
+use std::sync::Arc;
+use steeldb_client_shim::StatementText;
+
+impl Session {
+    /// Runs a Query's statements up to the first error. Fails only when the session cannot go on.
+    pub(crate) async fn simple_query(&mut self, sql: String) -> Result<(), Failure> {
+        // PostgreSQL drops the unnamed statement and portal with each simple Query.
+        self.statements.remove("");
+        self.portals.remove("");
+        let result = match self.statements_of(&sql).await {
+            Ok(()) => self.finish_implicit().await,
+            Err(failure) => Err(self.fail(failure).await),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(failure) => self.report(failure),
+        }
+    }
+
+    async fn statements_of(&mut self, sql: &str) -> Result<(), Failure> {
+        let analysis = self.analyzer.analyze(sql).map_err(crate::error::PgError::from)?;
+        if analysis.is_empty() {
+            backend::bare(self.out(), b'I');
+        }
+        for statement in analysis.iter() {
+            let text = StatementText { sql: statement.text.clone(), parameter_types: Vec::new() };
+            let run = Run {
+                statement,
+                text: Arc::new(text),
+                keep: false,
+                bind: NO_PARAMETERS.to_vec(),
+                shared: analysis.len() > 1,
+            };
+            let mut relay = Relay::new(Describe::Rows, 0);
+            self.run_statement(run, &mut relay).await?;
+            self.complete(&relay.completion);
+        }
+        Ok(())
+    }
+}

@@ -29,6 +29,9 @@ use tokio::sync::mpsc;
 /// How often the scheduler looks at its clocks.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What was ordered this long ago is late: it comes from catching up with the order.
+const LATE: Duration = Duration::from_secs(2);
+
 /// Events handled before effects are run: bounds latency, lets votes gather under one signature.
 const EVENTS_AT_ONCE: usize = 64;
 
@@ -460,6 +463,8 @@ impl Reactor {
     }
 
     fn deliver(&mut self, delivery: Delivery) {
+        let age_us = self.now().wall.0.saturating_sub(delivery.timestamp.0);
+        let late = age_us > LATE.as_micros() as i64;
         for (position, request) in &delivery.requests {
             match validity::decode(request.payload()) {
                 Ok(payload) => {
@@ -471,6 +476,7 @@ impl Reactor {
                     self.schedule(Event::Delivered {
                         position: *position,
                         timestamp: delivery.timestamp,
+                        late,
                         request,
                         payload,
                     });

@@ -140,6 +140,7 @@ impl Scheduler {
         &mut self,
         position: Position,
         timestamp: Timestamp,
+        late: bool,
         request: Option<(SessionKey, u64)>,
         payload: Ordered,
     ) {
@@ -147,7 +148,10 @@ impl Scheduler {
         self.applying.delivered(position);
         match payload {
             Ordered::Begin { tx, database, modes, .. } => {
-                self.begin_delivered(tx, position, timestamp, database, modes)
+                self.begin_delivered(tx, position, timestamp, database, modes);
+                if late && !self.sessions.contains_key(&tx.session) {
+                    self.give_up(tx);
+                }
             }
             Ordered::Rollback { tx, slot } => {
                 if self.open.slot(tx) == Some(slot) {
@@ -161,7 +165,7 @@ impl Scheduler {
             }
             Ordered::Commit(certificate) => {
                 if self.open.slot(certificate.tx) == Some(certificate.slot) {
-                    self.commit_delivered(position, certificate);
+                    self.commit_delivered(position, certificate, late);
                 }
             }
             Ordered::Maintain { database, role, sql, .. } => {
@@ -246,7 +250,7 @@ impl Scheduler {
         self.settle(tx);
     }
 
-    fn commit_delivered(&mut self, position: Position, certificate: CommitCertificate) {
+    fn commit_delivered(&mut self, position: Position, certificate: CommitCertificate, late: bool) {
         let tx = certificate.tx;
         let slot = certificate.slot;
         self.open.close(tx);
@@ -259,7 +263,7 @@ impl Scheduler {
         let wall = certificate.wall;
         transaction.slot = Some(slot);
         transaction.outcome = Some(Decided::Commit { certificate });
-        transaction.decided_at_us = now;
+        transaction.decided_at_us = if late { 0 } else { now };
         self.applying.enqueue(Item::Commit { position, tx, wall });
         self.advance(tx);
     }

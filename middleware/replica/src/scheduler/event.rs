@@ -29,6 +29,8 @@ pub enum Event {
         position: Position,
         /// The agreed time.
         timestamp: Timestamp,
+        /// It was ordered long ago: this replica is behind, and what it does not hold will not come by itself.
+        late: bool,
         /// Session and sequence number of a client's request.
         request: Option<(SessionKey, u64)>,
         /// What.

@@ -122,8 +122,8 @@ impl Scheduler {
         match event {
             Event::Client { connection, client, message } => self.client_message(connection, client, message),
             Event::ConnectionLost(connection) => self.connection_lost(connection),
-            Event::Delivered { position, timestamp, request, payload } => {
-                self.delivered(position, timestamp, request, payload);
+            Event::Delivered { position, timestamp, late, request, payload } => {
+                self.delivered(position, timestamp, late, request, payload);
             }
             Event::Stream(entries) => self.stream_entries(entries),
             Event::Votes(votes) => self.votes(votes),

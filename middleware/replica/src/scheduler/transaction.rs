@@ -119,7 +119,7 @@ pub(super) struct Transaction {
     pub prepared_vote: Option<Vote>,
     pub against_vote: Option<Vote>,
     pub outcome: Option<Decided>,
-    /// When the outcome was delivered.
+    /// When the outcome was delivered; 0 if it was late then.
     pub decided_at_us: u64,
     /// Bytes buffered.
     pub bytes: usize,

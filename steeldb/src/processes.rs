@@ -1,12 +1,13 @@
 //! From configuration to running parts: the only place that knows how the agent, the proxy and the shim are started.
 
 use crate::cli::{ProxyArgs, ReplicaArgs};
-use crate::config::{Cluster, ProxyConfig, ProxyFile, ReplicaConfig, ReplicaFile};
+use crate::config::{self, Cluster, ProxyConfig, ProxyFile, ReplicaConfig, ReplicaFile};
 use crate::signals;
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use steeldb_client_shim::{Patience, Shim, ShimConfig};
+use steeldb_pg_proxy::{Proxy, ProxyOptions};
 use steeldb_postgres::settings::Settings;
 use steeldb_postgres::{Launcher, ServerConfig};
 use steeldb_replica::agent::{AgentConfig, DatabaseConfig};
@@ -19,6 +20,9 @@ const EXEC_POSTGRES: &str = "exec-postgres";
 
 /// Connections of a server besides client sessions and anchors: the agent's own.
 const AGENT_CONNECTIONS: u32 = 36;
+
+/// How long a starting proxy waits for the links to all replicas.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// `steeldb replica`.
 ///
@@ -41,8 +45,29 @@ pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let line = format!("ready proxy {}", config.listen);
     let shutdown = signals::shutdown()?;
     let shim = shim(&config)?;
-    drop((line, shutdown, shim));
-    anyhow::bail!("the proxy is not part of this build")
+    let mut options = ProxyOptions::new(config.listen.clone(), shim.clone());
+    options.sessions_max = config.max_sessions as usize;
+    options.authentication = authentication(&config.authentication)?;
+    let proxy = Proxy::bind(options).await?;
+    // A replica whose link comes up later must catch up with what was committed before: better to wait a little.
+    if !shim.connected(CONNECT_PATIENCE).await {
+        tracing::warn!(up = ?shim.links_up(), "not all replicas can be reached");
+    }
+    say_ready(&line);
+    proxy.run(shutdown).await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How applications show who they are, as the proxy takes it.
+fn authentication(configured: &config::Authentication) -> anyhow::Result<steeldb_pg_proxy::Authentication> {
+    Ok(match configured {
+        config::Authentication::Trust => steeldb_pg_proxy::Authentication::Trust,
+        config::Authentication::Scram(users) => {
+            let lines = users.users.iter().map(|(user, verifier)| format!("\"{user}\" {verifier}\n"));
+            let users = steeldb_pg_proxy::Users::parse(&lines.collect::<String>(), "users file")?;
+            steeldb_pg_proxy::Authentication::Scram(users.into())
+        }
+    })
 }
 
 /// A shim with the proxy's key.

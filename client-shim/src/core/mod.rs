@@ -25,8 +25,9 @@ use session::Membership;
 use statements::Statements;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use steeldb_ordering::{Request, RequestId};
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, TxId, View};
-use steeldb_wire::auth::{Namespace, SecretKey};
+use steeldb_wire::auth::SecretKey;
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{
     ClientMessage, Decision, Modes, OperationKind, Ordered, ReplicaMessage, StatementText, TableDigest,
@@ -370,10 +371,13 @@ impl Core {
     fn request(&mut self, payload: &Ordered) -> u64 {
         self.sequence += 1;
         let (sequence, session) = (self.sequence, self.config.session);
-        let payload = encode(payload);
-        // As the ordering core checks it: over the request's id (session key, sequence) and the payload.
-        let signed = encode(&(session, sequence, &payload));
-        let signature = self.config.key.sign(Namespace::Request, &signed);
+        let id = RequestId { session, sequence };
+        let Request::Client { payload, signature, .. } =
+            Request::signed(id, encode(payload), &self.config.key)
+        else {
+            // What is signed by a client is a client's request.
+            return sequence;
+        };
         let to = self.linked();
         self.send(to, ClientMessage::Request { session: session.session, sequence, payload, signature });
         sequence

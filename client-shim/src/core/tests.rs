@@ -784,20 +784,22 @@ fn verify_reports_what_each_replica_says_once() {
 }
 
 #[test]
-fn requests_are_signed_over_session_sequence_and_payload() {
+fn requests_are_signed_as_the_ordering_core_checks_them() {
     let mut world = World::new();
     world.transaction(&["SELECT 1"]);
     let key = SecretKey::from_seed(&[3; 32]).public();
     let request = world.cluster.replica(1).heard.iter().find_map(|message| match message {
-        ClientMessage::Request { session, sequence, payload, signature } => {
-            Some((*session, *sequence, payload.clone(), *signature))
-        }
+        ClientMessage::Request { session, sequence, payload, signature } => Some(Request::Client {
+            id: RequestId {
+                session: SessionKey { client: ClientId(1), session: *session },
+                sequence: *sequence,
+            },
+            payload: payload.clone(),
+            signature: *signature,
+        }),
         _ => None,
     });
-    let (session, sequence, payload, signature) = request.unwrap();
-    assert_eq!(sequence, 1);
-    let id = SessionKey { client: ClientId(1), session };
-    assert_eq!(key.verify(Namespace::Request, &encode(&(id, sequence, &payload)), &signature), Ok(()));
+    assert_eq!(request.unwrap().verify_signature(&[(ClientId(1), key)].into()), Ok(()));
 }
 
 #[test]

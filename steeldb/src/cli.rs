@@ -7,12 +7,12 @@ use steeldb_types::FaultModel;
 
 /// Byzantine-fault-tolerant replication for PostgreSQL.
 #[derive(Parser, Debug)]
-#[command(name = "steeldb", version, about, disable_help_subcommand = true)]
+#[command(name = "steeldb", version, disable_help_subcommand = true)]
 #[command(after_help = "Examples:
-  steeldb demo                                         a cluster on this machine, until Ctrl-C
-  steeldb demo --run 'psql -c \"SELECT now()\"'          the same for one command
-  steeldb init --dir conf --host db1,db2,db3,db4       keys and configuration for four hosts
-  steeldb COMMAND --help                               more, with examples")]
+  steeldb demo                                     a cluster on this machine
+  steeldb demo --run 'psql -c \"SELECT now()\"'      the same for one command
+  steeldb init --dir conf --host db1,db2,db3,db4   configuration for four hosts
+  steeldb COMMAND --help                           more, with examples")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -49,41 +49,51 @@ pub enum LogFormat {
 pub enum Command {
     /// Run a whole cluster on this machine
     #[command(after_help = "Examples:
-  steeldb demo                                     four replicas and a proxy; the data are removed at the end
-  steeldb demo --dir ~/steeldb --replicas 7        data survive in ~/steeldb and are taken up again
-  steeldb demo --listen 127.0.0.1:5433             where applications connect
-  steeldb demo --run 'pgbench -i && pgbench -T 10' one command, with PGHOST, PGPORT, PGUSER and PGDATABASE set;
-                                                   the exit status is the command's
-No container, no service: each replica runs a private PostgreSQL server of its own. Started by root, the servers
-run as user postgres. Nothing is left running at the end.")]
+  steeldb demo                       four replicas and a proxy, until Ctrl-C
+  steeldb demo --dir ~/steeldb       data survive there and are taken up again
+  steeldb demo --replicas 7          any two of them may be faulty
+  steeldb demo --run 'pgbench -i'    one command, then everything stops
+
+--run sets PGHOST, PGPORT, PGUSER and PGDATABASE, and STEELDB_PROXY_CONFIG for
+`steeldb verify`; the exit status is the command's.
+
+No container, no service: each replica runs a private PostgreSQL server. When
+root starts them, the servers run as user postgres. Nothing is left running.")]
     Demo(DemoArgs),
 
     /// Write keys and configuration for a cluster
     #[command(after_help = "Examples:
-  steeldb init --dir conf --host db1.example.org,db2.example.org,db3.example.org,db4.example.org
-  steeldb init --dir conf --host 10.0.0.1:7400,10.0.0.2:7400,10.0.0.3:7400,10.0.0.4:7400 --proxies 2
-  steeldb init --dir conf --local --replicas 4       all on this machine
-One folder per host is written; the output says which goes where. The files explain every key.")]
+  steeldb init --dir conf --host db1,db2,db3,db4
+  steeldb init --dir conf --host db1:7000,db2:7000,db3:7000,db4 --proxies 2
+  steeldb init --dir conf --local                  all on this machine
+
+One folder per host is written; the output says which goes where. The files
+explain every key.")]
     Init(InitArgs),
 
     /// Run one replica: an agent with its own PostgreSQL server
     #[command(after_help = "Examples:
   steeldb replica --config /etc/steeldb/replica.toml
   steeldb replica --config replica.toml --log-format json
-A line `ready ...` on standard output says that clients can connect. SIGTERM and SIGINT stop it in good order.")]
+
+A line `ready ...` on standard output says that clients can connect. SIGTERM
+and SIGINT stop it in good order.")]
     Replica(ReplicaArgs),
 
     /// Run a proxy: what applications connect to as to a PostgreSQL server
     #[command(after_help = "Examples:
   steeldb proxy --config /etc/steeldb/proxy.toml
   psql -h 127.0.0.1 -p 6432 -U app app
-A line `ready ...` on standard output says that applications can connect. SIGTERM and SIGINT stop it in good order.")]
+
+A line `ready ...` on standard output says that applications can connect.
+SIGTERM and SIGINT stop it in good order.")]
     Proxy(ProxyArgs),
 
     /// TPC-C: load, run, check
     #[command(after_help = "Examples:
-  steeldb demo --run 'steeldb tpcc load && steeldb tpcc run --duration 30s && steeldb tpcc check'
-  steeldb tpcc run --url postgresql://app@127.0.0.1:6432/app --terminals 8 --json report.json
+  steeldb demo --run 'steeldb tpcc load && steeldb tpcc run --duration 30s'
+  steeldb tpcc run --url postgresql://app@127.0.0.1:6432/app --terminals 8
+
 Works against any PostgreSQL server.")]
     Tpcc {
         /// What to do.
@@ -95,15 +105,19 @@ Works against any PostgreSQL server.")]
     #[command(after_help = "Examples:
   steeldb verify --config proxy.toml
   steeldb verify --config proxy.toml --database app
-  steeldb demo --run 'psql -f load.sql && steeldb verify'     (demo sets STEELDB_PROXY_CONFIG)
-The exit status is 0 if all replicas answered and hold the same, 1 if not.")]
+  steeldb demo --run 'psql -f load.sql && steeldb verify'
+
+`steeldb demo --run` sets STEELDB_PROXY_CONFIG. The exit status is 0 if all
+replicas answered and hold the same, 1 if not.")]
     Verify(VerifyArgs),
 
     /// Set a user's password in a proxy's users file
     #[command(after_help = "Examples:
-  steeldb proxy-password --users users.toml app               asks for the password
+  steeldb proxy-password --users users.toml app
   echo \"$PASSWORD\" | steeldb proxy-password --users users.toml app
-The file holds SCRAM-SHA-256 verifiers, no passwords. Restart the proxy to have it read again.")]
+
+The file holds SCRAM-SHA-256 verifiers, no passwords. Restart the proxy to have
+it read again.")]
     ProxyPassword(ProxyPasswordArgs),
 
     /// Become postgres; started by replicas

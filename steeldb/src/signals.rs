@@ -1,13 +1,19 @@
 //! SIGTERM, SIGINT and SIGHUP.
 
 use std::future::Future;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+/// Signals this close to one another are one: `timeout` and terminals send to a process and to its group.
+const TOGETHER: Duration = Duration::from_secs(1);
 
 /// The signals that ask a process to end.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    last: Option<Instant>,
 }
 
 impl Signals {
@@ -20,11 +26,23 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hang_up: signal(SignalKind::hangup())?,
+            last: None,
         })
     }
 
-    /// Waits for one of them; its number.
+    /// Waits for one of them; its number. Those that follow at once are part of it.
     pub(crate) async fn recv(&mut self) -> u8 {
+        loop {
+            let number = self.each().await;
+            if self.last.is_none_or(|last| last.elapsed() > TOGETHER) {
+                self.last = Some(Instant::now());
+                return number;
+            }
+        }
+    }
+
+    /// Waits for one of them, whatever came before; its number.
+    pub(crate) async fn each(&mut self) -> u8 {
         let kind = tokio::select! {
             _ = self.terminate.recv() => SignalKind::terminate(),
             _ = self.interrupt.recv() => SignalKind::interrupt(),

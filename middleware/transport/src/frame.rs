@@ -34,7 +34,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             // Room for what arrives, never for what is announced: memory follows the bytes really sent.
             self.buffer.reserve(READ_BYTES);
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            let read = match self.stream.read_buf(&mut self.buffer).await {
+                // A peer that was killed says no TLS goodbye; frames have lengths, so nothing is cut unnoticed.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
+                read => read?,
+            };
+            if read == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(LinkError::Truncated) };
             }
         }

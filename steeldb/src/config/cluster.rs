@@ -193,11 +193,7 @@ impl ClusterFile {
             FaultModel::Byzantine => "byzantine",
             FaultModel::Crash => "crash",
         };
-        text.section(
-            "[cluster]",
-            "The cluster. The same in the file of every replica and every proxy: what differs is refused or ignored by
-             the others.",
-        );
+        text.section("[cluster]", "The cluster: the same in the file of every replica and every proxy.");
         text.key(
             "How many replicas may be faulty at the same time (f), at least 1.",
             "faults",

@@ -156,8 +156,7 @@ impl ProxyFile {
         let mut text = Text::new(
             "A SteelDB proxy: it runs beside the application, which connects to it as to a PostgreSQL server.
              Start it with: steeldb proxy --config FILE
-             Paths are seen from this file's folder. Unknown keys are refused.
-             ",
+             Paths are seen from this file's folder. Unknown keys are refused.",
         );
         text.key("Where applications connect, host:port.", "listen", self.listen.as_str());
         text.key("Which client of the cluster this proxy is.", "client", i64::from(self.client.0));

@@ -137,8 +137,7 @@ impl ReplicaFile {
         let path = |path: &Path| path.display().to_string();
         let mut text = Text::new(
             "A SteelDB replica. Start it with: steeldb replica --config FILE
-             Paths are seen from this file's folder. Unknown keys are refused.
-             ",
+             Paths are seen from this file's folder. Unknown keys are refused.",
         );
         text.key("Which replica of the cluster this is.", "id", i64::from(self.id.0));
         text.optional(

@@ -10,12 +10,15 @@ impl Text {
     pub(super) fn new(comment: &str) -> Text {
         let mut text = Text(String::new());
         text.comment(comment);
+        text.0.push('\n');
         text
     }
 
     /// Begins a section such as `[cluster]`.
     pub(super) fn section(&mut self, header: &str, comment: &str) {
-        self.0.push('\n');
+        if !self.0.ends_with("\n\n") {
+            self.0.push('\n');
+        }
         self.comment(comment);
         let _ = writeln!(self.0, "{header}");
     }
@@ -24,6 +27,7 @@ impl Text {
     pub(super) fn key(&mut self, comment: &str, key: &str, value: impl Into<toml::Value>) {
         self.comment(comment);
         self.pair(key, value);
+        self.0.push('\n');
     }
 
     /// A key that may be left out; then an example of it stands there as a comment.
@@ -41,6 +45,7 @@ impl Text {
                 let _ = writeln!(self.0, "#{key} = {example}");
             }
         }
+        self.0.push('\n');
     }
 
     /// A key that needs no words.

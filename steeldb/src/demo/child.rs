@@ -22,6 +22,8 @@ const TAIL_BYTES: u64 = 8 * 1024;
 pub(crate) struct Managed {
     name: String,
     log: PathBuf,
+    /// Where this run's lines begin in it.
+    log_start: u64,
     child: Child,
     stdout: Lines<BufReader<ChildStdout>>,
     ended: Option<ExitStatus>,
@@ -40,6 +42,7 @@ impl Managed {
         }
         let file = OpenOptions::new().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
+        let log_start = file.metadata().map_or(0, |metadata| metadata.len());
         let program = std::env::current_exe().context("cannot find this executable")?;
         let mut child = Command::new(program)
             .args(args)
@@ -54,7 +57,7 @@ impl Managed {
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let stdout = child.stdout.take().ok_or_else(|| anyhow!("{name} has no output"))?;
-        Ok(Managed { name, log, child, stdout: BufReader::new(stdout).lines(), ended: None })
+        Ok(Managed { name, log, log_start, child, stdout: BufReader::new(stdout).lines(), ended: None })
     }
 
     /// Waits for its line `ready ...`.
@@ -103,7 +106,8 @@ impl Managed {
 
     /// How it ended, and the end of its log.
     pub(crate) fn obituary(&self, status: ExitStatus) -> String {
-        let tail = tail(&self.log).unwrap_or_else(|error| format!("(cannot be read: {error})"));
+        let tail =
+            tail(&self.log, self.log_start).unwrap_or_else(|error| format!("(cannot be read: {error})"));
         format!("{} ended ({status}); the end of {}:\n{tail}", self.name, self.log.display())
     }
 
@@ -115,10 +119,11 @@ impl Managed {
     }
 }
 
-fn tail(log: &Path) -> std::io::Result<String> {
+/// The last lines after `start`.
+fn tail(log: &Path, start: u64) -> std::io::Result<String> {
     let mut file = std::fs::File::open(log)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES).max(start)))?;
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
@@ -137,12 +142,14 @@ mod tests {
         let log = dir.path().join("log");
         let text: String = (0..10_000).map(|line| format!("line {line}\n")).collect();
         std::fs::write(&log, &text).unwrap();
-        let shown = tail(&log).unwrap();
+        let shown = tail(&log, 0).unwrap();
         assert_eq!(shown.lines().count(), TAIL_LINES);
         assert!(shown.ends_with("line 9999"));
+        let before_last = text.len() as u64 - 10;
+        assert_eq!(tail(&log, before_last).unwrap(), "  | line 9999");
         std::fs::write(&log, [0xff; 100]).unwrap();
-        assert!(tail(&log).is_ok());
+        assert!(tail(&log, 0).is_ok());
         std::fs::write(&log, "").unwrap();
-        assert_eq!(tail(&log).unwrap(), "");
+        assert_eq!(tail(&log, 0).unwrap(), "");
     }
 }

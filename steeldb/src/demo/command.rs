@@ -90,7 +90,7 @@ pub(crate) fn supervise(args: &RunCommandArgs) -> anyhow::Result<ExitCode> {
         loop {
             tokio::select! {
                 status = shell.wait() => return Ok(ExitCode::from(code(status?))),
-                _ = signals.recv() => {
+                _ = signals.each() => {
                     if !parent::is(args.die_with_parent) {
                         // The demo was killed: nobody else is left to end this group.
                         let _ = killpg(getpgrp(), Signal::SIGKILL);

@@ -1,0 +1,43 @@
+# What one does with SteelDB. `make setup` installs what is missing; the targets that need it call it.
+
+CARGO ?= cargo
+DEMO_SECONDS ?= 30
+DEMO_WAREHOUSES ?= 1
+DEMO_TERMINALS ?= 8
+
+.PHONY: help demo build setup test lint test-ordering test-cluster bench nightly clean
+
+help:            ## What there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+demo: build      ## A cluster, TPC-C on it, consistency checks, replicas compared: a verdict
+	DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
+	    scripts/demo.sh target/release/steeldb
+
+build: setup     ## target/release/steeldb
+	$(CARGO) build --release --locked --bin steeldb
+
+setup:           ## Install what is missing: Debian's PostgreSQL server, build needs
+	scripts/setup.sh
+
+test: setup lint ## Formatting, lints, all tests
+	$(CARGO) test --workspace --locked
+
+lint:            ## Formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+
+test-ordering:   ## The ordering core and its simulation
+	$(CARGO) test --locked -p steeldb-ordering -p steeldb-simulation
+
+test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
+	$(CARGO) test --locked -p steeldb-cluster-tests
+
+bench: setup     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
+	$(CARGO) bench --workspace --locked
+
+nightly: setup   ## What takes longer than `make test` may
+	$(CARGO) test --workspace --locked -- --include-ignored
+
+clean:           ## Remove what was built
+	$(CARGO) clean

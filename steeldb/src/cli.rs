@@ -113,8 +113,8 @@ replicas answered and hold the same, 1 if not.")]
 
     /// Set a user's password in a proxy's users file
     #[command(after_help = "Examples:
-  steeldb proxy-password --users users.toml app
-  echo \"$PASSWORD\" | steeldb proxy-password --users users.toml app
+  steeldb proxy-password --users users app
+  echo \"$PASSWORD\" | steeldb proxy-password --users users app
 
 The file holds SCRAM-SHA-256 verifiers, no passwords. Restart the proxy to have
 it read again.")]

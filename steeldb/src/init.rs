@@ -213,7 +213,7 @@ impl Blueprint {
             writeln!(
                 text,
                 "\nThe proxies listen beyond their own host: set method = \"scram-sha-256\" in proxy.toml, and\n\
-                 make its users file: steeldb proxy-password --users users.toml {}",
+                 make its users file: steeldb proxy-password --users users {}",
                 self.owner
             )?;
         }

@@ -1,9 +1,10 @@
 //! From configuration to running parts: the only place that knows how the agent, the proxy and the shim are started.
 
 use crate::cli::{ProxyArgs, ReplicaArgs};
-use crate::config::{self, Cluster, ProxyConfig, ProxyFile, ReplicaConfig, ReplicaFile};
+use crate::config::{Authentication, Cluster, ProxyConfig, ProxyFile, ReplicaConfig, ReplicaFile};
 use crate::signals;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 use steeldb_client_shim::{Patience, Shim, ShimConfig};
@@ -42,29 +43,53 @@ pub(crate) async fn replica(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
 /// What keeps the proxy from starting or going on.
 pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let config = ProxyFile::load(&args.config)?;
-    let line = format!("ready proxy {}", config.listen);
-    let shutdown = signals::shutdown()?;
+    let mut shutdown = Box::pin(signals::shutdown()?);
     let shim = shim(&config)?;
     let mut options = ProxyOptions::new(config.listen.clone(), shim.clone());
     options.sessions_max = config.max_sessions as usize;
-    options.authentication = authentication(&config.authentication)?;
+    options.authentication = authentication(&config.authentication, &args.config)?;
     let proxy = Proxy::bind(options).await?;
+    tracing::info!(client = %config.client, listen = config.listen, "listening");
     // A replica whose link comes up later must catch up with what was committed before: better to wait a little.
-    if !shim.connected(CONNECT_PATIENCE).await {
-        tracing::warn!(up = ?shim.links_up(), "not all replicas can be reached");
+    tokio::select! {
+        all = shim.connected(CONNECT_PATIENCE) => if !all {
+            tracing::warn!(up = ?shim.links_up(), "not all replicas can be reached");
+        },
+        () = &mut shutdown => return Ok(ExitCode::SUCCESS),
     }
-    say_ready(&line);
-    proxy.run(shutdown).await;
-    Ok(ExitCode::SUCCESS)
+    let announcing = async {
+        reachable(&shim, &config.cluster).await;
+        say_ready(&format!("ready proxy {}", config.listen));
+        std::future::pending().await
+    };
+    // Applications that come before a quorum can be reached are served meanwhile: they are told so.
+    tokio::select! {
+        () = proxy.run(shutdown) => Ok(ExitCode::SUCCESS),
+        never = announcing => never,
+    }
+}
+
+/// Waits until the master and a quorum of replicas can be reached.
+async fn reachable(shim: &Shim, cluster: &Cluster) {
+    loop {
+        let up = shim.links_up();
+        if up.contains(&cluster.master) && cluster.view.is_quorum(up) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// How applications show who they are, as the proxy takes it.
-fn authentication(configured: &config::Authentication) -> anyhow::Result<steeldb_pg_proxy::Authentication> {
+fn authentication(
+    configured: &Authentication,
+    file: &Path,
+) -> anyhow::Result<steeldb_pg_proxy::Authentication> {
     Ok(match configured {
-        config::Authentication::Trust => steeldb_pg_proxy::Authentication::Trust,
-        config::Authentication::Scram(users) => {
-            let lines = users.users.iter().map(|(user, verifier)| format!("\"{user}\" {verifier}\n"));
-            let users = steeldb_pg_proxy::Users::parse(&lines.collect::<String>(), "users file")?;
+        Authentication::Trust => steeldb_pg_proxy::Authentication::Trust,
+        Authentication::Scram(users) => {
+            let origin = format!("the users file of {}", file.display());
+            let users = steeldb_pg_proxy::Users::parse(&users.text(), &origin)?;
             steeldb_pg_proxy::Authentication::Scram(users.into())
         }
     })

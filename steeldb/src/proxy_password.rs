@@ -1,7 +1,7 @@
 //! `steeldb proxy-password`.
 
 use crate::cli::ProxyPasswordArgs;
-use crate::config::{Users, verifier};
+use crate::config::{Users, check_user, verifier};
 use anyhow::{Context as _, ensure};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use std::io::{BufRead as _, IsTerminal as _};
@@ -25,7 +25,7 @@ pub(crate) fn execute(args: &ProxyPasswordArgs) -> anyhow::Result<ExitCode> {
             args.user
         );
     } else {
-        crate::config::check_role(&args.user).map_err(anyhow::Error::msg)?;
+        check_user(&args.user).map_err(anyhow::Error::msg)?;
         let password = password(&args.user)?;
         users.users.insert(args.user.clone(), verifier(&password));
     }

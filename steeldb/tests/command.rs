@@ -109,7 +109,7 @@ fn a_process_that_must_end_with_its_parent_knows_its_parent() {
 fn passwords_become_verifiers() {
     use std::io::Write as _;
     let dir = tempfile::tempdir().unwrap();
-    let users = dir.path().join("users.toml");
+    let users = dir.path().join("users");
     let set = |password: &str| {
         let mut child = Command::new(env!("CARGO_BIN_EXE_steeldb"))
             .args(["proxy-password", "--users", users.to_str().unwrap(), "app"])
@@ -122,7 +122,7 @@ fn passwords_become_verifiers() {
     };
     assert!(set("open sesame\n").status.success());
     let text = std::fs::read_to_string(&users).unwrap();
-    assert!(text.contains("app = \"SCRAM-SHA-256$4096:") && !text.contains("sesame"), "{text}");
+    assert!(text.contains("\"app\" SCRAM-SHA-256$4096:") && !text.contains("sesame"), "{text}");
     assert_eq!(set("\n").status.code(), Some(1));
     assert_eq!(std::fs::read_to_string(&users).unwrap(), text);
     let users = users.to_str().unwrap();

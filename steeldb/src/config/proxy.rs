@@ -181,7 +181,7 @@ impl ProxyFile {
              steeldb proxy-password --users FILE USER",
             "users_file",
             self.authentication.users_file.as_ref().map(|path| path.display().to_string()),
-            "\"users.toml\"",
+            "\"users\"",
         );
         self.cluster.write(&mut text);
         text.finish()
@@ -210,7 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         write_seed(&dir.path().join("proxy.key"), &[100; 32]).unwrap();
         let users = Users { users: [("app".to_string(), verifier("secret"))].into() };
-        users.write(&dir.path().join("users.toml")).unwrap();
+        users.write(&dir.path().join("users")).unwrap();
         let path = dir.path().join("proxy.toml");
         file.write(&path).unwrap();
         ProxyFile::load(&path)
@@ -246,7 +246,7 @@ mod tests {
         };
         let error = load(&scram(None)).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: authentication.users_file: "), "{error}");
-        let config = load(&scram(Some("users.toml".into()))).unwrap();
+        let config = load(&scram(Some("users".into()))).unwrap();
         assert!(
             matches!(config.authentication, Authentication::Scram(users) if users.users.contains_key("app"))
         );

@@ -1,0 +1,94 @@
+//! A PostgreSQL server that was tampered with behind its agent's back.
+
+use std::time::Duration;
+use steeldb_cluster_tests::{APP, Cluster};
+
+fn text(value: &str) -> Option<String> {
+    Some(value.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tampered_replica_is_outvoted_and_verify_names_the_table() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table account (id int primary key, balance int not null)").await.unwrap();
+    client.execute("insert into account values (1, 100), (2, 100)").await.unwrap();
+    cluster
+        .behind(2)
+        .await
+        .unwrap()
+        .simple("UPDATE public.account SET balance = 999 WHERE id = 1")
+        .await
+        .unwrap();
+
+    // Its answers differ, so it is outvoted: a read is right, and so is what is computed from it.
+    let rows = client.execute("select balance from account where id = 1").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("100")]]);
+    let answers = client.shim.verify(APP, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(answers.len(), 4);
+    let table = |replica: usize| {
+        let tables = answers[replica].tables.as_ref().unwrap();
+        tables.iter().find(|table| table.table == "public.account").unwrap().clone()
+    };
+    assert_eq!(table(0), table(1));
+    assert_eq!(table(0), table(3));
+    assert_ne!(table(0), table(2));
+
+    // The row's next update is committed by the others; the tampered replica takes it as a write set, which heals the row.
+    client.execute("update account set balance = balance + 1 where id = 1 returning balance").await.unwrap();
+    let rows = client.execute("select balance from account where id = 1").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("101")]]);
+    let answers = client.shim.verify(APP, Duration::from_secs(30)).await.unwrap();
+    assert_eq!(answers.len(), 4);
+    for answer in &answers {
+        assert_eq!(answer.tables, answers[0].tables, "{}", answer.replica);
+    }
+    cluster.stop_all().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tampered_master_gets_its_transactions_aborted_with_a_clear_error() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table account (id int primary key, balance int not null)").await.unwrap();
+    client.execute("insert into account values (1, 100), (2, 100)").await.unwrap();
+    cluster
+        .behind(0)
+        .await
+        .unwrap()
+        .simple("UPDATE public.account SET balance = 999 WHERE id = 1")
+        .await
+        .unwrap();
+
+    // A transaction that writes what it read from the lie.
+    client.begin();
+    client.run("select 1").await.unwrap();
+    let rows = client.run("select balance from account where id = 1").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("999")]], "the master answers at once");
+    client.run("update account set balance = balance - 1 where id = 2").await.unwrap();
+    let error = client.commit().await.unwrap_err();
+    assert_eq!(error.sqlstate.as_str(), "40000", "{error:?}");
+    assert!(error.message.contains("statement 2"), "{error:?}");
+
+    // A read-only one, and a rollback: the error comes all the same (rule 11, A15).
+    client.begin();
+    client.run("select balance from account where id = 1").await.unwrap();
+    assert_eq!(client.commit().await.unwrap_err().sqlstate.as_str(), "40000");
+    client.begin();
+    client.run("select balance from account where id = 1").await.unwrap();
+    assert_eq!(client.rollback().await.unwrap_err().sqlstate.as_str(), "40000");
+
+    // Only the effects differ, and what the client was shown is true: the others' quorum commits theirs, and the master
+    // takes it as a write set (A2), which heals the row.
+    client.begin();
+    client.run("update account set balance = balance + 1 where id = 1").await.unwrap();
+    client.commit().await.unwrap();
+    let rows = client.execute("select balance from account where id = 1").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("101")]]);
+
+    // What does not touch the row goes on.
+    client.execute("update account set balance = balance + 1 where id = 2").await.unwrap();
+    let rows = client.execute("select balance from account where id = 2").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("101")]]);
+    cluster.stop_all().await.unwrap();
+}

@@ -332,22 +332,25 @@ impl Core {
         }
     }
 
-    /// The user cancels what the session does.
+    /// The user cancels what the session does. The master is asked; if the user asks again for the same operation, the
+    /// transaction is given up without it.
     pub fn cancel(&mut self) {
         let cancelled = || ShimError::new("57014", "canceling statement due to user request");
-        let Some(transaction) = self.transaction.as_ref() else { return };
+        let Some(transaction) = self.transaction.as_mut() else { return };
         if !matches!(transaction.phase, Phase::Running) || transaction.is_answered() {
             return;
         }
-        if transaction.outstanding.is_empty()
-            || transaction.slot(&self.config.view, self.config.master).is_none()
-        {
-            let leading = transaction.outstanding.iter().any(|outstanding| outstanding.leading);
-            if !leading {
-                return self.doom(cancelled());
-            }
+        let leading = transaction.outstanding.iter().any(|outstanding| outstanding.leading);
+        let slotted = transaction.slot(&self.config.view, self.config.master).is_some();
+        if transaction.outstanding.is_empty() || (!slotted && !leading) {
+            return self.doom(cancelled());
         }
         let (tx, master) = (transaction.tx, self.config.master);
+        let front = transaction.outstanding.front_mut();
+        if front.is_some_and(|front| std::mem::replace(&mut front.cancelled, true)) {
+            // The user insists, so the master has not heeded the first wish.
+            return self.doom(cancelled());
+        }
         self.send(vec![master], ClientMessage::Cancel { tx });
     }
 

@@ -116,7 +116,7 @@ impl Core {
             _ => Step::Ready(operation.digest(statement.digest, None)),
         };
         let answer = Answer::new(shape, flags.row_order);
-        transaction.outstanding.push_back(Outstanding { number, leading, answer, step });
+        transaction.outstanding.push_back(Outstanding { number, leading, answer, cancelled: false, step });
         let members = self.members();
         if statement.new {
             let text = text.as_ref().clone();

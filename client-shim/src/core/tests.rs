@@ -725,6 +725,10 @@ fn cancel_goes_to_the_master_and_ends_what_only_waits() {
     world.core.cancel();
     world.settle();
     assert_eq!((world.heard(0, cancels), world.heard(1, cancels)), (1, 0));
+    world.events.clear();
+    world.core.cancel();
+    world.settle();
+    assert!(matches!(&world.events[..], [Event::OperationFailed { .. }]), "the user insists");
 
     let mut world = World::new();
     world.core.link_down(ReplicaId(0));

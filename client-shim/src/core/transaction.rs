@@ -26,6 +26,8 @@ pub(super) struct Outstanding {
     pub number: u32,
     pub leading: bool,
     pub answer: Answer,
+    /// The user has asked to cancel it.
+    pub cancelled: bool,
     pub step: Step,
 }
 

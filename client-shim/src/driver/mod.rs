@@ -50,7 +50,8 @@ pub struct Patience {
     pub replicas: Duration,
     /// For a BEGIN to be ordered.
     pub slot: Duration,
-    /// For a transaction's outcome after COMMIT or ROLLBACK; past it a COMMIT is in doubt.
+    /// For a transaction's outcome after COMMIT or ROLLBACK; past it a COMMIT is in doubt. Longer by four times what the
+    /// transaction has taken, and by four seconds for each megabyte it sent.
     pub outcome: Duration,
 }
 
@@ -291,5 +292,72 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
     let inbox = shared.state().inboxes.get(&session).cloned();
     if let Some(inbox) = inbox {
         inbox.message(replica, message, frame.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{FakeCluster, FakeLinks, Lie};
+
+    fn shim(cluster: FakeCluster) -> Shim {
+        shim_with(cluster, Patience::default())
+    }
+
+    fn impatient(cluster: FakeCluster) -> Shim {
+        shim_with(cluster, Patience { opening: Duration::from_millis(1), ..Patience::default() })
+    }
+
+    fn shim_with(cluster: FakeCluster, patience: Patience) -> Shim {
+        let view = cluster.view();
+        let (links, events) = FakeLinks::start(Arc::new(Mutex::new(cluster)));
+        let config = ShimConfig {
+            client: ClientId(1),
+            key: SecretKey::from_seed(&[5; 32]),
+            view,
+            master: ReplicaId(0),
+            patience,
+        };
+        Shim::over(config, Arc::new(links), events)
+    }
+
+    #[tokio::test]
+    async fn verify_shows_each_replicas_tables_and_who_is_missing() {
+        let mut cluster = FakeCluster::new(4);
+        cluster.replica(1).lie = Lie::OtherRows;
+        let answers = shim(cluster).verify("db", Duration::from_secs(600)).await.unwrap();
+        let digests: Vec<_> =
+            answers.iter().map(|answer| answer.tables.as_ref().unwrap()[0].digest.as_str()).collect();
+        assert_eq!(digests, ["abc", "f00", "abc", "abc"]);
+
+        let mut cluster = FakeCluster::new(4);
+        cluster.replica(2).lie = Lie::Silent;
+        let answers = shim(cluster).verify("db", Duration::from_secs(2)).await.unwrap();
+        let replicas: Vec<_> = answers.iter().map(|answer| answer.replica.0).collect();
+        assert_eq!(replicas, [0, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn sessions_are_numbered_anew_and_a_refused_one_says_why() {
+        let shim = shim(FakeCluster::new(4));
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..3 {
+            let mut session = shim.open("db", "app", vec![]).await.unwrap();
+            session.begin(Default::default());
+            assert!(seen.insert(session.tx().unwrap().session.session));
+        }
+        let error = shim.open("db", "nobody", vec![]).await.err().unwrap();
+        assert_eq!(error.sqlstate.as_str(), "28000");
+        assert!(shim.shared.state().inboxes.is_empty(), "closed sessions leave nothing behind");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_an_error() {
+        let mut cluster = FakeCluster::new(4);
+        for replica in [2, 3] {
+            cluster.replica(replica).lie = Lie::Silent;
+        }
+        let error = impatient(cluster).open("db", "app", vec![]).await.err().unwrap();
+        assert_eq!(error.sqlstate.as_str(), "57P03");
     }
 }

@@ -1,7 +1,7 @@
 //! One session of the application: its core, run inside whatever task uses it.
 
+use super::Shared;
 use super::inbox::{Inbox, Input};
-use super::{Patience, Shared};
 use crate::ShimError;
 use crate::core::{Core, Event, NewOperation, Waiting};
 use bytes::Bytes;
@@ -28,7 +28,14 @@ pub struct Session {
     parameters: Vec<(String, String)>,
     /// The wait in progress and when it ends, so that giving up [`Session::event`] does not start it anew.
     deadline: Option<((Waiting, u64), Instant)>,
+    /// When the transaction began and how many bytes it sent: replicas may take the longer to finish it.
+    begun_at: Instant,
+    sent_bytes: usize,
 }
+
+/// What each megabyte sent adds to the wait for a transaction's outcome: other replicas start on it when it is
+/// finished, and give each other this time and more.
+const OUTCOME_PER_MEGABYTE: Duration = Duration::from_secs(4);
 
 /// Cancels what a session does, from any task.
 #[derive(Clone)]
@@ -45,7 +52,16 @@ impl Canceller {
 
 impl Session {
     pub(super) fn new(core: Core, shared: Arc<Shared>, inbox: Arc<Inbox>, id: SessionId) -> Session {
-        let mut session = Session { core, shared, inbox, id, parameters: Vec::new(), deadline: None };
+        let mut session = Session {
+            core,
+            shared,
+            inbox,
+            id,
+            parameters: Vec::new(),
+            deadline: None,
+            begun_at: Instant::now(),
+            sent_bytes: 0,
+        };
         session.flush();
         session
     }
@@ -66,6 +82,8 @@ impl Session {
 
     /// Starts a transaction. Nothing is sent before its first operation.
     pub fn begin(&mut self, modes: Modes) {
+        self.begun_at = Instant::now();
+        self.sent_bytes = 0;
         self.core.begin(modes);
     }
 
@@ -82,6 +100,7 @@ impl Session {
     /// Adds an operation to the transaction; its number. Its answer comes as [`Event::Result`]s and one
     /// [`Event::Executed`], or as [`Event::OperationFailed`].
     pub fn operation(&mut self, operation: NewOperation) -> u32 {
+        self.sent_bytes += operation.text.sql.len();
         let number = self.core.operation(operation);
         self.flush();
         number
@@ -89,6 +108,7 @@ impl Session {
 
     /// COPY data for the operation that asked for them.
     pub fn copy_data(&mut self, chunk: &[u8]) {
+        self.sent_bytes += chunk.len();
         self.core.copy_data(chunk);
         self.flush();
     }
@@ -154,8 +174,7 @@ impl Session {
             }
             let waiting = self.core.waiting();
             if self.deadline.map(|(waiting, _)| waiting) != waiting {
-                let patience = |waiting| patience(&self.shared.config.patience, waiting);
-                self.deadline = waiting.map(|waiting| (waiting, Instant::now() + patience(waiting.0)));
+                self.deadline = waiting.map(|waiting| (waiting, Instant::now() + self.patience(waiting.0)));
             }
             let input = match self.deadline {
                 None => Ok(self.inbox.take().await),
@@ -187,6 +206,19 @@ impl Session {
         }
     }
 
+    fn patience(&self, waiting: Waiting) -> Duration {
+        let patience = &self.shared.config.patience;
+        match waiting {
+            Waiting::Opening => patience.opening,
+            Waiting::Replicas => patience.replicas,
+            Waiting::Slot => patience.slot,
+            Waiting::Outcome => {
+                let megabytes = u32::try_from(self.sent_bytes >> 20).unwrap_or(u32::MAX);
+                patience.outcome + self.begun_at.elapsed() * 4 + OUTCOME_PER_MEGABYTE * megabytes.min(100_000)
+            }
+        }
+    }
+
     fn take(&mut self, input: Input) {
         match input {
             Input::Message(from, message, _) => self.core.receive(from, message),
@@ -213,14 +245,5 @@ impl Drop for Session {
         self.core.close();
         self.flush();
         self.shared.state().inboxes.remove(&self.id);
-    }
-}
-
-fn patience(patience: &Patience, waiting: Waiting) -> Duration {
-    match waiting {
-        Waiting::Opening => patience.opening,
-        Waiting::Replicas => patience.replicas,
-        Waiting::Slot => patience.slot,
-        Waiting::Outcome => patience.outcome,
     }
 }

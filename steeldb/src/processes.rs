@@ -6,6 +6,7 @@ use crate::signals;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use steeldb_client_shim::{Patience, Shim, ShimConfig};
 use steeldb_pg_proxy::{Proxy, ProxyOptions};
@@ -15,6 +16,7 @@ use steeldb_replica::agent::{AgentConfig, DatabaseConfig};
 use steeldb_replica::scheduler::ClientRights;
 use steeldb_transport::ReplicaAddress;
 use steeldb_types::limits;
+use tokio_util::sync::CancellationToken;
 
 /// The subcommand that becomes postgres.
 const EXEC_POSTGRES: &str = "exec-postgres";
@@ -33,7 +35,29 @@ pub(crate) async fn replica(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
     let config = ReplicaFile::load(&args.config)?;
     let line = format!("ready replica {} {}", config.id.0, config.listen);
     let shutdown = signals::shutdown()?;
-    steeldb_replica::agent::run(agent(config)?, move || say_ready(&line), shutdown).await?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        shutdown.await;
+        stopping.cancel();
+    });
+    let started = AtomicBool::new(false);
+    let ready = || {
+        started.store(true, Ordering::Relaxed);
+        say_ready(&line);
+    };
+    // A start may take as long as a recovery. Whoever does not want to wait for it need not: PostgreSQL ends with this
+    // process, and recovers next time.
+    let stopped_early = async {
+        stop.cancelled().await;
+        if started.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = steeldb_replica::agent::run(agent(config)?, ready, stop.cancelled()) => ended?,
+        () = stopped_early => tracing::info!("stopped before it was ready"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,7 +16,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
-use steeldb_ordering::{self as ordering, Core, Delivery, Now, Request, RequestId, RequestKey, Restored};
+use steeldb_ordering::{
+    self as ordering, Core, Delivery, Now, Refusal, Request, RequestId, RequestKey, Restored,
+};
 use steeldb_postgres::Server;
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks, ReplicaTransport};
@@ -31,6 +33,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What was ordered this long ago is late: it comes from catching up with the order.
 const LATE: Duration = Duration::from_secs(2);
+
+/// Sessions whose last delivered request is remembered.
+const EXECUTED_MAX: usize = 16_384;
 
 /// Events handled before effects are run: bounds latency, lets votes gather under one signature.
 const EVENTS_AT_ONCE: usize = 64;
@@ -112,8 +117,10 @@ pub async fn run(
     tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
     let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
     let write_sets = WriteSets::default();
+    // Ended with the agent, before its server is stopped: a stream that is started again would hold the server up.
+    let mut decoders = tokio::task::JoinSet::new();
     for database in &names {
-        tokio::spawn(decoder::run(
+        decoders.spawn(decoder::run(
             socket_dir.clone(),
             database.clone(),
             write_sets.clone(),
@@ -139,6 +146,7 @@ pub async fn run(
         workers: BTreeMap::new(),
         connections: BTreeMap::new(),
         origins: BTreeMap::new(),
+        executed: BTreeMap::new(),
         secrets,
         write_sets,
         fetching: BTreeMap::new(),
@@ -158,6 +166,7 @@ pub async fn run(
         ended = server_ended(&server) => Err(ended),
     };
     reactor.links.stop();
+    decoders.shutdown().await;
     let stopped = tokio::task::spawn_blocking(move || server.stop()).await?;
     ended?;
     stopped?;
@@ -212,6 +221,8 @@ struct Reactor {
     connections: BTreeMap<ConnectionId, ClientId>,
     /// Over which connection a session's ordered requests came: refusals go back there.
     origins: BTreeMap<SessionKey, ConnectionId>,
+    /// The last request of each session that was delivered; the newest sessions'.
+    executed: BTreeMap<SessionKey, u64>,
     secrets: BTreeMap<String, RecordSecret>,
     write_sets: WriteSets,
     /// Write sets that peers are asked for.
@@ -438,6 +449,9 @@ impl Reactor {
                 self.links.broadcast(PeerMessage::Ordering(message).encode());
             }
             ordering::Effect::Deliver(delivery) => self.deliver(delivery),
+            // The order was faster than the client's own copy.
+            ordering::Effect::Refused { request: RequestKey::Client(id), reason: Refusal::Stale }
+                if self.executed.get(&id.session).is_some_and(|last| *last >= id.sequence) => {}
             ordering::Effect::Refused { request: RequestKey::Client(id), reason } => {
                 if let Some(origin) = self.origins.get(&id.session) {
                     let message = ReplicaMessage::Refused {
@@ -472,6 +486,13 @@ impl Reactor {
                         RequestKey::Client(id) => Some((id.session, id.sequence)),
                         RequestKey::Certified(_) => None,
                     };
+                    if let Some((session, sequence)) = request {
+                        self.executed.insert(session, sequence);
+                        if self.executed.len() > EXECUTED_MAX {
+                            // Session numbers ascend with time.
+                            self.executed.pop_first();
+                        }
+                    }
                     tracing::trace!(%position, replica = %self.me, "delivered");
                     self.schedule(Event::Delivered {
                         position: *position,

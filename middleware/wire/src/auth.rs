@@ -5,6 +5,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use std::cell::RefCell;
 use std::fmt;
 use zeroize::Zeroizing;
 
@@ -102,10 +103,33 @@ impl PublicKey {
         message: &[u8],
         signature: &Signature,
     ) -> Result<(), AuthError> {
-        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| AuthError::NotAKey)?;
+        let key = self.parsed()?;
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         key.verify_strict(&namespaced(namespace, message), &signature).map_err(|_| AuthError::BadSignature)
     }
+
+    /// The point that the bytes stand for. Decompressing it is a good part of a verification and a process knows few
+    /// keys, so each thread remembers some.
+    fn parsed(&self) -> Result<VerifyingKey, AuthError> {
+        KEYS.with_borrow_mut(|keys| {
+            if let Some((_, key)) = keys.iter().find(|(bytes, _)| *bytes == self.0) {
+                return Ok(*key);
+            }
+            let key = VerifyingKey::from_bytes(&self.0).map_err(|_| AuthError::NotAKey)?;
+            if keys.len() >= KEYS_REMEMBERED {
+                keys.clear();
+            }
+            keys.push((self.0, key));
+            Ok(key)
+        })
+    }
+}
+
+/// Parsed keys that each thread remembers.
+const KEYS_REMEMBERED: usize = 64;
+
+thread_local! {
+    static KEYS: RefCell<Vec<([u8; 32], VerifyingKey)>> = const { RefCell::new(Vec::new()) };
 }
 
 impl SecretKey {

@@ -38,6 +38,11 @@ pub fn check(sql: &str) -> Result<Class, Refused> {
         | ("SET", "TRANSACTION")
         | ("VACUUM" | "LISTEN" | "NOTIFY" | "LOAD" | "CHECKPOINT", _)
         | ("ALTER", "SYSTEM") => refused(),
+        // The agent's own prepared statements live in the same name space. A function can still reach them: the agent
+        // must not believe what they say.
+        ("DEALLOCATE" | "PREPARE" | "EXECUTE", _) if sql.to_ascii_lowercase().contains("steeldb_") => {
+            refused()
+        }
         ("SET", "SESSION" | "LOCAL")
             if matches!(
                 words.next().as_deref(),
@@ -132,6 +137,9 @@ mod tests {
             "set session authorization postgres",
             "vacuum t",
             "alter system set fsync = off",
+            "DEALLOCATE steeldb_complete",
+            "deallocate prepare \"steeldb_complete\"",
+            "PREPARE steeldb_complete AS SELECT false",
         ] {
             assert!(check(sql).is_err(), "{sql}");
         }
@@ -146,6 +154,9 @@ mod tests {
             ("ROLLBACK WORK TO a", Class::Plain),
             ("savepoint a", Class::Plain),
             ("prepare p as select 1", Class::Plain),
+            ("prepare p as select steeldb.now()", Class::Plain),
+            ("deallocate p", Class::Plain),
+            ("deallocate all", Class::Plain),
             ("set search_path = a", Class::Plain),
             ("set session statement_timeout = 1", Class::Plain),
             ("lock table t", Class::Lock),

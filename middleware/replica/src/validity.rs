@@ -91,12 +91,93 @@ pub fn decode(payload: &[u8]) -> Result<Ordered, String> {
     codec::decode(payload, limits::REQUEST_BYTES_MAX).map_err(|error| error.to_string())
 }
 
-/// Only VACUUM and ANALYZE run outside a block, and only one of them at a time.
+/// Only VACUUM and ANALYZE run outside a block, and only one of them at a time: what stood behind a semicolon would run
+/// on every replica by itself, at its own time, and nobody would vote on it (A4).
 fn check_maintenance(sql: &str) -> Result<(), String> {
-    let first: String = sql.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    let sql = sql.trim().trim_end_matches(|c: char| c.is_whitespace() || c == ';');
+    if sql.contains([';', '\0']) {
+        return Err("maintenance is one statement without semicolons".into());
+    }
+    let first: String = sql.chars().take_while(char::is_ascii_alphabetic).collect();
     if matches!(first.to_ascii_uppercase().as_str(), "VACUUM" | "ANALYZE" | "ANALYSE") {
         Ok(())
     } else {
         Err(format!("{first} is not maintenance"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_types::{Position, SessionId, TxId};
+    use steeldb_wire::auth::SecretKey;
+    use steeldb_wire::transaction::{AbortCertificate, Modes};
+
+    const SESSION: SessionKey = SessionKey { client: ClientId(1), session: SessionId(7) };
+
+    fn check(ordered: &Ordered) -> Result<Ordered, String> {
+        let rights = ClientRights {
+            key: SecretKey::from_seed(&[1; 32]).public(),
+            databases: vec!["app".into()],
+            roles: vec!["alice".into()],
+        };
+        check_client(SESSION, &codec::encode(ordered), &[(SESSION.client, rights)].into())
+    }
+
+    fn maintain(sql: &str) -> Ordered {
+        let (database, role) = ("app".into(), "alice".into());
+        Ordered::Maintain { session: SESSION, database, role, sql: sql.into() }
+    }
+
+    fn begin(tx: TxId, database: &str, role: &str) -> Ordered {
+        let (database, role) = (database.into(), role.into());
+        Ordered::Begin { tx, database, role, modes: Modes::default(), preamble: Digest::default() }
+    }
+
+    #[test]
+    fn a4_maintenance_is_one_statement_of_two_kinds() {
+        for sql in ["VACUUM", " vacuum (analyze) t ; ", "ANALYZE t", "analyse verbose", "VACUUM(FULL) t"] {
+            assert!(check(&maintain(sql)).is_ok(), "{sql}");
+        }
+        for sql in [
+            "",
+            "UPDATE t SET x = 1",
+            "ANALYZE; UPDATE t SET x = 1",
+            "ANALYZE t;;DELETE FROM t;",
+            "/* */ VACUUM",
+            "VACUUMS",
+            "ANALYZE t\0",
+        ] {
+            assert!(check(&maintain(sql)).is_err(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a4_a_client_begins_and_ends_its_own_transactions_with_its_own_rights() {
+        let own = TxId { session: SESSION, counter: 1 };
+        let foreign = TxId { session: SessionKey { client: ClientId(2), ..SESSION }, counter: 1 };
+        let other = TxId { session: SessionKey { session: SessionId(8), ..SESSION }, counter: 1 };
+        assert!(check(&begin(own, "app", "alice")).is_ok());
+        assert!(check(&begin(own, "payroll", "alice")).is_err());
+        assert!(check(&begin(own, "app", "bob")).is_err());
+        for tx in [foreign, other] {
+            assert!(check(&begin(tx, "app", "alice")).is_err());
+            assert!(check(&Ordered::Rollback { tx, slot: Position(1) }).is_err());
+        }
+        assert!(check(&Ordered::Rollback { tx: own, slot: Position(1) }).is_ok());
+    }
+
+    #[test]
+    fn a1_an_outcome_is_ordered_by_its_certificate_alone() {
+        let tx = TxId { session: SESSION, counter: 1 };
+        let abort = Ordered::Abort(AbortCertificate { tx, slot: Position(1), votes: vec![] });
+        assert!(check(&abort).is_err(), "no client's to order");
+        let view = View::of_size(4).unwrap();
+        let keys: Vec<PublicKey> = (1..5).map(|seed| SecretKey::from_seed(&[seed; 32]).public()).collect();
+        let mut memo = SignatureMemo::new(16);
+        let key = abort.certified_key().unwrap();
+        assert!(check_certified(key, &codec::encode(&abort), &view, &keys, &mut memo).is_err(), "no votes");
+        let wrong = check_certified(Digest::default(), &codec::encode(&abort), &view, &keys, &mut memo);
+        assert!(wrong.is_err_and(|reason| reason.contains("key")));
     }
 }

@@ -3,32 +3,36 @@
 //! Delivered BEGINs, commits and the like wait in one queue. Commits up to the next item of another kind form a wave and
 //! are applied in parallel, each as soon as it is prepared here; any other item waits until all before it are applied.
 
-use super::event::{AnchorId, DecodedSet};
+use super::anchors::{Taken, User};
+use super::maintaining::Statement;
 use super::transaction::{Decided, Phase};
 use super::{Effect, Scheduler};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{Position, SessionKey, TxId};
+use steeldb_wire::transaction::VoteKind;
+
+/// How often a write set may fail to be applied before this replica counts itself diverged.
+const CATCH_UP_TRIES: u32 = 5;
+
+/// How long after a failure it is tried again, microseconds.
+const CATCH_UP_PAUSE_US: u64 = 1_000_000;
+
+/// After a client was waited for in vain, it is not waited for again so many T_votes long.
+const IMPATIENCE_FACTOR: u64 = 12;
 
 /// Something delivered that waits for its turn.
 pub(super) enum Item {
     Begin {
-        position: Position,
         tx: TxId,
         database: String,
     },
     Commit {
         position: Position,
         tx: TxId,
-        wall: bool,
+        /// Nothing else is applied beside it.
+        alone: bool,
     },
-    Maintain {
-        position: Position,
-        session: SessionKey,
-        sequence: u64,
-        database: String,
-        role: String,
-        sql: String,
-    },
+    Maintain(Statement),
     Verify {
         position: Position,
         session: SessionKey,
@@ -37,50 +41,29 @@ pub(super) enum Item {
     },
 }
 
-impl Item {
-    fn position(&self) -> Position {
-        match self {
-            Item::Begin { position, .. }
-            | Item::Commit { position, .. }
-            | Item::Maintain { position, .. }
-            | Item::Verify { position, .. } => *position,
-        }
-    }
-}
-
-/// A snapshot held open.
-struct Anchor {
-    database: String,
-    /// None until it is exported.
-    snapshot: Option<String>,
-    /// Transactions that have not imported it yet.
-    users: usize,
-}
-
 /// The queue and what is under way.
 #[derive(Default)]
 pub(super) struct Applying {
     queue: VecDeque<Item>,
+    /// Positions of the commits in the queue.
+    queued: BTreeSet<Position>,
     /// Commits issued and not yet done.
-    in_flight: BTreeMap<Position, TxId>,
+    in_flight: BTreeSet<Position>,
+    positions: BTreeMap<TxId, Position>,
     /// A commit that raises the wall is under way: nothing passes it.
-    wall_in_flight: bool,
+    alone_in_flight: bool,
     delivered: Position,
     issued: Position,
-    anchors: BTreeMap<AnchorId, Anchor>,
-    /// The anchor whose snapshot nothing has been committed after, by database.
-    current: BTreeMap<String, AnchorId>,
-    /// An anchor that is taking its snapshot: no commit is issued meanwhile.
-    taking: Option<AnchorId>,
-    anchors_taken: u64,
-    /// Anchors that table digests are being taken on.
-    verifying: BTreeMap<(SessionKey, u64), AnchorId>,
-    /// Write sets that came before PREPARE returned.
-    pub decoded: BTreeMap<TxId, DecodedSet>,
+    /// The queue is being moved on, and something happened that may move it further.
+    pumping: bool,
+    pump_again: bool,
 }
 
 impl Applying {
     pub(super) fn enqueue(&mut self, item: Item) {
+        if let Item::Commit { position, .. } = &item {
+            self.queued.insert(*position);
+        }
         self.queue.push_back(item);
     }
 
@@ -95,10 +78,8 @@ impl Applying {
 
     /// All commits up to here are applied.
     pub(super) fn applied_upto(&self) -> Position {
-        let first_commit =
-            self.queue.iter().find(|item| matches!(item, Item::Commit { .. })).map(Item::position);
-        let first = self.in_flight.keys().next().copied().into_iter().chain(first_commit).min();
-        first.map_or(self.delivered, |position| Position(position.0 - 1))
+        let first = self.in_flight.first().into_iter().chain(self.queued.first()).min();
+        first.map_or(self.delivered, |position| Position(position.0.saturating_sub(1)))
     }
 
     /// The highest position whose COMMIT PREPARED has been issued (A13).
@@ -106,18 +87,17 @@ impl Applying {
         self.issued
     }
 
-    /// The name of an anchor's snapshot, once it is there.
-    pub(super) fn snapshot(&self, anchor: AnchorId) -> Option<&str> {
-        self.anchors.get(&anchor)?.snapshot.as_deref()
+    /// The position of a commit that is under way.
+    fn under_way(&self, tx: TxId) -> Option<Position> {
+        self.positions.get(&tx).copied()
     }
 
     /// A commit is done; gives its position.
     pub(super) fn landed(&mut self, tx: TxId) -> Option<Position> {
-        let position =
-            self.in_flight.iter().find(|(_, other)| **other == tx).map(|(position, _)| *position)?;
+        let position = self.positions.remove(&tx)?;
         self.in_flight.remove(&position);
         if self.in_flight.is_empty() {
-            self.wall_in_flight = false;
+            self.alone_in_flight = false;
         }
         Some(position)
     }
@@ -132,51 +112,75 @@ enum Readiness {
 }
 
 impl Scheduler {
-    /// Moves the queue on as far as it goes.
+    /// Moves the queue on as far as it goes. What is called on the way may call it again: that is done afterwards, so
+    /// that the queue changes under nobody's hands and a long queue is no deep recursion.
     pub(super) fn pump(&mut self) {
-        if self.diverged.is_some() {
+        self.applying.pump_again = true;
+        if self.applying.pumping {
             return;
         }
+        self.applying.pumping = true;
+        while std::mem::take(&mut self.applying.pump_again) {
+            self.move_queue();
+        }
+        self.applying.pumping = false;
+    }
+
+    fn move_queue(&mut self) {
         loop {
+            if self.diverged.is_some() {
+                return;
+            }
             self.issue_commits();
-            if !self.applying.in_flight.is_empty()
-                || self.applying.taking.is_some()
-                || self.diverged.is_some()
-            {
+            if !self.applying.in_flight.is_empty() || self.anchors.is_taking() || self.diverged.is_some() {
                 return;
             }
             match self.applying.queue.front() {
                 None | Some(Item::Commit { .. }) => return,
-                Some(Item::Begin { tx, database, .. }) => {
+                Some(Item::Begin { tx, database }) => {
                     let (tx, database) = (*tx, database.clone());
-                    let waits = self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running);
-                    if waits {
-                        let Some(anchor) = self.anchor(&database) else { return };
-                        self.use_anchor(tx, anchor);
+                    if self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running) {
+                        match self.anchor(&database) {
+                            Taken::NotYet => return,
+                            Taken::Anchor(anchor) => {
+                                if let Some(transaction) = self.transactions.get_mut(&tx) {
+                                    transaction.anchor = Some(anchor);
+                                    self.anchors.hold(anchor, User::Transaction(tx));
+                                }
+                            }
+                            Taken::Never => {
+                                self.cast_against(tx, VoteKind::Blocked);
+                                self.give_up(tx);
+                            }
+                        }
                     }
                     self.applying.queue.pop_front();
                     self.advance(tx);
                 }
-                Some(Item::Maintain { .. }) => {
-                    if let Some(Item::Maintain { session, sequence, database, role, sql, .. }) =
-                        self.applying.queue.pop_front()
-                    {
-                        self.push(Effect::Maintain { session, sequence, database, role, sql });
+                Some(Item::Maintain(_)) => {
+                    if let Some(Item::Maintain(statement)) = self.applying.queue.pop_front() {
+                        self.maintain(statement);
                     }
                 }
-                Some(Item::Verify { database, .. }) => {
+                Some(Item::Verify { position, session, sequence, database }) => {
+                    let (position, session, sequence) = (*position, *session, *sequence);
                     let database = database.clone();
-                    let Some(anchor) = self.anchor(&database) else { return };
-                    let snapshot = self.applying.snapshot(anchor).unwrap_or_default().to_string();
-                    if let Some(Item::Verify { position, session, sequence, database }) =
-                        self.applying.queue.pop_front()
-                    {
-                        if let Some(state) = self.applying.anchors.get_mut(&anchor) {
-                            state.users += 1;
-                            self.applying.verifying.insert((session, sequence), anchor);
+                    if !self.may_verify() {
+                        let reason = Err("too many verifications are under way".to_string());
+                        self.not_verified(session, sequence, position, reason);
+                    } else {
+                        match self.anchor(&database) {
+                            Taken::NotYet => return,
+                            Taken::Anchor(anchor) => {
+                                self.verify(anchor, session, sequence, database, position);
+                            }
+                            Taken::Never => {
+                                let reason = Err("no snapshot could be taken".to_string());
+                                self.not_verified(session, sequence, position, reason);
+                            }
                         }
-                        self.push(Effect::Verify { session, sequence, database, snapshot, position });
                     }
+                    self.applying.queue.pop_front();
                 }
             }
         }
@@ -184,54 +188,59 @@ impl Scheduler {
 
     /// Issues the commits of the wave at the queue's head that are prepared here.
     fn issue_commits(&mut self) {
-        if self.applying.taking.is_some() {
+        if self.anchors.is_taking() {
             return;
         }
         let mut at = 0;
-        while let Some(Item::Commit { position, tx, wall }) = self.applying.queue.get(at) {
-            let (position, tx, wall) = (*position, *tx, *wall);
-            let alone = wall || self.applying.wall_in_flight;
-            if alone && (at > 0 || !self.applying.in_flight.is_empty()) {
+        while let Some(Item::Commit { position, tx, alone }) = self.applying.queue.get(at) {
+            let (position, tx, alone) = (*position, *tx, *alone);
+            let passes_none = alone || self.applying.alone_in_flight;
+            if passes_none && (at > 0 || !self.applying.in_flight.is_empty()) {
                 return;
             }
-            if wall && self.finished_older(tx) {
+            if alone && self.finished_older(tx) {
                 return;
             }
             match self.readiness(tx) {
                 Readiness::NotYet => {
-                    if wall {
+                    if alone {
                         return;
                     }
                     at += 1;
                 }
                 Readiness::CatchUp(reason) => {
                     self.applying.queue.remove(at);
-                    self.catch_up(position, tx, wall, reason);
+                    self.catch_up(position, tx, alone, reason);
                 }
                 Readiness::Ready => {
                     self.applying.queue.remove(at);
-                    self.issue(position, tx, wall);
+                    self.issue(position, tx, alone);
                 }
             }
         }
     }
 
-    fn issue(&mut self, position: Position, tx: TxId, wall: bool) {
+    fn issue(&mut self, position: Position, tx: TxId, alone: bool) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let (gid, database) = (transaction.gid(), transaction.database.clone());
-        self.under_way(position, tx, wall);
+        self.set_under_way(position, tx, alone);
         self.push(Effect::CommitPrepared { tx, gid, database });
     }
 
     /// Notes that a commit is being applied.
-    fn under_way(&mut self, position: Position, tx: TxId, wall: bool) {
-        self.applying.in_flight.insert(position, tx);
-        self.applying.wall_in_flight |= wall;
+    fn set_under_way(&mut self, position: Position, tx: TxId, alone: bool) {
+        self.applying.queued.remove(&position);
+        self.applying.in_flight.insert(position);
+        self.applying.positions.insert(tx, position);
+        self.applying.alone_in_flight |= alone;
         self.applying.issued = self.applying.issued.max(position);
-        // The snapshots held now are no longer those of the next BEGIN.
-        let current = std::mem::take(&mut self.applying.current);
-        for anchor in current.into_values() {
-            self.drop_unused(anchor);
+        self.pass_anchors();
+        let raises_wall = self.transactions.get(&tx).is_some_and(|transaction| {
+            matches!(&transaction.outcome, Some(Decided::Commit { certificate }) if certificate.wall)
+        });
+        if raises_wall {
+            // B9: definitions change now. Who still executes on an older snapshot would read what never was.
+            self.wall_off(tx, position);
         }
     }
 
@@ -245,149 +254,136 @@ impl Scheduler {
                 && other.slot.is_some_and(|older| older < slot)
                 && other.outcome.is_none()
                 && other.against_vote.is_none()
-                && Scheduler::wants_commit(&other.finish)
-                && !matches!(other.phase, Phase::Prepared { .. } | Phase::GivenUp | Phase::ReadOnlyDone)
+                && other.finish.is_some()
+                && (other.phase.needs_backend() || matches!(other.phase, Phase::Preparing { .. }))
         })
     }
 
     fn readiness(&self, tx: TxId) -> Readiness {
-        let Some(transaction) = self.transactions.get(&tx) else {
-            return Readiness::CatchUp("it is not known here");
-        };
+        let Some(transaction) = self.transactions.get(&tx) else { return Readiness::NotYet };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return Readiness::NotYet };
+        let late = transaction.decided_at_us == 0;
         let waited = self.now_us.saturating_sub(transaction.decided_at_us) > self.config.vote_timeout_us;
         match &transaction.phase {
-            // After a restart w is not known; the name carries tx and slot, and what was prepared for them is one.
-            Phase::Prepared { write_set, .. } if *write_set == steeldb_types::Digest::default() => {
-                Readiness::Ready
-            }
-            Phase::Prepared { write_set, .. } => {
+            Phase::Prepared { write_set } => {
                 let same = transaction.transcript.as_ref().map(|t| t.head()) == Some(certificate.transcript);
-                if *write_set == certificate.write_set && same {
+                if *write_set == Some(certificate.write_set) && same {
                     Readiness::Ready
                 } else {
                     Readiness::CatchUp("its effects here are not those that a quorum vouched for")
                 }
             }
-            Phase::Preparing { .. } => Readiness::NotYet,
+            // The name carries tx and slot, the write set the record with k and h_k. After DDL the rows are not all
+            // that w is made of, and nothing else can be had: the name has to do.
+            Phase::InDoubt { prepared: true, .. } if certificate.wall => Readiness::Ready,
+            Phase::InDoubt { decoded: Some(digest), .. } if *digest == certificate.write_set => {
+                Readiness::Ready
+            }
+            Phase::InDoubt { decoded: Some(_), .. } => {
+                Readiness::CatchUp("its effects here are not those that a quorum vouched for")
+            }
+            Phase::InDoubt { .. } if waited => {
+                Readiness::CatchUp("it is not known whether it is prepared here")
+            }
+            Phase::InDoubt { .. } | Phase::Preparing { .. } => Readiness::NotYet,
             Phase::Running | Phase::Completing | Phase::Queued { .. } => {
-                // The client's messages may be slower than the others' votes.
-                let open = self.sessions.contains_key(&tx.session);
-                match (waited || transaction.decided_at_us == 0, open) {
+                // The client's messages may be slower than the others' votes. One that was waited for in vain is not
+                // waited for again soon: else it could hold up one replica after another.
+                let here = self.sessions.contains_key(&tx.session);
+                let received = here && transaction.received >= certificate.operations;
+                let impatient =
+                    self.impatient_until_us.get(&tx.session.client).is_some_and(|until| self.now_us < *until);
+                let executing = transaction.phase != Phase::Running || !transaction.issued.is_empty();
+                if certificate.wall && here && executing {
+                    return Readiness::NotYet; // it cannot be had from a peer, and it comes
+                }
+                match (waited || late || (impatient && !received), here) {
                     (false, _) => Readiness::NotYet,
                     (true, false) => Readiness::CatchUp("its session was not open here"),
+                    (true, true) if !received => {
+                        Readiness::CatchUp("its client has not sent its operations here")
+                    }
                     (true, true) => Readiness::CatchUp("it was not executed here in time"),
                 }
             }
             Phase::GivenUp => Readiness::CatchUp("it was given up here"),
-            Phase::ReadOnlyDone => Readiness::CatchUp("it wrote nothing here"),
         }
     }
 
     /// Takes a committed transaction's effects from a peer. What it holds here goes first.
-    fn catch_up(&mut self, position: Position, tx: TxId, wall: bool, reason: &'static str) {
-        self.under_way(position, tx, wall);
-        self.give_up(tx);
-        let Some(transaction) = self.transactions.get_mut(&tx) else {
-            return self.diverge(position, tx, reason.to_string());
-        };
+    fn catch_up(&mut self, position: Position, tx: TxId, alone: bool, reason: &'static str) {
+        self.set_under_way(position, tx, alone);
+        let Some(transaction) = self.transactions.get(&tx) else { return };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
-        let (write_set, slot, raises_wall) = (certificate.write_set, certificate.slot, certificate.wall);
+        let (slot, write_set, raises_wall) = (certificate.slot, certificate.write_set, certificate.wall);
+        if transaction.phase.needs_backend() && transaction.received < certificate.operations {
+            let until = self.now_us + IMPATIENCE_FACTOR * self.config.vote_timeout_us;
+            self.impatient_until_us.insert(tx.session.client, until);
+        }
+        let (gid, database) = (transaction.gid(), transaction.database.clone());
         if raises_wall {
             // Decoding shows no DDL; its re-execution at its slot is not begun.
             return self.diverge(position, tx, format!("a committed DDL transaction is not here: {reason}"));
         }
         tracing::warn!(%tx, %position, reason, "catching up by a peer's write set");
-        let (gid, database) = (transaction.gid(), transaction.database.clone());
-        let prepared = matches!(transaction.phase, Phase::Prepared { .. });
-        transaction.phase = Phase::GivenUp;
-        if prepared {
+        if transaction.phase.may_be_prepared() {
+            self.set_phase(tx, Phase::GivenUp);
             self.push(Effect::RollbackPrepared { gid, database: database.clone() });
         } else {
+            self.give_up(tx);
             // The permit that landing gives back.
             self.permits_used += 1;
         }
         self.push(Effect::CatchUp { tx, slot, database, write_set });
     }
 
-    /// A write set was applied.
+    /// A write set was applied, or could not be.
     pub(super) fn caught_up(&mut self, tx: TxId, result: Result<(), String>) {
-        if let Err(reason) = result {
-            if let Some(position) = self.applying.landed(tx) {
-                self.diverge(position, tx, format!("catching up failed: {reason}"));
-            }
-            return;
+        let Err(reason) = result else { return self.commit_applied(tx, Ok(())) };
+        let Some(position) = self.applying.under_way(tx) else { return };
+        let now = self.now_us;
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        transaction.catch_up_failures += 1;
+        if transaction.catch_up_failures >= CATCH_UP_TRIES {
+            return self.diverge(position, tx, format!("catching up failed: {reason}"));
         }
-        self.commit_applied(tx, Ok(()));
+        tracing::warn!(%tx, reason, "catching up failed; it is tried again");
+        transaction.catch_up_again_us = Some(now + CATCH_UP_PAUSE_US);
+        // A11: what stands in the way for so long is prepared, and conflicts with what a quorum vouched for.
+        let blocking: Vec<TxId> = self
+            .transactions
+            .values()
+            .filter(|other| other.phase.may_be_prepared() && other.outcome.is_none())
+            .map(|other| other.tx)
+            .collect();
+        for other in blocking {
+            self.cast_against(other, VoteKind::Blocked);
+        }
     }
 
-    /// The anchor on which BEGINs of now may import; starts one if there is none and gives it once it is taken.
-    fn anchor(&mut self, database: &str) -> Option<AnchorId> {
-        if let Some(anchor) = self.applying.current.get(database) {
-            return self.applying.snapshot(*anchor).map(|_| *anchor);
-        }
-        self.applying.anchors_taken += 1;
-        let anchor = AnchorId(self.applying.anchors_taken);
-        let state = Anchor { database: database.to_string(), snapshot: None, users: 0 };
-        self.applying.anchors.insert(anchor, state);
-        self.applying.current.insert(database.to_string(), anchor);
-        self.applying.taking = Some(anchor);
-        self.push(Effect::TakeAnchor { anchor, database: database.to_string() });
-        None
+    pub(super) fn catch_up_again(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        transaction.catch_up_again_us = None;
+        let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
+        let (slot, write_set, database) =
+            (certificate.slot, certificate.write_set, transaction.database.clone());
+        self.push(Effect::CatchUp { tx, slot, database, write_set });
     }
 
-    fn use_anchor(&mut self, tx: TxId, anchor: AnchorId) {
-        if let Some(transaction) = self.transactions.get_mut(&tx)
-            && let Some(state) = self.applying.anchors.get_mut(&anchor)
+    /// Transactions whose barriers are reached go on.
+    pub(super) fn advance_all(&mut self) {
+        let applied = self.applying.applied_upto();
+        while let Some((position, tx)) = self.barriers.first().copied()
+            && position <= applied
         {
-            transaction.anchor = Some(anchor);
-            state.users += 1;
+            self.barriers.pop_first();
+            self.advance(tx);
         }
-    }
-
-    /// An anchor reports.
-    pub(super) fn anchored(&mut self, anchor: AnchorId, snapshot: Result<String, String>) {
-        if self.applying.taking == Some(anchor) {
-            self.applying.taking = None;
-        }
-        match snapshot {
-            Ok(name) => {
-                if let Some(state) = self.applying.anchors.get_mut(&anchor) {
-                    state.snapshot = Some(name);
-                }
-            }
-            Err(reason) => {
-                // Tried again: nothing was applied meanwhile, and another connection may do better.
-                tracing::error!(reason, "no snapshot could be exported");
-                if let Some(state) = self.applying.anchors.remove(&anchor) {
-                    self.applying.current.remove(&state.database);
-                }
-            }
+        let draining: Vec<TxId> = self.draining.iter().copied().collect();
+        for tx in draining {
+            self.advance(tx);
         }
         self.pump();
-    }
-
-    /// Table digests were taken.
-    pub(super) fn verified(&mut self, session: SessionKey, sequence: u64) {
-        if let Some(anchor) = self.applying.verifying.remove(&(session, sequence)) {
-            self.release_anchor(anchor);
-        }
-    }
-
-    /// One user less.
-    pub(super) fn release_anchor(&mut self, anchor: AnchorId) {
-        if let Some(state) = self.applying.anchors.get_mut(&anchor) {
-            state.users = state.users.saturating_sub(1);
-        }
-        self.drop_unused(anchor);
-    }
-
-    fn drop_unused(&mut self, anchor: AnchorId) {
-        let unused = self.applying.anchors.get(&anchor).is_some_and(|state| state.users == 0);
-        if unused && !self.applying.current.values().any(|current| *current == anchor) {
-            self.applying.anchors.remove(&anchor);
-            self.push(Effect::ReleaseAnchor(anchor));
-        }
     }
 
     /// This replica cannot do what the order demands: its data is not that of the others. It stops vouching for anything.

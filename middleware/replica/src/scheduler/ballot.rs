@@ -9,8 +9,14 @@ pub(super) struct Ballot {
     slot: Slot,
     prepared: BTreeMap<ReplicaId, SignedVote>,
     against: BTreeMap<ReplicaId, SignedVote>,
-    commit_submitted: bool,
-    abort_submitted: bool,
+    /// When the certificates were last submitted, microseconds.
+    commit_submitted_us: Option<u64>,
+    abort_submitted_us: Option<u64>,
+}
+
+/// Whether something submitted at `submitted_us` may be submitted again: the order may have turned it away.
+fn is_due(submitted_us: Option<u64>, now_us: u64, again_us: u64) -> bool {
+    submitted_us.is_none_or(|at| now_us.saturating_sub(at) >= again_us)
 }
 
 impl Ballot {
@@ -19,8 +25,8 @@ impl Ballot {
             slot,
             prepared: BTreeMap::new(),
             against: BTreeMap::new(),
-            commit_submitted: false,
-            abort_submitted: false,
+            commit_submitted_us: None,
+            abort_submitted_us: None,
         }
     }
 
@@ -37,24 +43,36 @@ impl Ballot {
         votes.entry(vote.replica).or_insert(vote);
     }
 
-    /// The Commit certificate, once.
-    pub(super) fn commit_certificate(&mut self, view: &View) -> Option<CommitCertificate> {
-        if self.commit_submitted {
+    /// The Commit certificate, at most once in `again_us`.
+    pub(super) fn commit_certificate(
+        &mut self,
+        view: &View,
+        now_us: u64,
+        again_us: u64,
+    ) -> Option<CommitCertificate> {
+        if !is_due(self.commit_submitted_us, now_us, again_us) {
             return None;
         }
         let group =
             self.groups().into_iter().find(|group| view.is_quorum(group.iter().map(|v| v.replica)))?;
         let certificate = CommitCertificate::gather(view, &group).ok()?;
-        self.commit_submitted = true;
+        self.commit_submitted_us = Some(now_us);
         Some(certificate)
     }
 
-    /// The Abort certificate, once.
-    pub(super) fn abort_certificate(&mut self, view: &View) -> Option<AbortCertificate> {
-        if self.abort_submitted || !view.has_correct(self.against.keys().copied()) {
+    /// The Abort certificate, at most once in `again_us`.
+    pub(super) fn abort_certificate(
+        &mut self,
+        view: &View,
+        now_us: u64,
+        again_us: u64,
+    ) -> Option<AbortCertificate> {
+        if !is_due(self.abort_submitted_us, now_us, again_us)
+            || !view.has_correct(self.against.keys().copied())
+        {
             return None;
         }
-        self.abort_submitted = true;
+        self.abort_submitted_us = Some(now_us);
         let votes: Vec<SignedVote> = self.against.values().cloned().collect();
         let tx = votes.first()?.vote.tx;
         Some(AbortCertificate { tx, slot: self.slot, votes })
@@ -74,7 +92,12 @@ impl Ballot {
             })
     }
 
-    /// Whether `replica` voted for the transaction, as opposed to nothing or only against.
+    /// Whether `replica` voted against.
+    pub(super) fn is_against(&self, replica: ReplicaId) -> bool {
+        self.against.contains_key(&replica)
+    }
+
+    /// Whether replicas prepared different effects.
     pub(super) fn differs_in_effects(&self) -> bool {
         self.groups().len() > 1
     }

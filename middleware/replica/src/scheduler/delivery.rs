@@ -1,31 +1,39 @@
 //! Delivery: what the order says, in its order (rules 3, 7, 9).
 
 use super::applying::Item;
+use super::ballot::Ballot;
+use super::maintaining::Statement;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Scheduler, abort_reason};
-use std::collections::BTreeMap;
-use steeldb_types::{Position, SessionKey, Slot, Timestamp, TxId};
+use std::collections::{BTreeMap, BTreeSet};
+use steeldb_types::{ClientId, Position, SessionKey, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{AbortReason, CommitCertificate, Ordered, Outcome, ReplicaMessage, VoteKind};
 
-/// Transactions open at once, in the order, past which the oldest is dropped: as far as anyone can tell its client is
-/// long gone, and it was read-only or it would have an outcome. The same on all replicas, since it depends on the order
-/// alone.
-const OPEN_MAX: usize = 65_536;
+/// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
+/// read-only transaction leave one open each. Counted per client, so that none can end another's; the same on all
+/// replicas, since it depends on the order alone.
+pub(super) const OPEN_PER_CLIENT_MAX: usize = 16_384;
 
 /// Transactions whose BEGIN is delivered and whose outcome is not. A function of the order.
 #[derive(Default)]
 pub struct OpenTransactions {
-    slots: BTreeMap<TxId, Slot>,
-    by_slot: BTreeMap<Slot, TxId>,
+    transactions: BTreeMap<TxId, Opened>,
+    by_client: BTreeMap<ClientId, BTreeMap<Slot, TxId>>,
     /// The open transaction of each session: a session has one at a time.
     sessions: BTreeMap<SessionKey, TxId>,
     delivered: Position,
 }
 
+/// An open transaction.
+struct Opened {
+    slot: Slot,
+    database: String,
+}
+
 impl OpenTransactions {
     /// The slot of an open transaction.
     pub fn slot(&self, tx: TxId) -> Option<Slot> {
-        self.slots.get(&tx).copied()
+        self.transactions.get(&tx).map(|opened| opened.slot)
     }
 
     /// Up to where the order is delivered.
@@ -35,12 +43,12 @@ impl OpenTransactions {
 
     /// The open transactions with their slots.
     pub fn iter(&self) -> impl Iterator<Item = (TxId, Slot)> {
-        self.slots.iter().map(|(tx, slot)| (*tx, *slot))
+        self.transactions.iter().map(|(tx, opened)| (*tx, opened.slot))
     }
 
-    /// Opens a transaction; gives those that end by it: the session's previous one, and the oldest when there are too
-    /// many. A counter that was used before opens nothing (A3: a tx id is used once).
-    fn open(&mut self, tx: TxId, slot: Slot) -> Option<Vec<TxId>> {
+    /// Opens a transaction; gives those that end by it: the session's previous one, and the client's oldest when it has
+    /// too many. A counter that was used before opens nothing (A3: a tx id is used once).
+    fn open(&mut self, tx: TxId, slot: Slot, database: &str) -> Option<Vec<TxId>> {
         let mut ended = Vec::new();
         if let Some(before) = self.sessions.get(&tx.session).copied() {
             if before.counter >= tx.counter {
@@ -49,11 +57,12 @@ impl OpenTransactions {
             self.close(before);
             ended.push(before);
         }
-        self.slots.insert(tx, slot);
-        self.by_slot.insert(slot, tx);
+        self.transactions.insert(tx, Opened { slot, database: database.to_string() });
         self.sessions.insert(tx.session, tx);
-        if self.slots.len() > OPEN_MAX
-            && let Some((_, oldest)) = self.by_slot.pop_first()
+        let of_client = self.by_client.entry(tx.session.client).or_default();
+        of_client.insert(slot, tx);
+        if of_client.len() > OPEN_PER_CLIENT_MAX
+            && let Some((_, oldest)) = of_client.pop_first()
         {
             self.close(oldest);
             ended.push(oldest);
@@ -61,19 +70,22 @@ impl OpenTransactions {
         Some(ended)
     }
 
-    fn close(&mut self, tx: TxId) -> Option<Slot> {
-        let slot = self.slots.remove(&tx)?;
-        self.by_slot.remove(&slot);
+    /// Closes a transaction; gives its database.
+    fn close(&mut self, tx: TxId) -> Option<String> {
+        let Opened { slot, database } = self.transactions.remove(&tx)?;
+        if let Some(of_client) = self.by_client.get_mut(&tx.session.client) {
+            of_client.remove(&slot);
+        }
         self.sessions.remove(&tx.session);
-        Some(slot)
+        Some(database)
     }
 
     /// Follows the order without acting on it: what a restarted replica does with its own log. Gives the commits.
     pub fn replay(&mut self, position: Position, payload: &Ordered) -> Option<CommitCertificate> {
         self.delivered = position;
         match payload {
-            Ordered::Begin { tx, .. } => {
-                self.open(*tx, position);
+            Ordered::Begin { tx, database, .. } => {
+                self.open(*tx, position, database);
                 None
             }
             Ordered::Rollback { tx, slot } => {
@@ -101,9 +113,10 @@ impl OpenTransactions {
 }
 
 impl Scheduler {
-    /// Takes up the order where a restarted replica's own log ends. `in_doubt` are prepared here and have no outcome:
-    /// they wait for one, and T_vote runs (rule 13).
-    /// `missing` are decided commits that are not here, in their order: they are caught up with one by one.
+    /// Takes up the order where a restarted replica's own log ends. `in_doubt` are prepared here: they wait for their
+    /// outcome (rule 13) and for decoding to show what they are. `missing` are decided commits that are not applied
+    /// here, in their order: those that are in doubt are committed if they are what the certificate names, the others
+    /// are caught up with one by one.
     pub fn restore(
         &mut self,
         open: OpenTransactions,
@@ -116,23 +129,36 @@ impl Scheduler {
             let mut transaction = Transaction::new(tx, self.now_us);
             transaction.slot = Some(slot);
             transaction.database = database;
-            // Its effects are durable but its vote is not remembered: it is settled by the order, and if no outcome
-            // comes in time this replica says Expired, which any replica may say.
-            transaction.phase = Phase::Prepared { write_set: steeldb_types::Digest::default(), wall: false };
             self.permits_used += 1;
             self.transactions.insert(tx, transaction);
-            self.cast_against(tx, VoteKind::Expired);
+            self.set_phase(tx, Phase::InDoubt { decoded: None, prepared: true });
+        }
+        let decided: BTreeSet<TxId> = missing.iter().map(|(_, _, certificate)| certificate.tx).collect();
+        let in_doubt: Vec<TxId> = self.transactions.keys().copied().collect();
+        for tx in in_doubt {
+            if !decided.contains(&tx) {
+                // Its vote is not remembered; Expired any replica may say, whatever it said before.
+                self.cast_against(tx, VoteKind::Expired);
+            }
+        }
+        let not_here: Vec<TxId> =
+            self.open.iter().map(|(tx, _)| tx).filter(|tx| !self.transactions.contains_key(tx)).collect();
+        for tx in not_here {
+            self.note_ended(tx);
         }
         for (position, database, certificate) in missing {
-            let tx = certificate.tx;
-            let mut transaction = Transaction::new(tx, self.now_us);
+            let (tx, now) = (certificate.tx, self.now_us);
+            let transaction = self.transactions.entry(tx).or_insert_with(|| {
+                let mut transaction = Transaction::new(tx, now);
+                transaction.phase = Phase::GivenUp;
+                transaction
+            });
             transaction.slot = Some(certificate.slot);
             transaction.database = database;
-            transaction.phase = Phase::GivenUp;
+            transaction.decided_at_us = now;
             transaction.outcome = Some(Decided::Commit { certificate });
-            self.transactions.insert(tx, transaction);
             // Alone: what lay between them in the order is not known any more.
-            self.applying.enqueue(Item::Commit { position, tx, wall: true });
+            self.applying.enqueue(Item::Commit { position, tx, alone: true });
         }
     }
 
@@ -170,14 +196,8 @@ impl Scheduler {
             }
             Ordered::Maintain { database, role, sql, .. } => {
                 if let Some((session, sequence)) = request {
-                    self.applying.enqueue(Item::Maintain {
-                        position,
-                        session,
-                        sequence,
-                        database,
-                        role,
-                        sql,
-                    });
+                    let statement = Statement { session, sequence, database, role, sql };
+                    self.applying.enqueue(Item::Maintain(statement));
                 }
             }
             Ordered::Verify { database, .. } => {
@@ -197,40 +217,34 @@ impl Scheduler {
         database: String,
         modes: steeldb_wire::transaction::Modes,
     ) {
-        let Some(ended) = self.open.open(tx, slot) else { return };
+        let Some(ended) = self.open.open(tx, slot, &database) else { return };
         for before in ended {
             self.abort_locally(before, AbortReason::Client);
         }
         let now = self.now_us;
-        let gone = self.sessions.get(&tx.session).is_some_and(|session| {
-            session.closing || (tx.counter <= session.counter && session.current != Some(tx))
-        });
-        let transaction = self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now));
+        let transaction = self.transaction(tx);
         transaction.slot = Some(slot);
         transaction.timestamp = timestamp;
         transaction.modes = modes;
         transaction.database = database.clone();
         transaction.active_at_us = now;
         transaction.slotted_at_us = now;
-        if let Some(session) = self.sessions.get(&tx.session)
-            && session.database != database
-        {
-            return self.drop_session(tx.session, "08P01", "a BEGIN names another database than its session");
+        for vote in self.early_votes.take(slot, tx) {
+            self.ballots.entry(tx).or_insert_with(|| Ballot::new(slot)).add(vote);
         }
-        if gone {
+        let session = self.sessions.get(&tx.session);
+        let wrong_database = session.is_some_and(|session| session.database != database);
+        // Where the session is not open yet, its client may be on the way.
+        let gone = session.is_some_and(|session| session.closing)
+            || (self.sessions.contains_key(&tx.session) && !self.enter(tx));
+        if wrong_database || gone {
             self.cast_against(tx, VoteKind::Gone);
             self.give_up(tx);
         } else {
-            if let Some(session) = self.sessions.get_mut(&tx.session)
-                && session.current != Some(tx)
-            {
-                session.counter = tx.counter;
-                let before = session.current.replace(tx);
-                if let Some(before) = before {
-                    self.leave_behind(before);
-                }
-            }
-            self.applying.enqueue(Item::Begin { position: slot, tx, database });
+            self.applying.enqueue(Item::Begin { tx, database });
+        }
+        if wrong_database {
+            self.drop_session(tx.session, "08P01", "a BEGIN names another database than its session");
         }
         self.count(tx);
     }
@@ -243,6 +257,7 @@ impl Scheduler {
     /// Applies an ordered Abort at once, out of turn (A11).
     fn abort_locally(&mut self, tx: TxId, reason: AbortReason) {
         self.ballots.remove(&tx);
+        self.ended.remove(tx);
         self.reply(tx.session, ReplicaMessage::Outcome { tx, outcome: Outcome::Aborted { reason } });
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         transaction.outcome = Some(Decided::Abort);
@@ -253,45 +268,57 @@ impl Scheduler {
     fn commit_delivered(&mut self, position: Position, certificate: CommitCertificate, late: bool) {
         let tx = certificate.tx;
         let slot = certificate.slot;
-        self.open.close(tx);
+        let database = self.open.close(tx).unwrap_or_default();
         self.ballots.remove(&tx);
-        if certificate.wall {
-            self.wall(slot, tx);
-        }
+        self.ended.remove(tx);
         let now = self.now_us;
-        let transaction = self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now));
-        let wall = certificate.wall;
+        let alone = certificate.wall;
+        let transaction = self.transactions.entry(tx).or_insert_with(|| {
+            // Open in the order and not here: this replica has ended it, or has lost it with a restart.
+            let mut transaction = Transaction::new(tx, now);
+            transaction.phase = Phase::GivenUp;
+            transaction
+        });
         transaction.slot = Some(slot);
+        transaction.database = database;
         transaction.outcome = Some(Decided::Commit { certificate });
         transaction.decided_at_us = if late { 0 } else { now };
-        self.applying.enqueue(Item::Commit { position, tx, wall });
+        self.applying.enqueue(Item::Commit { position, tx, alone });
+        if alone {
+            self.wall(tx);
+        }
         self.advance(tx);
     }
 
-    /// Rule 9, in its coarse form: an ordered DDL transaction ends every older one that its client has not finished. Those that are
-    /// finished go on: had they conflicted, the locks would have held one of the two back.
-    fn wall(&mut self, _slot: Slot, by: TxId) {
+    /// Rule 9, in its coarse form: an ordered DDL transaction ends every older one that its client has not finished.
+    /// Those that are finished go on: had they conflicted, the locks would have held one of the two back.
+    fn wall(&mut self, by: TxId) {
+        let unfinished =
+            |transaction: &Transaction| transaction.finish.is_none() && transaction.phase == Phase::Running;
+        self.end_walled(by, unfinished);
+    }
+
+    /// Rule 9 when the wall's commit is applied at `position`: what is older and not prepared here by now can no longer
+    /// be executed as the master did.
+    pub(super) fn wall_off(&mut self, by: TxId, position: Position) {
+        self.end_walled(by, |transaction| {
+            transaction.phase.needs_backend() && transaction.slot.is_some_and(|slot| slot < position)
+        });
+    }
+
+    fn end_walled(&mut self, by: TxId, is_walled: impl Fn(&Transaction) -> bool) {
         let walled: Vec<TxId> = self
             .transactions
             .values()
             .filter(|transaction| {
-                transaction.tx != by
-                    && transaction.slot.is_some()
-                    && transaction.outcome.is_none()
-                    && transaction.finish.is_none()
-                    && transaction.phase == Phase::Running
+                transaction.tx != by && transaction.slot.is_some() && transaction.outcome.is_none()
             })
+            .filter(|transaction| is_walled(transaction))
             .map(|transaction| transaction.tx)
             .collect();
         for tx in walled {
             self.cast_against(tx, VoteKind::Walled);
             self.give_up(tx);
         }
-    }
-}
-
-impl Transaction {
-    pub(super) fn outcome_is_abort(&self) -> bool {
-        matches!(self.outcome, Some(Decided::Abort))
     }
 }

@@ -1,39 +1,30 @@
 //! Finishing: from the client's Finish to what is durable here (rule 6), or to what is given up.
 
-use super::event::{Completion, DecodedSet};
+use super::anchors::User;
+use super::event::Completion;
 use super::transaction::{Decided, Phase};
 use super::{Command, Effect, Scheduler};
-use steeldb_types::{Digest, TxId};
-use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, Vote, VoteKind};
+use steeldb_types::TxId;
+use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, VoteKind};
 
 impl Scheduler {
     /// The client has said that the transaction is complete. The first Finish counts.
     pub(super) fn finish(&mut self, finish: SignedFinish) {
         let tx = finish.finish.tx;
         let now = self.now_us;
-        let Some(session) = self.sessions.get_mut(&tx.session) else { return };
-        if session.current != Some(tx) {
-            if tx.counter <= session.counter {
-                return;
-            }
-            // A transaction of no operations: begun and finished.
-            session.counter = tx.counter;
-            let before = session.current.replace(tx);
-            if let Some(before) = before {
-                self.leave_behind(before);
-            }
+        // A transaction of no operations is begun and finished.
+        if !self.enter(tx) {
+            return;
         }
-        let transaction = self.transactions.entry(tx).or_insert_with(|| super::Transaction::new(tx, now));
+        let transaction = self.transaction(tx);
         if transaction.finish.is_none() {
+            let without_slot = transaction.slot.is_none() && finish.finish.slot.0 == 0;
             transaction.finish = Some(finish);
             transaction.finished_at_us = now;
-            if transaction.slot.is_none() && transaction.finish.as_ref().is_some_and(|f| f.finish.slot.0 == 0)
-            {
+            transaction.active_at_us = now;
+            if without_slot {
                 // Nothing but leading LOCK TABLE statements: it ends without an ordered outcome (rule 3).
-                if transaction.leading_begun {
-                    self.backend(tx.session, Command::End { tx, commit: false });
-                }
-                return self.forget(tx);
+                return self.drop_without_slot(tx);
             }
             if transaction.phase == Phase::GivenUp {
                 // It could not be done here; the client is told why by the votes.
@@ -81,7 +72,11 @@ impl Scheduler {
                 if !master {
                     match transaction.stream.get(&(finish.operations + 1)) {
                         Some(entry) if entry.barrier <= applied => {}
-                        _ => return,
+                        Some(entry) => {
+                            self.barriers.insert((entry.barrier, tx));
+                            return;
+                        }
+                        None => return,
                     }
                 }
                 transaction.phase = Phase::Completing;
@@ -91,6 +86,9 @@ impl Scheduler {
     }
 
     fn reply_transcript(&mut self, tx: TxId, read_only: bool, mismatch: Option<u32>) {
+        if self.diverged.is_some() {
+            return; // f + 1 transcripts are believed, and this one is not a correct replica's any more
+        }
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let message = ReplicaMessage::Transcript {
             tx,
@@ -104,12 +102,10 @@ impl Scheduler {
 
     /// A client finishes what this replica has given up before: it cannot vouch for it.
     fn answer_given_up(&mut self, tx: TxId) {
-        let Some(transaction) = self.transactions.get(&tx) else { return };
-        let rollback =
-            transaction.finish.as_ref().is_some_and(|finish| finish.finish.decision == Decision::Rollback);
-        if transaction.against_vote.is_none() && !rollback {
+        if self.transactions.get(&tx).is_some_and(|transaction| !transaction.is_rolled_back()) {
             self.cast_against(tx, VoteKind::Expired);
         }
+        self.settle(tx);
     }
 
     /// Constraints are checked.
@@ -139,113 +135,25 @@ impl Scheduler {
                     self.grant_permits();
                 } else {
                     // Rule 11: f + 1 equal transcripts end it, without an ordered outcome.
-                    transaction.phase = Phase::ReadOnlyDone;
+                    transaction.phase = Phase::GivenUp;
+                    let decided = transaction.outcome.is_some();
                     self.reply_transcript(tx, true, None);
                     self.backend(tx.session, Command::End { tx, commit: true });
+                    if decided {
+                        // A quorum found that it wrote.
+                        self.settle(tx);
+                    } else {
+                        self.note_ended(tx);
+                        self.forget(tx);
+                    }
                 }
             }
         }
     }
 
-    /// Lets queued transactions prepare, as far as PostgreSQL has room (B6).
-    pub(super) fn grant_permits(&mut self) {
-        while self.permits_used < self.config.permits {
-            let Some(tx) = self.permit_queue.pop_front() else { return };
-            let Some(transaction) = self.transactions.get_mut(&tx) else { continue };
-            let Phase::Queued { ddl } = transaction.phase else { continue };
-            let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { continue };
-            transaction.phase = Phase::Preparing { prepared: None };
-            let command = Command::Prepare {
-                tx,
-                slot,
-                operations: transcript.operations(),
-                transcript: transcript.head(),
-                gid: transaction.gid(),
-                ddl,
-            };
-            self.permits_used += 1;
-            self.backend(tx.session, command);
-        }
-    }
-
-    fn return_permit(&mut self) {
-        self.permits_used = self.permits_used.saturating_sub(1);
-        self.grant_permits();
-    }
-
-    /// PREPARE TRANSACTION returned.
-    pub(super) fn prepared(&mut self, tx: TxId, result: Result<Option<Digest>, SqlState>) {
-        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
-        let Phase::Preparing { prepared } = &mut transaction.phase else { return };
-        match result {
-            Ok(extra) => {
-                *prepared = Some(extra);
-                self.try_vote_prepared(tx);
-            }
-            Err(sqlstate) => {
-                transaction.phase = Phase::GivenUp;
-                self.return_permit();
-                self.cast_against(tx, VoteKind::Failed { sqlstate });
-                self.settle(tx);
-            }
-        }
-    }
-
-    /// Decoding shows a prepared transaction's write set.
-    pub(super) fn decoded(&mut self, gid: &str, write_set: Result<DecodedSet, String>) {
-        let found = self.transactions.values().find(|transaction| {
-            matches!(transaction.phase, Phase::Preparing { .. }) && transaction.gid() == gid
-        });
-        let Some(tx) = found.map(|transaction| transaction.tx) else { return };
-        match write_set {
-            Ok(set) => {
-                self.applying.decoded.insert(tx, set);
-                self.try_vote_prepared(tx);
-            }
-            Err(reason) => {
-                tracing::warn!(%tx, reason, "the write set cannot be digested");
-                self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse("0A000") });
-            }
-        }
-    }
-
-    /// Votes once both PREPARE has returned and w is known (A2: a vote is sent after w is known).
-    fn try_vote_prepared(&mut self, tx: TxId) {
-        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
-        let Phase::Preparing { prepared: Some(extra) } = transaction.phase else { return };
-        let Some(set) = self.applying.decoded.remove(&tx) else { return };
-        let write_set = match extra {
-            Some(extra) => Digest::of("steeldb/write-set/ddl", &[&set.digest.0, &extra.0]),
-            None => set.digest,
-        };
-        let wall = set.wall || transaction.ran_ddl;
-        transaction.phase = Phase::Prepared { write_set, wall };
-        let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };
-        let vote = Vote {
-            tx,
-            slot,
-            kind: VoteKind::Prepared {
-                operations: transcript.operations(),
-                transcript: transcript.head(),
-                write_set,
-                wall,
-            },
-        };
-        if transaction.outcome.is_none() && self.diverged.is_none() && transaction.against_vote.is_none() {
-            transaction.prepared_vote = Some(vote.clone());
-            let finish = transaction.finish.clone();
-            self.cast.push((vote, finish));
-        }
-        self.settle(tx);
-    }
-
     /// The anchor served this transaction.
     pub(super) fn begun(&mut self, tx: TxId) {
-        if let Some(transaction) = self.transactions.get_mut(&tx)
-            && let Some(anchor) = transaction.anchor.take()
-        {
-            self.release_anchor(anchor);
-        }
+        self.release_anchor_of(tx);
     }
 
     /// Rolls back what is not prepared, and never prepares it any more. What is prepared stays (rule 13).
@@ -258,29 +166,26 @@ impl Scheduler {
         transaction.waiting.clear();
         transaction.issued.clear();
         let bytes = transaction.bytes;
-        let started = transaction.begun || transaction.leading_begun;
-        let anchor = if transaction.begun { None } else { transaction.anchor.take() };
+        let (begun, started) = (transaction.begun, transaction.begun || transaction.leading_begun);
         self.release(tx, bytes);
-        if let Some(anchor) = anchor {
-            self.release_anchor(anchor);
+        self.draining.remove(&tx);
+        if !begun {
+            self.release_anchor_of(tx); // else its import is still under way
         }
         if started && self.sessions.get(&tx.session).is_some_and(|session| session.ready) {
             self.backend(tx.session, Command::End { tx, commit: false });
         }
         self.settle(tx);
-    }
-
-    /// The backend's block is over.
-    pub(super) fn ended(&mut self, tx: TxId) {
-        self.settle(tx);
+        self.backend_free(tx.session);
     }
 
     /// The session's client starts another transaction: what it left is not waited for.
     pub(super) fn leave_behind(&mut self, tx: TxId) {
-        if self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_none()) {
-            if self.transactions.get(&tx).is_some_and(|transaction| transaction.slot.is_some()) {
-                self.cast_against(tx, VoteKind::Gone);
-            }
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        if transaction.slot.is_none() {
+            self.drop_without_slot(tx);
+        } else if transaction.finish.is_none() {
+            self.cast_against(tx, VoteKind::Gone);
             self.give_up(tx);
         }
     }
@@ -289,12 +194,14 @@ impl Scheduler {
     pub(super) fn settle(&mut self, tx: TxId) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         match (&transaction.outcome, &transaction.phase) {
-            (Some(Decided::Abort), Phase::Prepared { .. }) => {
+            // As long as PREPARE is under way there is nothing to roll back yet; decoding need not be waited for.
+            (Some(Decided::Abort), Phase::Preparing { prepared: None, .. }) => {}
+            (Some(Decided::Abort), phase) if phase.may_be_prepared() => {
                 let (gid, database) = (transaction.gid(), transaction.database.clone());
                 let settings = transaction.changed_settings;
                 self.push(Effect::RollbackPrepared { gid, database });
-                self.return_permit();
                 self.forget(tx);
+                self.return_permit();
                 if settings {
                     // SET survives PREPARE and ROLLBACK PREPARED, but not ROLLBACK: the backend can no longer be
                     // known to agree with the other replicas' (B10).
@@ -306,19 +213,13 @@ impl Scheduler {
                 }
             }
             (Some(Decided::Abort), Phase::GivenUp) => self.forget(tx),
-            (None, Phase::GivenUp) => {
-                let rolled_back = transaction
-                    .finish
-                    .as_ref()
-                    .is_some_and(|finish| finish.finish.decision == Decision::Rollback);
-                if rolled_back {
-                    // A Finish that says Rollback is never voted for: nothing depends on the ordered outcome here.
-                    self.forget(tx);
-                }
+            (None, Phase::GivenUp) if transaction.is_rolled_back() => {
+                // A Finish that says Rollback is never voted for: nothing depends on the ordered outcome here.
+                self.note_ended(tx);
+                self.forget(tx);
             }
-            (_, Phase::ReadOnlyDone) => self.forget(tx),
-            (Some(Decided::Commit { .. }), _) => self.pump(),
-            _ => {}
+            // A commit may be ready now, or a wall that waited for it.
+            _ => self.pump(),
         }
     }
 
@@ -327,9 +228,13 @@ impl Scheduler {
         let Some(transaction) = self.transactions.remove(&tx) else { return };
         self.release(tx, transaction.bytes);
         if let Some(anchor) = transaction.anchor {
-            self.release_anchor(anchor);
+            self.release_anchor(anchor, User::Transaction(tx));
         }
-        self.applying.decoded.remove(&tx);
+        if transaction.phase.may_be_prepared() {
+            self.by_gid.remove(&transaction.gid());
+        }
+        self.entries_held = self.entries_held.saturating_sub(transaction.stream.len());
+        self.draining.remove(&tx);
         self.ballots.remove(&tx);
         if let Some(session) = self.sessions.get_mut(&tx.session)
             && session.current == Some(tx)
@@ -337,7 +242,7 @@ impl Scheduler {
             session.current = None;
             session.counter = session.counter.max(tx.counter);
         }
-        self.end_session_if_idle(transaction.session());
+        self.backend_free(tx.session);
         self.pump();
     }
 
@@ -354,23 +259,8 @@ impl Scheduler {
                 outcome: steeldb_wire::transaction::Outcome::Committed { position },
             },
         );
-        self.return_permit();
         self.forget(tx);
+        self.return_permit();
         self.advance_all();
-    }
-
-    /// Barriers may have been reached.
-    pub(super) fn advance_all(&mut self) {
-        let waiting: Vec<TxId> = self
-            .transactions
-            .values()
-            .filter(|transaction| transaction.phase == Phase::Running)
-            .filter(|transaction| transaction.finish.is_some() || transaction.drain_until_us.is_some())
-            .map(|transaction| transaction.tx)
-            .collect();
-        for tx in waiting {
-            self.advance(tx);
-        }
-        self.pump();
     }
 }

@@ -8,15 +8,24 @@
 //!   the w that decoding shows; never after a vote against, never for a Finish that says Rollback (6).
 //! - What is prepared here is committed or rolled back only by its ordered outcome (13).
 //! - The first ordered outcome of a transaction whose BEGIN is ordered is its outcome; others are no-ops (7).
+//! - Whatever a replica or a client sends, what is kept of it is bounded; and what is prepared here gets an outcome, or
+//!   this replica says what it can to bring one about.
 
+mod anchors;
 mod applying;
 mod ballot;
 mod delivery;
+mod early;
 mod effect;
+mod ended;
 mod event;
 mod finishing;
+mod maintaining;
 mod operations;
+mod preparing;
 mod sessions;
+mod statements;
+mod ticking;
 mod transaction;
 mod voting;
 
@@ -24,9 +33,13 @@ pub use delivery::OpenTransactions;
 pub use effect::{Command, Effect};
 pub use event::{AnchorId, BackendReport, Completion, Connection, DecodedSet, Event, TagKind};
 
+use anchors::Anchors;
 use applying::Applying;
 use ballot::Ballot;
-use std::collections::{BTreeMap, VecDeque};
+use early::{EarlyStream, EarlyVotes};
+use ended::Ended;
+use maintaining::Maintaining;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, TxId, View};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 use steeldb_wire::transaction::{
@@ -81,7 +94,23 @@ pub struct Scheduler {
     /// Transactions whose BEGIN is ordered and whose outcome is not. The same on all correct replicas.
     open: OpenTransactions,
     applying: Applying,
+    anchors: Anchors,
+    maintaining: Maintaining,
     ballots: BTreeMap<TxId, Ballot>,
+    early_votes: EarlyVotes,
+    early_stream: EarlyStream,
+    ended: Ended,
+    /// What is being prepared or may be, by its name in PREPARE TRANSACTION.
+    by_gid: BTreeMap<String, TxId>,
+    /// Transactions whose next operation waits for all commits up to a position.
+    barriers: BTreeSet<(Position, TxId)>,
+    /// Transactions whose DDL waits for others to end.
+    draining: BTreeSet<TxId>,
+    /// Clients that have let this replica wait for what they had finished elsewhere, and until when they are not waited
+    /// for again.
+    impatient_until_us: BTreeMap<ClientId, u64>,
+    /// Stream entries held, over all transactions.
+    entries_held: usize,
     memo: SignatureMemo,
     permits_used: usize,
     permit_queue: VecDeque<TxId>,
@@ -104,7 +133,17 @@ impl Scheduler {
             transactions: BTreeMap::new(),
             open: OpenTransactions::default(),
             applying: Applying::default(),
+            anchors: Anchors::default(),
+            maintaining: Maintaining::default(),
             ballots: BTreeMap::new(),
+            early_votes: EarlyVotes::default(),
+            early_stream: EarlyStream::default(),
+            ended: Ended::default(),
+            by_gid: BTreeMap::new(),
+            barriers: BTreeSet::new(),
+            draining: BTreeSet::new(),
+            impatient_until_us: BTreeMap::new(),
+            entries_held: 0,
             memo: SignatureMemo::new(65_536),
             permits_used: 0,
             permit_queue: VecDeque::new(),
@@ -134,14 +173,10 @@ impl Scheduler {
             Event::Applied { tx, result } => self.commit_applied(tx, result),
             Event::CaughtUp { tx, result } => self.caught_up(tx, result),
             Event::Verified { session, sequence, position, tables } => {
-                self.verified(session, sequence);
-                let message =
-                    ReplicaMessage::Verified { session: session.session, sequence, position, tables };
-                self.push(Effect::Answer { session, message });
+                self.verified(session, sequence, position, tables);
             }
             Event::Maintained { session, sequence, messages } => {
-                let message = ReplicaMessage::Maintained { session: session.session, sequence, messages };
-                self.push(Effect::Answer { session, message });
+                self.maintained(session, sequence, messages);
             }
             Event::Tick => self.tick(),
         }
@@ -195,51 +230,6 @@ impl Scheduler {
             self.push(Effect::Reply { connection, message });
         }
     }
-
-    /// Time-outs: T_vote, idle clients, DDL that waited long enough, BEGINs without a session.
-    fn tick(&mut self) {
-        let now = self.now_us;
-        let (vote_timeout, idle_timeout) = (self.config.vote_timeout_us, self.config.idle_timeout_us);
-        let mut expired = Vec::new();
-        let mut gone = Vec::new();
-        let mut drained = Vec::new();
-        for transaction in self.transactions.values() {
-            if transaction.outcome.is_some() || transaction.slot.is_none() {
-                continue;
-            }
-            let tx = transaction.tx;
-            if transaction.finish.is_some() {
-                // T_vote plus what the transaction took, for each of the replicas that may share this machine's cores.
-                let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
-                let limit = vote_timeout + took.saturating_mul(4).min(600_000_000);
-                if transaction.against_vote.is_none()
-                    && !matches!(transaction.phase, transaction::Phase::ReadOnlyDone)
-                    && now.saturating_sub(transaction.finished_at_us) > limit
-                {
-                    expired.push(tx);
-                }
-            } else if transaction.against_vote.is_none() {
-                let limit = if self.sessions.contains_key(&tx.session) { idle_timeout } else { vote_timeout };
-                if now.saturating_sub(transaction.active_at_us) > limit && transaction.issued.is_empty() {
-                    gone.push(tx);
-                }
-            }
-            if transaction.drain_until_us.is_some_and(|until| until <= now) {
-                drained.push(tx);
-            }
-        }
-        for tx in expired {
-            self.cast_against(tx, VoteKind::Expired);
-        }
-        for tx in gone {
-            self.cast_against(tx, VoteKind::Gone);
-            self.give_up(tx);
-        }
-        for tx in drained {
-            self.advance(tx);
-        }
-        self.pump();
-    }
 }
 
 /// The reason that clients are told, from the votes of an abort certificate: the most frequent kind.
@@ -255,3 +245,6 @@ fn abort_reason(votes: &[steeldb_wire::transaction::SignedVote]) -> AbortReason 
     let count = |wanted: &AbortReason| reasons.iter().filter(|reason| *reason == wanted).count();
     reasons.iter().copied().rev().max_by_key(|reason| count(reason)).unwrap_or(AbortReason::Expired)
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use super::transaction::{Buffered, CopyState, Issued, Phase, Transaction};
 use super::{Command, Scheduler};
 use crate::guard::Class;
 use std::collections::VecDeque;
-use steeldb_types::{Digest, TxId, limits};
+use steeldb_types::{ClientId, Digest, TxId, limits};
 use steeldb_wire::transaction::{
     CopyDigest, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
 };
@@ -20,41 +20,60 @@ pub(super) struct OperationResult {
     pub copy_started: bool,
 }
 
-/// Errors that come of timing: adopted from the master, never re-executed (B8).
+/// Stream entries held at once, past which more are dropped: two for each operation of the longest transaction.
+const ENTRIES_HELD_MAX: usize = 2 * limits::OPERATIONS_MAX as usize;
+
+/// How many times the idle time-out a statement may run at the master before the others call its client gone. Until the
+/// master reports that it runs, that is how a statement is told from silence.
+pub(super) const OPERATION_RUNS_MAX: u64 = 12;
+
+/// Errors that come of timing (B8).
 const TIMING_ERRORS: [&str; 3] = ["40P01", "55P03", "57014"];
 
 impl Scheduler {
     /// An operation arrives from its client.
     pub(super) fn operation(&mut self, operation: Operation) {
         let tx = operation.tx;
-        let Some(session) = self.sessions.get_mut(&tx.session) else { return };
-        if session.current != Some(tx) {
-            if tx.counter <= session.counter && self.transactions.get(&tx).is_none() {
-                return; // of a transaction that is over
-            }
-            session.counter = session.counter.max(tx.counter);
-            let before = session.current.replace(tx);
-            if let Some(before) = before {
-                self.leave_behind(before);
-            }
+        if !self.enter(tx) {
+            return; // of a transaction that is over
         }
-        let now = self.now_us;
-        let bytes = operation.size();
-        let transaction = self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now));
-        if transaction.finish.is_some() {
-            return; // the client has said that these are all
+        let Some(session) = self.sessions.get(&tx.session) else { return };
+        let Some(statement) = session.statements.get(&operation.statement) else {
+            return self.drop_session(
+                tx.session,
+                "26000",
+                "an operation names a statement that is not defined",
+            );
+        };
+        let (digest, class) = (statement.digest, statement.class);
+        if operation.leading && class != Class::Lock {
+            return self.drop_session(tx.session, "08P01", "only LOCK TABLE may come before the snapshot");
         }
-        if operation.number != transaction.received + 1 || operation.number > limits::OPERATIONS_MAX {
+        let (now, bytes, number) = (self.now_us, operation.size(), operation.number);
+        let transaction = self.transaction(tx);
+        // The Finish may have come before, with the votes of replicas that the client reaches sooner.
+        if transaction.finish.as_ref().is_some_and(|signed| number > signed.finish.operations) {
+            return; // the client has said that those before are all
+        }
+        if number != transaction.received + 1 || number > limits::OPERATIONS_MAX {
             return self.drop_session(tx.session, "08P01", "operations out of sequence");
         }
-        transaction.received = operation.number;
+        transaction.received = number;
         transaction.active_at_us = now;
         transaction.must_vote |= operation.must_vote;
-        let copy = CopyState::None;
-        transaction
-            .waiting
-            .insert(operation.number, Buffered { operation, copy, data: VecDeque::new(), bytes: 0 });
-        if self.account(tx, bytes) {
+        if transaction.phase != Phase::Running {
+            return; // given up here: not kept
+        }
+        let buffered = Buffered {
+            operation,
+            statement: digest,
+            class,
+            copy: CopyState::None,
+            data: VecDeque::new(),
+            bytes: 0,
+        };
+        transaction.waiting.insert(number, buffered);
+        if self.account(tx, number, bytes) {
             self.advance(tx);
         }
     }
@@ -63,18 +82,23 @@ impl Scheduler {
     pub(super) fn copy_data(&mut self, tx: TxId, number: u32, data: Vec<u8>) {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         transaction.active_at_us = self.now_us;
+        let bytes = data.len();
         if let Some(issued) = transaction.issued.get_mut(&number) {
-            if let Some(digest) = issued.copy.open() {
+            if let Some(digest) = issued.copy.open(&issued.operation) {
                 digest.data(&data);
+                transaction.received_bytes += bytes;
+                if transaction.received_bytes > limits::TRANSACTION_BYTES_MAX {
+                    // Others could not buffer it, and the backend may take it more slowly than it comes.
+                    return self.too_large(tx);
+                }
                 self.backend(tx.session, Command::CopyData(data));
             }
         } else if let Some(buffered) = transaction.waiting.get_mut(&number)
-            && let Some(digest) = buffered.copy.open()
+            && let Some(digest) = buffered.copy.open(&buffered.operation)
         {
             digest.data(&data);
-            let bytes = data.len();
             buffered.data.push_back(data);
-            self.account(tx, bytes);
+            self.account(tx, number, bytes);
         }
     }
 
@@ -82,7 +106,7 @@ impl Scheduler {
     pub(super) fn copy_end(&mut self, tx: TxId, number: u32, failure: Option<String>) {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         if let Some(issued) = transaction.issued.get_mut(&number) {
-            if issued.copy.end(failure.clone()) {
+            if issued.copy.end(&issued.operation, failure.clone()) {
                 let early = issued.early.take();
                 self.backend(tx.session, Command::CopyEnd(failure));
                 if let Some(early) = early {
@@ -90,7 +114,7 @@ impl Scheduler {
                 }
             }
         } else if let Some(buffered) = transaction.waiting.get_mut(&number) {
-            buffered.copy.end(failure);
+            buffered.copy.end(&buffered.operation, failure);
             self.advance(tx);
         }
     }
@@ -101,20 +125,44 @@ impl Scheduler {
             return;
         }
         for entry in entries {
-            let (tx, now) = (entry.tx, self.now_us);
-            // An entry may come before the client's own message, or after the transaction is over.
-            let over = self.sessions.get(&tx.session).is_some_and(|session| {
-                tx.counter < session.counter
-                    || (tx.counter == session.counter && !self.transactions.contains_key(&tx))
-            });
-            if over || self.transactions.len() >= limits::PENDING_REQUESTS_MAX {
+            let tx = entry.tx;
+            if self.transactions.contains_key(&tx) {
+                self.keep_entry(entry);
+                self.advance(tx);
                 continue;
             }
-            let transaction = self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now));
-            if transaction.stream.len() <= limits::OPERATIONS_MAX as usize {
-                transaction.stream.insert(entry.number, entry);
+            // It may come before the client's own message and before the BEGIN, or after the transaction is over.
+            let over = self.open.slot(tx).is_some()
+                || self.sessions.get(&tx.session).is_some_and(|session| tx.counter <= session.counter);
+            if !over {
+                self.early_stream.keep(entry);
             }
-            self.advance(tx);
+        }
+    }
+
+    /// The transaction, known from now on.
+    pub(super) fn transaction(&mut self, tx: TxId) -> &mut Transaction {
+        let now = self.now_us;
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.transactions.entry(tx) {
+            vacant.insert(Transaction::new(tx, now));
+            for entry in self.early_stream.take(tx) {
+                self.keep_entry(entry);
+            }
+        }
+        self.transactions.entry(tx).or_insert_with(|| Transaction::new(tx, now))
+    }
+
+    fn keep_entry(&mut self, entry: Executed) {
+        let (now, held) = (self.now_us, self.entries_held);
+        let Some(transaction) = self.transactions.get_mut(&entry.tx) else { return };
+        // The constraints' check has an entry of its own, behind the last operation's.
+        if entry.number == 0 || entry.number > limits::OPERATIONS_MAX + 1 || held >= ENTRIES_HELD_MAX {
+            return;
+        }
+        if let std::collections::btree_map::Entry::Vacant(vacant) = transaction.stream.entry(entry.number) {
+            vacant.insert(entry);
+            transaction.active_at_us = now;
+            self.entries_held += 1;
         }
     }
 
@@ -127,14 +175,15 @@ impl Scheduler {
 
     /// Starts the block on its snapshot once slot, anchor and backend are there.
     fn begin_if_possible(&mut self, tx: TxId) {
+        let busy = self.is_backend_busy(tx);
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let Some(session) = self.sessions.get_mut(&tx.session) else { return };
-        if transaction.begun || transaction.phase != Phase::Running || !session.ready {
+        if transaction.begun || transaction.phase != Phase::Running || !session.ready || busy {
             return;
         }
         let Some(slot) = transaction.slot else { return };
         let Some(snapshot) =
-            transaction.anchor.and_then(|anchor| self.applying.snapshot(anchor)).map(str::to_string)
+            transaction.anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string)
         else {
             return;
         };
@@ -157,6 +206,12 @@ impl Scheduler {
         }
     }
 
+    /// Whether an earlier transaction of the session is still executing on its backend.
+    fn is_backend_busy(&self, tx: TxId) -> bool {
+        let first = TxId { session: tx.session, counter: 0 };
+        self.transactions.range(first..tx).any(|(_, earlier)| earlier.phase.needs_backend())
+    }
+
     /// HMAC(cluster key, slot, tx): known to the replicas, not to other clients (A14).
     fn seed(&self, tx: TxId, slot: steeldb_types::Slot) -> [u8; 32] {
         use hmac::Mac as _;
@@ -171,28 +226,18 @@ impl Scheduler {
 
     /// Sends the next operation to the backend if rule 5 (or, at the master, its arrival) allows it.
     fn issue_next(&mut self, tx: TxId) -> bool {
-        let master = self.is_master();
+        let (master, now) = (self.is_master(), self.now_us);
         let applied = self.applying.applied_upto();
-        let others_run = self.others_run(tx);
-        let drain_until = self.now_us + self.config.drain_timeout_us;
-        let now = self.now_us;
-        let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
-        let Some(session) = self.sessions.get(&tx.session) else { return false };
-        if transaction.phase != Phase::Running || !session.ready || transaction.outcome_is_abort() {
+        let ready = self.sessions.get(&tx.session).is_some_and(|session| session.ready);
+        let Some(transaction) = self.transactions.get(&tx) else { return false };
+        if transaction.phase != Phase::Running || !ready || transaction.outcome_is_abort() {
             return false;
         }
         let number = transaction.sent + 1;
         let Some(buffered) = transaction.waiting.get(&number) else { return false };
-        let Some(statement) = session.statements.get(&buffered.operation.statement) else {
-            self.drop_session(tx.session, "26000", "an operation names a statement that is not defined");
-            return false;
-        };
+        let ddl = buffered.class == Class::Ddl;
         let leading_before_slot = master && buffered.operation.leading && !transaction.begun;
-        if buffered.operation.leading && statement.class != Class::Lock {
-            self.drop_session(tx.session, "08P01", "only LOCK TABLE may come before the snapshot");
-            return false;
-        }
-        if !transaction.begun && !leading_before_slot {
+        if !transaction.begun && !leading_before_slot || leading_before_slot && self.is_backend_busy(tx) {
             return false;
         }
         let mut adopted = None;
@@ -200,26 +245,45 @@ impl Scheduler {
             // Deferred execution: once the client has finished, the master's entry is here and its barrier is reached.
             let Some(entry) = transaction.stream.get(&number) else { return false };
             let copy_incomplete = matches!(buffered.copy, CopyState::Open(_));
-            if transaction.finish.is_none() || entry.barrier > applied || copy_incomplete {
+            if transaction.finish.is_none() || copy_incomplete {
                 return false;
             }
-            adopted = entry.adopted;
-        } else if statement.class == Class::Ddl && others_run {
+            if entry.barrier > applied {
+                let barrier = entry.barrier;
+                self.barriers.insert((barrier, tx));
+                return false;
+            }
+            // Of timing alone: any other error a lying master could have every replica vouch for.
+            adopted = entry.adopted.filter(is_of_timing);
+        } else if ddl && self.others_run(tx) {
             // Rule 9: DDL starts once others have ended, or after a bounded wait.
-            let until = *transaction.drain_until_us.get_or_insert(drain_until);
+            let until = transaction.drain_until_us.unwrap_or(now + self.config.drain_timeout_us);
             if now < until {
+                self.draining.insert(tx);
+                if let Some(transaction) = self.transactions.get_mut(&tx) {
+                    transaction.drain_until_us = Some(until);
+                }
                 return false;
             }
         }
+        self.draining.remove(&tx);
+        self.issue_operation(tx, leading_before_slot, adopted);
+        true
+    }
+
+    fn issue_operation(&mut self, tx: TxId, leading_before_slot: bool, adopted: Option<SqlState>) {
+        let master = self.is_master();
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let number = transaction.sent + 1;
+        let Some(buffered) = transaction.waiting.remove(&number) else { return };
         transaction.drain_until_us = None;
-        transaction.ran_ddl |= statement.class == Class::Ddl;
-        transaction.must_vote |= statement.class == Class::Lock;
-        let Some(buffered) = transaction.waiting.remove(&number) else { return false };
+        transaction.ran_ddl |= buffered.class == Class::Ddl;
+        transaction.must_vote |= buffered.class == Class::Lock;
         transaction.sent = number;
         let begin_leading = leading_before_slot && !transaction.leading_begun;
         transaction.leading_begun |= leading_before_slot;
         let modes = transaction.modes;
-        let Buffered { operation, mut copy, data, bytes } = buffered;
+        let Buffered { operation, statement, mut copy, data, bytes, .. } = buffered;
         if matches!(operation.kind, OperationKind::CopyIn { .. }) && matches!(copy, CopyState::None) && master
         {
             copy = CopyState::Open(CopyDigest::default());
@@ -242,7 +306,7 @@ impl Scheduler {
                 show: master,
             },
         };
-        transaction.issued.insert(number, Issued { operation, copy, early: None });
+        transaction.issued.insert(number, Issued { operation, statement, copy, early: None });
         self.release(tx, bytes);
         if begin_leading {
             self.backend(tx.session, Command::BeginLeading { tx, modes });
@@ -256,7 +320,6 @@ impl Scheduler {
                 self.backend(tx.session, Command::CopyEnd(failure));
             }
         }
-        true
     }
 
     /// Whether other transactions run operations at this replica.
@@ -277,8 +340,8 @@ impl Scheduler {
         let Some(mut issued) = transaction.issued.remove(&number) else { return };
         if result.tag == TagKind::BlockEnded {
             // A4: whatever it was, it ended the block. Nothing of this session can be vouched for.
-            transaction.phase = Phase::GivenUp;
             self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse("2D000") });
+            self.give_up(tx);
             return self.drop_session(tx.session, "2D000", "a statement ended the transaction block");
         }
         if result.copy_started && master && matches!(issued.copy, CopyState::Open(_)) {
@@ -291,12 +354,6 @@ impl Scheduler {
             CopyState::Ended { digest, .. } if result.copy_started || !master => Some(*digest),
             _ => None,
         };
-        let statement = self
-            .sessions
-            .get(&tx.session)
-            .and_then(|session| session.statements.get(&issued.operation.statement))
-            .map(|statement| statement.digest)
-            .unwrap_or_default();
         transaction.status = result.status;
         transaction.active_at_us = self.now_us;
         match result.tag {
@@ -305,7 +362,7 @@ impl Scheduler {
             TagKind::Lock => transaction.must_vote = true,
             TagKind::Plain | TagKind::BlockEnded => {}
         }
-        let digest = issued.operation.digest(statement, copy);
+        let digest = issued.operation.digest(issued.statement, copy);
         let leading = issued.operation.leading;
         let slot = transaction.slot.filter(|_| !leading);
         let head = match &mut transaction.transcript {
@@ -321,7 +378,7 @@ impl Scheduler {
         };
         let known = transaction.transcript.is_some();
         if master {
-            let adopted = result.sqlstate.filter(|code| TIMING_ERRORS.contains(&code.as_str()));
+            let adopted = result.sqlstate.filter(is_of_timing);
             if known {
                 self.stream(tx, number, head, adopted);
             }
@@ -338,46 +395,71 @@ impl Scheduler {
         self.streamed.push(Executed { tx, number, transcript, barrier, adopted });
     }
 
-    /// Notes that `bytes` more are buffered; false when that breaks a limit, and the session ends.
-    fn account(&mut self, tx: TxId, bytes: usize) -> bool {
+    /// Notes that `bytes` more are buffered for operation `number`; false when that breaks a limit, and the session ends.
+    /// A transaction's limit is on what it sent in all, so that it holds at the master too, which buffers little.
+    fn account(&mut self, tx: TxId, number: u32, bytes: usize) -> bool {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
         transaction.bytes += bytes;
-        if let Some(buffered) = transaction.waiting.values_mut().next_back() {
+        transaction.received_bytes += bytes;
+        let of_transaction = transaction.received_bytes;
+        if let Some(buffered) = transaction.waiting.get_mut(&number) {
             buffered.bytes += bytes;
         }
-        let of_transaction = transaction.bytes;
-        let of_client = self.bytes_by_client.entry(tx.session.client).or_default();
-        *of_client += bytes;
-        let of_client = *of_client;
-        let of_all: usize = self.bytes_by_client.values().sum();
-        if of_transaction > limits::TRANSACTION_BYTES_MAX
-            || of_client > limits::CLIENT_BYTES_MAX
-            || of_all > limits::REPLICA_BYTES_MAX
-        {
-            self.drop_session(
-                tx.session,
-                "54000",
-                "the transaction is too large for its replicas' buffers; send the data in several transactions",
-            );
+        let room = self.has_room(tx.session.client, bytes);
+        self.hold(tx.session.client, bytes);
+        if of_transaction > limits::TRANSACTION_BYTES_MAX || !room {
+            self.too_large(tx);
             return false;
         }
         true
     }
 
+    fn too_large(&mut self, tx: TxId) {
+        self.drop_session(
+            tx.session,
+            "54000",
+            "the transaction is too large for its replicas' buffers; send the data in several transactions",
+        );
+    }
+
+    /// Whether `bytes` more may be kept for a client.
+    pub(super) fn has_room(&self, client: ClientId, bytes: usize) -> bool {
+        let of_client = self.bytes_by_client.get(&client).copied().unwrap_or_default();
+        let of_all: usize = self.bytes_by_client.values().sum();
+        of_client + bytes <= limits::CLIENT_BYTES_MAX && of_all + bytes <= limits::REPLICA_BYTES_MAX
+    }
+
+    /// Notes that `bytes` more are kept for a client.
+    pub(super) fn hold(&mut self, client: ClientId, bytes: usize) {
+        *self.bytes_by_client.entry(client).or_default() += bytes;
+    }
+
+    /// Notes that `bytes` less are kept for a client.
+    pub(super) fn let_go(&mut self, client: ClientId, bytes: usize) {
+        if let Some(of_client) = self.bytes_by_client.get_mut(&client) {
+            *of_client = of_client.saturating_sub(bytes);
+        }
+    }
+
+    /// Notes that `bytes` less are buffered for a transaction.
     pub(super) fn release(&mut self, tx: TxId, bytes: usize) {
         if let Some(transaction) = self.transactions.get_mut(&tx) {
             transaction.bytes = transaction.bytes.saturating_sub(bytes);
         }
-        if let Some(of_client) = self.bytes_by_client.get_mut(&tx.session.client) {
-            *of_client = of_client.saturating_sub(bytes);
-        }
+        self.let_go(tx.session.client, bytes);
     }
 }
 
+/// Whether an error comes of timing: adopted from the master, never re-executed (B8).
+fn is_of_timing(sqlstate: &SqlState) -> bool {
+    TIMING_ERRORS.contains(&sqlstate.as_str())
+}
+
 impl CopyState {
-    /// The running digest, opened by the first chunk; none once ended.
-    fn open(&mut self) -> Option<&mut CopyDigest> {
-        if matches!(self, CopyState::None) {
+    /// The running digest, opened by the first chunk; none once ended, or when the operation is no COPY.
+    fn open(&mut self, operation: &Operation) -> Option<&mut CopyDigest> {
+        let is_copy = matches!(operation.kind, OperationKind::CopyIn { .. });
+        if matches!(self, CopyState::None) && is_copy {
             *self = CopyState::Open(CopyDigest::default());
         }
         match self {
@@ -387,8 +469,8 @@ impl CopyState {
     }
 
     /// Ends it; false if it was ended before.
-    fn end(&mut self, failure: Option<String>) -> bool {
-        let Some(digest) = self.open().map(|digest| digest.clone()) else { return false };
+    fn end(&mut self, operation: &Operation, failure: Option<String>) -> bool {
+        let Some(digest) = self.open(operation).map(|digest| digest.clone()) else { return false };
         *self = CopyState::Ended { digest: digest.finish(failure.as_deref()), failure };
         true
     }

@@ -1,12 +1,17 @@
 //! Sessions: what clients open, define and close, and what their backends report.
 
 use super::event::{BackendReport, Connection};
-use super::transaction::{Phase, Session, Statement};
+use super::transaction::{Phase, Session, Transaction};
 use super::{Command, Effect, Scheduler};
-use crate::guard;
 use std::collections::BTreeMap;
-use steeldb_types::{ClientId, SessionKey, TxId, limits};
+use steeldb_types::{ClientId, SessionId, SessionKey, TxId, limits};
 use steeldb_wire::transaction::{ClientMessage, ReplicaMessage, SqlState, VoteKind, preamble};
+
+/// Start-up parameters that are the agent's to set.
+const NO_PARAMETERS: [&str; 3] = ["user", "database", "replication"];
+
+/// Start-up parameters of a session, bytes in all; PostgreSQL takes packets of 10,000.
+const PARAMETER_BYTES_MAX: usize = 8192;
 
 impl Scheduler {
     pub(super) fn client_message(
@@ -20,36 +25,19 @@ impl Scheduler {
             ClientMessage::OpenSession { session, database, role, parameters } => {
                 self.open_session(connection, of(session), database, role, parameters);
             }
-            ClientMessage::CloseSession { session } => self.close_session(of(session)),
-            ClientMessage::Define { session, statement, text } => {
-                let key = of(session);
-                let Some(state) = self.sessions.get_mut(&key) else { return };
-                if text.sql.len() > limits::STATEMENT_BYTES_MAX
-                    || text.parameter_types.len() > usize::from(u16::MAX)
-                    || state.statements.len() >= 2 * limits::NAMED_STATEMENTS_MAX
-                {
-                    return self.drop_session(key, "54000", "statement limits exceeded");
+            ClientMessage::CloseSession { session } => {
+                if self.is_open_over(connection, of(session)) {
+                    self.close_session(of(session));
                 }
-                match guard::check(&text.sql) {
-                    Ok(class) => {
-                        state.statements.insert(
-                            statement,
-                            Statement { digest: text.digest(), class, text: text.clone() },
-                        );
-                        if state.ready {
-                            self.backend(key, Command::Define { statement, text });
-                        }
-                    }
-                    Err(refused) => self.drop_session(key, "42501", &refused.to_string()),
+            }
+            ClientMessage::Define { session, statement, text } => {
+                if self.is_open_over(connection, of(session)) {
+                    self.define(of(session), statement, text);
                 }
             }
             ClientMessage::Forget { session, statement } => {
-                let key = of(session);
-                if let Some(state) = self.sessions.get_mut(&key)
-                    && state.statements.remove(&statement).is_some()
-                    && state.ready
-                {
-                    self.backend(key, Command::Forget(statement));
+                if self.is_open_over(connection, of(session)) {
+                    self.forget_statement(of(session), statement);
                 }
             }
             ClientMessage::Operation(operation) => {
@@ -81,7 +69,7 @@ impl Scheduler {
             }
             ClientMessage::Acknowledge { session, bytes } => {
                 let key = of(session);
-                if self.sessions.get(&key).is_some_and(|session| session.ready) {
+                if self.is_open_over(connection, key) && self.sessions[&key].ready {
                     self.backend(key, Command::Acknowledge(bytes));
                 }
             }
@@ -103,11 +91,33 @@ impl Scheduler {
 
     /// Whether a message about `tx` may come over this connection.
     fn owns(&self, connection: Connection, client: ClientId, tx: TxId) -> bool {
-        tx.session.client == client
-            && self
-                .sessions
-                .get(&tx.session)
-                .is_some_and(|session| session.connection == connection && !session.closing)
+        tx.session.client == client && self.is_open_over(connection, tx.session)
+    }
+
+    fn is_open_over(&self, connection: Connection, key: SessionKey) -> bool {
+        self.sessions.get(&key).is_some_and(|session| session.connection == connection && !session.closing)
+    }
+
+    /// The transactions of a session that are known here.
+    pub(super) fn of_session(&self, key: SessionKey) -> impl Iterator<Item = &Transaction> {
+        let (first, last) = (TxId { session: key, counter: 0 }, TxId { session: key, counter: u64::MAX });
+        self.transactions.range(first..=last).map(|(_, transaction)| transaction)
+    }
+
+    /// Makes `tx` its session's transaction, leaving an earlier one behind; false if the session is past it.
+    pub(super) fn enter(&mut self, tx: TxId) -> bool {
+        let Some(session) = self.sessions.get_mut(&tx.session) else { return false };
+        if session.current == Some(tx) {
+            return true;
+        }
+        if tx.counter <= session.counter {
+            return false;
+        }
+        session.counter = tx.counter;
+        if let Some(before) = session.current.replace(tx) {
+            self.leave_behind(before);
+        }
+        true
     }
 
     fn open_session(
@@ -135,10 +145,22 @@ impl Scheduler {
             let reason = format!("this proxy's key may not act as role \"{role}\"");
             return refuse(self, "28000", reason);
         }
+        if let Some((name, _)) = parameters.iter().find(|(name, _)| NO_PARAMETERS.contains(&name.as_str())) {
+            // In a start-up packet the last "user" is the one that counts: it would be any role (A4).
+            return refuse(self, "42501", format!("\"{name}\" is no start-up parameter of a session"));
+        }
+        let bytes: usize = parameters.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+        if bytes > PARAMETER_BYTES_MAX {
+            return refuse(self, "54000", "the start-up parameters are too long".into());
+        }
         if self.sessions.contains_key(&key) {
             return refuse(self, "08P01", "the session is already open".into());
         }
-        let open = self.sessions.keys().filter(|other| other.client == key.client).count();
+        let of_client = SessionKey { client: key.client, session: SessionId(0) }..=SessionKey {
+            client: key.client,
+            session: SessionId(u64::MAX),
+        };
+        let open = self.sessions.range(of_client).count();
         if open >= limits::SESSIONS_PER_CLIENT_MAX {
             return refuse(self, "53300", format!("too many sessions of one proxy (at most {open})"));
         }
@@ -149,6 +171,7 @@ impl Scheduler {
             ready: false,
             closing: false,
             statements: BTreeMap::new(),
+            forgotten: Vec::new(),
             current: None,
             counter: 0,
         };
@@ -160,11 +183,13 @@ impl Scheduler {
     pub(super) fn close_session(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         session.closing = true;
-        if let Some(tx) = session.current {
-            let unfinished = self.transactions.get(&tx).is_some_and(|t| t.finish.is_none());
-            if unfinished {
-                self.abandon(tx);
-            }
+        let abandoned: Vec<TxId> = self
+            .of_session(key)
+            .filter(|transaction| transaction.finish.is_none() || transaction.slot.is_none())
+            .map(|transaction| transaction.tx)
+            .collect();
+        for tx in abandoned {
+            self.abandon(tx);
         }
         self.end_session_if_idle(key);
     }
@@ -201,20 +226,51 @@ impl Scheduler {
             self.cast_against(tx, VoteKind::Gone);
             self.give_up(tx);
         } else {
-            // Without a slot it ends without an ordered outcome (rule 3). A BEGIN delivered later finds no session.
-            if transaction.leading_begun {
-                self.backend(tx.session, Command::End { tx, commit: false });
-            }
-            self.forget(tx);
+            self.drop_without_slot(tx);
         }
     }
 
-    /// Closes the backend of a session that the client has closed and whose transaction is over.
+    /// Without a slot a transaction ends without an ordered outcome (rule 3). A BEGIN that is delivered later finds that
+    /// its session is past it.
+    pub(super) fn drop_without_slot(&mut self, tx: TxId) {
+        if self.transactions.get(&tx).is_some_and(|transaction| transaction.leading_begun) {
+            self.backend(tx.session, Command::End { tx, commit: false });
+        }
+        self.forget(tx);
+    }
+
+    /// Closes the backend of a session that its client has closed, once no transaction executes on it. What is prepared
+    /// or given up does not: its outcome may be long in coming, or never come.
     pub(super) fn end_session_if_idle(&mut self, key: SessionKey) {
-        let Some(session) = self.sessions.get(&key) else { return };
-        if session.closing && session.current.is_none() {
-            self.sessions.remove(&key);
+        if self.sessions.get(&key).is_some_and(|session| session.closing)
+            && !self.of_session(key).any(|transaction| transaction.phase.needs_backend())
+        {
+            self.remove_session(key);
             self.backend(key, Command::Close);
+        }
+    }
+
+    fn remove_session(&mut self, key: SessionKey) -> Option<Session> {
+        let session = self.sessions.remove(&key)?;
+        self.let_go(key.client, session.statement_bytes());
+        // Imports that were under way are not reported any more.
+        let importing: Vec<TxId> = self
+            .of_session(key)
+            .filter(|transaction| transaction.begun && transaction.anchor.is_some())
+            .map(|transaction| transaction.tx)
+            .collect();
+        for tx in importing {
+            self.release_anchor_of(tx);
+        }
+        Some(session)
+    }
+
+    /// A transaction of the session does not need its backend any more: the next one may, or its end.
+    pub(super) fn backend_free(&mut self, key: SessionKey) {
+        self.forget_statements(key);
+        self.end_session_if_idle(key);
+        if let Some(tx) = self.sessions.get(&key).and_then(|session| session.current) {
+            self.advance(tx);
         }
     }
 
@@ -251,31 +307,29 @@ impl Scheduler {
             }
             BackendReport::Completed { tx, result } => self.completed(tx, result),
             BackendReport::Prepared { tx, result } => self.prepared(tx, result),
-            BackendReport::Ended { tx } => self.ended(tx),
+            // Commands run in sequence: nothing waits for it.
+            BackendReport::Ended { .. } => {}
         }
     }
 
     /// The backend of a session is gone: with it what was not prepared.
     fn backend_lost(&mut self, key: SessionKey, sqlstate: SqlState, message: String) {
-        let Some(session) = self.sessions.remove(&key) else { return };
+        let Some(session) = self.remove_session(key) else { return };
         let refused = ReplicaMessage::SessionRefused { session: key.session, sqlstate, message };
         self.push(Effect::Reply { connection: session.connection, message: refused });
-        let Some(tx) = session.current else { return };
-        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
-        match transaction.phase {
-            Phase::Prepared { .. } | Phase::GivenUp | Phase::ReadOnlyDone => {}
-            Phase::Preparing { .. } => {
-                // Whether PREPARE was done is not known: decoding will say. No vote is cast for what is not decoded.
-                tracing::warn!(%tx, "backend lost while preparing");
+        let lost: Vec<(TxId, bool)> = self
+            .of_session(key)
+            .filter(|transaction| transaction.phase.needs_backend())
+            .map(|transaction| (transaction.tx, transaction.slot.is_some()))
+            .collect();
+        for (tx, slotted) in lost {
+            if !slotted {
+                self.forget(tx);
+                continue;
             }
-            Phase::Running | Phase::Completing | Phase::Queued { .. } => {
-                transaction.phase = Phase::GivenUp;
-                if transaction.slot.is_some() {
-                    self.cast_against(tx, VoteKind::Failed { sqlstate });
-                } else {
-                    self.forget(tx);
-                }
-            }
+            self.cast_against(tx, VoteKind::Failed { sqlstate });
+            self.prepare_unanswered(tx);
+            self.give_up(tx);
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A transaction at one replica.
 
-use super::event::AnchorId;
+use super::event::{AnchorId, DecodedSet};
+use crate::guard::Class;
 use std::collections::{BTreeMap, VecDeque};
-use steeldb_types::{Digest, SessionKey, Slot, Timestamp, TxId};
+use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
-    CommitCertificate, CopyDigest, Executed, Modes, Operation, SignedFinish, StatementText, Transcript, Vote,
+    CommitCertificate, CopyDigest, Decision, Executed, Modes, Operation, SignedFinish, StatementId,
+    StatementText, Transcript, Vote,
 };
 
 /// How far the replica's own execution is.
@@ -23,23 +25,52 @@ pub(super) enum Phase {
     Preparing {
         /// PREPARE TRANSACTION has returned, with the digest of what decoding does not show (G1).
         prepared: Option<Option<Digest>>,
+        /// What decoding shows, if it was first; or that it has no digest.
+        decoded: Option<Result<DecodedSet, Undigested>>,
     },
     /// Its effects are durable here.
     Prepared {
-        /// w.
-        write_set: Digest,
-        /// It ran DDL.
-        wall: bool,
+        /// w; none when the write set has no digest, so that nobody can know whether it is the others'.
+        write_set: Option<Digest>,
+    },
+    /// Its effects may be durable here: PREPARE TRANSACTION was sent, and the answer is lost with the backend or with a
+    /// restart. Decoding shows what is prepared.
+    InDoubt {
+        /// w without what decoding does not show (G1), once decoded.
+        decoded: Option<Digest>,
+        /// It is known to be prepared.
+        prepared: bool,
     },
     /// It is rolled back here, or was never begun, and will not be prepared.
     GivenUp,
-    /// It was read-only and is over.
-    ReadOnlyDone,
+}
+
+/// A write set that decoding could not digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Undigested;
+
+impl Phase {
+    /// Whether the session's backend is still wanted for it.
+    pub(super) fn needs_backend(&self) -> bool {
+        match self {
+            Phase::Running | Phase::Completing | Phase::Queued { .. } => true,
+            Phase::Preparing { prepared, .. } => prepared.is_none(),
+            Phase::Prepared { .. } | Phase::InDoubt { .. } | Phase::GivenUp => false,
+        }
+    }
+
+    /// Whether it may hold locks that only an ordered outcome releases (rule 13).
+    pub(super) fn may_be_prepared(&self) -> bool {
+        matches!(self, Phase::Preparing { .. } | Phase::Prepared { .. } | Phase::InDoubt { .. })
+    }
 }
 
 /// An operation that waits to be run.
 pub(super) struct Buffered {
     pub operation: Operation,
+    /// Its statement, as defined when it came: the definition may be gone when it runs.
+    pub statement: Digest,
+    pub class: Class,
     pub copy: CopyState,
     /// Data that came before the operation could run.
     pub data: VecDeque<Vec<u8>>,
@@ -60,6 +91,7 @@ pub(super) enum CopyState {
 /// What stays of an operation once it is sent to the backend.
 pub(super) struct Issued {
     pub operation: Operation,
+    pub statement: Digest,
     pub copy: CopyState,
     /// A result that came before the COPY data's end.
     pub early: Option<super::operations::OperationResult>,
@@ -121,6 +153,11 @@ pub(super) struct Transaction {
     pub outcome: Option<Decided>,
     /// When the outcome was delivered; 0 if it was late then.
     pub decided_at_us: u64,
+    /// How often its write set could not be applied, and when that is tried again.
+    pub catch_up_failures: u32,
+    pub catch_up_again_us: Option<u64>,
+    /// Bytes of operations and COPY data that came, buffered or not.
+    pub received_bytes: usize,
     /// Bytes buffered.
     pub bytes: usize,
 }
@@ -158,12 +195,11 @@ impl Transaction {
             against_vote: None,
             outcome: None,
             decided_at_us: now_us,
+            catch_up_failures: 0,
+            catch_up_again_us: None,
+            received_bytes: 0,
             bytes: 0,
         }
-    }
-
-    pub(super) fn session(&self) -> SessionKey {
-        self.tx.session
     }
 
     pub(super) fn executed(&self) -> u32 {
@@ -173,6 +209,15 @@ impl Transaction {
     /// Its name in PREPARE TRANSACTION: of fixed size, the same on every replica.
     pub(super) fn gid(&self) -> String {
         steeldb_postgres::transaction::gid(self.tx, self.slot.unwrap_or_default())
+    }
+
+    /// Whether its client wants it undone.
+    pub(super) fn is_rolled_back(&self) -> bool {
+        self.finish.as_ref().is_some_and(|signed| signed.finish.decision == Decision::Rollback)
+    }
+
+    pub(super) fn outcome_is_abort(&self) -> bool {
+        matches!(self.outcome, Some(Decided::Abort))
     }
 
     /// The first operation whose transcript here is not the one the master streamed.
@@ -194,12 +239,23 @@ pub(super) struct Session {
     pub ready: bool,
     /// The client has closed it: it ends with its transaction.
     pub closing: bool,
-    /// Statement texts' digests, by number.
-    pub statements: BTreeMap<steeldb_wire::transaction::StatementId, Statement>,
+    /// Statements by number.
+    pub statements: BTreeMap<StatementId, Statement>,
+    /// Statements that the client has forgotten and that buffered operations may still run, with their sizes.
+    pub forgotten: Vec<(StatementId, usize)>,
     /// The transaction that runs, if any.
     pub current: Option<TxId>,
     /// The highest transaction counter seen.
     pub counter: u64,
+}
+
+impl Session {
+    /// Bytes of its statements.
+    pub(super) fn statement_bytes(&self) -> usize {
+        let defined: usize =
+            self.statements.values().map(|statement| size_of_statement(&statement.text)).sum();
+        defined + self.forgotten.iter().map(|(_, bytes)| bytes).sum::<usize>()
+    }
 }
 
 /// A statement of a session.
@@ -207,4 +263,9 @@ pub(super) struct Statement {
     pub digest: Digest,
     pub class: crate::guard::Class,
     pub text: StatementText,
+}
+
+/// What a statement occupies, roughly.
+pub(super) fn size_of_statement(text: &StatementText) -> usize {
+    128 + text.sql.len() + 4 * text.parameter_types.len()
 }

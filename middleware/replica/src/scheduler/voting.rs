@@ -3,9 +3,7 @@
 use super::ballot::Ballot;
 use super::{Effect, Scheduler};
 use steeldb_types::{ReplicaId, TxId, limits};
-use steeldb_wire::transaction::{
-    Decision, Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind,
-};
+use steeldb_wire::transaction::{Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind};
 
 impl Scheduler {
     /// Votes against a transaction, once. What is prepared stays prepared.
@@ -60,32 +58,34 @@ impl Scheduler {
             {
                 self.finish(finish);
             }
-            match self.open.slot(tx) {
-                Some(slot) if slot != vote.vote.slot => continue,
-                // Decided already, or from ahead of what is delivered here: kept if it can be.
-                None if vote.vote.slot <= self.open.delivered() => continue,
-                None if self.ballots.len() >= limits::PENDING_REQUESTS_MAX => continue,
-                _ => {}
-            }
             let slot = vote.vote.slot;
-            let ballot = self.ballots.entry(tx).or_insert_with(|| Ballot::new(slot));
-            if ballot.slot() != slot && self.open.slot(tx) == Some(slot) {
-                *ballot = Ballot::new(slot);
+            match self.open.slot(tx) {
+                Some(open) if open == slot => {
+                    if vote.replica != self.config.me {
+                        self.ended.contest(tx);
+                    }
+                    self.ballots.entry(tx).or_insert_with(|| Ballot::new(slot)).add(vote);
+                    self.count(tx);
+                }
+                Some(_) => {}
+                // From ahead of what is delivered here; or decided already.
+                None if slot > self.open.delivered() => self.early_votes.keep(vote),
+                None => {}
             }
-            ballot.add(vote);
-            self.count(tx);
         }
     }
 
-    /// Submits what the votes on a transaction prove. Only for a BEGIN that is delivered here.
+    /// Submits what the votes on a transaction prove. Only for a BEGIN that is delivered here. Again after a while: the
+    /// order may have had no room for it.
     pub(super) fn count(&mut self, tx: TxId) {
         let Some(slot) = self.open.slot(tx) else { return };
         let Some(ballot) = self.ballots.get_mut(&tx).filter(|ballot| ballot.slot() == slot) else { return };
-        if let Some(certificate) = ballot.commit_certificate(&self.config.view) {
+        let (view, now, again) = (&self.config.view, self.now_us, self.config.vote_timeout_us);
+        if let Some(certificate) = ballot.commit_certificate(view, now, again) {
             self.push(Effect::Submit(Box::new(Ordered::Commit(certificate))));
-        } else if let Some(certificate) = ballot.abort_certificate(&self.config.view) {
+        } else if let Some(certificate) = ballot.abort_certificate(view, now, again) {
             self.push(Effect::Submit(Box::new(Ordered::Abort(certificate))));
-        } else if ballot.is_hopeless(&self.config.view) && ballot.differs_in_effects() {
+        } else if ballot.is_hopeless(view) && ballot.differs_in_effects() {
             let prepared = self.transactions.get(&tx).is_some_and(|t| t.prepared_vote.is_some());
             if prepared {
                 self.cast_against(tx, VoteKind::Mismatch { operation: 0 });
@@ -107,16 +107,12 @@ impl Scheduler {
                     .map(move |vote| (vote.clone(), finish.clone()))
                     .collect::<Vec<_>>()
             })
+            .chain(self.ended.votes().map(|vote| (vote, None)))
             .collect();
         for batch in votes.chunks(limits::VOTE_BATCH_MAX) {
             if let Some(bundle) = VoteBundle::new(batch.to_vec(), &self.config.key) {
                 self.push(Effect::ResendVotes { to, bundle });
             }
         }
-    }
-
-    /// Whether the client asked for a commit.
-    pub(super) fn wants_commit(finish: &Option<SignedFinish>) -> bool {
-        finish.as_ref().is_some_and(|finish| finish.finish.decision == Decision::Commit)
     }
 }

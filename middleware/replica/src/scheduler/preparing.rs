@@ -1,0 +1,145 @@
+//! Preparing: permits, PREPARE TRANSACTION, decoding, and the vote that both together allow (rule 6).
+
+use super::event::DecodedSet;
+use super::transaction::{Phase, Undigested};
+use super::{Command, Scheduler};
+use steeldb_types::{Digest, TxId};
+use steeldb_wire::transaction::{SqlState, Vote, VoteKind};
+
+impl Scheduler {
+    /// Moves a transaction to another phase, keeping what is found by its name in step.
+    pub(super) fn set_phase(&mut self, tx: TxId, phase: Phase) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let before = transaction.phase.may_be_prepared();
+        let after = phase.may_be_prepared();
+        transaction.phase = phase;
+        if before != after {
+            let gid = transaction.gid();
+            if after {
+                self.by_gid.insert(gid, tx);
+            } else {
+                self.by_gid.remove(&gid);
+            }
+        }
+    }
+
+    /// Lets queued transactions prepare, as far as PostgreSQL has room (B6).
+    pub(super) fn grant_permits(&mut self) {
+        while self.permits_used < self.config.permits {
+            let Some(tx) = self.permit_queue.pop_front() else { return };
+            let Some(transaction) = self.transactions.get(&tx) else { continue };
+            let Phase::Queued { ddl } = transaction.phase else { continue };
+            let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { continue };
+            let command = Command::Prepare {
+                tx,
+                slot,
+                operations: transcript.operations(),
+                transcript: transcript.head(),
+                gid: transaction.gid(),
+                ddl,
+            };
+            self.set_phase(tx, Phase::Preparing { prepared: None, decoded: None });
+            self.permits_used += 1;
+            self.backend(tx.session, command);
+        }
+    }
+
+    pub(super) fn return_permit(&mut self) {
+        self.permits_used = self.permits_used.saturating_sub(1);
+        self.grant_permits();
+    }
+
+    /// PREPARE TRANSACTION returned.
+    pub(super) fn prepared(&mut self, tx: TxId, result: Result<Option<Digest>, SqlState>) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let Phase::Preparing { prepared, .. } = &mut transaction.phase else { return };
+        match result {
+            Ok(extra) => {
+                *prepared = Some(extra);
+                self.try_vote_prepared(tx);
+                self.settle(tx);
+            }
+            Err(sqlstate) => {
+                self.set_phase(tx, Phase::GivenUp);
+                self.return_permit();
+                self.cast_against(tx, VoteKind::Failed { sqlstate });
+                self.settle(tx);
+            }
+        }
+        self.backend_free(tx.session);
+    }
+
+    /// The backend was lost while PREPARE TRANSACTION was under way: whether it was done, decoding will show. It keeps
+    /// its permit, and its outcome rolls back whatever there is.
+    pub(super) fn prepare_unanswered(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        let Phase::Preparing { decoded, .. } = &transaction.phase else { return };
+        tracing::warn!(%tx, "backend lost while preparing");
+        let phase = match decoded {
+            Some(Err(Undigested)) => Phase::Prepared { write_set: None },
+            Some(Ok(set)) => Phase::InDoubt { decoded: Some(set.digest), prepared: true },
+            None => Phase::InDoubt { decoded: None, prepared: false },
+        };
+        self.set_phase(tx, phase);
+        self.settle(tx);
+    }
+
+    /// Decoding shows a prepared transaction's write set.
+    pub(super) fn decoded(&mut self, gid: &str, write_set: Result<DecodedSet, String>) {
+        let Some(tx) = self.by_gid.get(gid).copied() else { return };
+        if let Err(reason) = &write_set {
+            tracing::warn!(%tx, reason, "the write set cannot be digested");
+            self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse("0A000") });
+        }
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        match &mut transaction.phase {
+            Phase::Preparing { decoded, .. } => {
+                *decoded = Some(write_set.map_err(|_| Undigested));
+                self.try_vote_prepared(tx);
+            }
+            Phase::InDoubt { decoded, prepared } => {
+                *prepared = true;
+                match write_set {
+                    Ok(set) => *decoded = Some(set.digest),
+                    Err(_) => self.set_phase(tx, Phase::Prepared { write_set: None }),
+                }
+            }
+            _ => return,
+        }
+        self.settle(tx);
+    }
+
+    /// Votes once both PREPARE has returned and w is known (A2: a vote is sent after w is known).
+    fn try_vote_prepared(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        let Phase::Preparing { prepared: Some(extra), decoded: Some(decoded) } = &transaction.phase else {
+            return;
+        };
+        let Ok(set) = decoded else {
+            // It holds its locks until its outcome like any other, and is not vouched for.
+            return self.set_phase(tx, Phase::Prepared { write_set: None });
+        };
+        let write_set = match extra {
+            Some(extra) => Digest::of("steeldb/write-set/ddl", &[&set.digest.0, &extra.0]),
+            None => set.digest,
+        };
+        let wall = set.wall || transaction.ran_ddl;
+        self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
+        let diverged = self.diverged.is_some();
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };
+        if transaction.outcome.is_some() || diverged || transaction.against_vote.is_some() {
+            return;
+        }
+        let kind = VoteKind::Prepared {
+            operations: transcript.operations(),
+            transcript: transcript.head(),
+            write_set,
+            wall,
+        };
+        let vote = Vote { tx, slot, kind };
+        transaction.prepared_vote = Some(vote.clone());
+        let finish = transaction.finish.clone();
+        self.cast.push((vote, finish));
+    }
+}

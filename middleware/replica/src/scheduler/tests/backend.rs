@@ -1,0 +1,191 @@
+//! A fake PostgreSQL: results are digests, PREPARE always succeeds, a write set is a digest of what was executed. It can
+//! be told to hold answers back.
+
+use super::super::*;
+use std::collections::{BTreeMap, BTreeSet};
+use steeldb_types::{Digest, TxId};
+use steeldb_wire::transaction::{OperationKind, StatementId, StatementText};
+
+/// The canonical result of operation `number`.
+pub(super) fn result_of(number: u32) -> Digest {
+    Digest::of("result", &[&number.to_le_bytes()])
+}
+
+/// w of a transaction of so many operations.
+pub(super) fn write_set_of(tx: TxId, operations: u32) -> Digest {
+    Digest::of("write set", &[&steeldb_wire::codec::encode(&tx), &operations.to_le_bytes()])
+}
+
+/// A transaction block.
+#[derive(Clone, Default)]
+struct Block {
+    operations: u32,
+    wrote: bool,
+}
+
+/// What may be held back: the test reports it by hand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    Ready,
+    Begun,
+    Executed,
+    Prepared,
+    Decoded,
+    Anchored,
+    Applied,
+    CaughtUp,
+    Maintained,
+}
+
+#[derive(Default)]
+pub(super) struct Backend {
+    pub held: Vec<Held>,
+    texts: BTreeMap<(SessionKey, StatementId), StatementText>,
+    blocks: BTreeMap<TxId, Block>,
+    /// Prepared and without an outcome, by gid.
+    pub prepared: BTreeSet<String>,
+    /// Applied, in the order in which they were: a transaction, and whether by a write set.
+    pub applied: Vec<TxId>,
+    pub caught_up: Vec<TxId>,
+    /// The snapshot each transaction ran on: how many commits it holds.
+    pub snapshots: BTreeMap<TxId, String>,
+    pub sessions: BTreeSet<SessionKey>,
+    /// Transactions whose write set differs here from elsewhere.
+    pub differs: BTreeSet<TxId>,
+    /// Transactions that turn out to have written nothing here.
+    pub writes_nothing: BTreeSet<TxId>,
+}
+
+impl Backend {
+    fn holds(&self, held: Held) -> bool {
+        self.held.contains(&held)
+    }
+
+    /// What it answers to an effect.
+    pub(super) fn effect(&mut self, effect: &Effect) -> Vec<Event> {
+        match effect {
+            Effect::OpenBackend { session, .. } if !self.holds(Held::Ready) => {
+                self.sessions.insert(*session);
+                let report = BackendReport::Ready { parameters: vec![] };
+                vec![Event::Backend { session: *session, report }]
+            }
+            Effect::Backend { session, command } => self.command(*session, command),
+            Effect::TakeAnchor { anchor, .. } if !self.holds(Held::Anchored) => {
+                let mut applied = self.applied.clone();
+                applied.sort_unstable();
+                let snapshot = format!("{applied:?}");
+                vec![Event::Anchored { anchor: *anchor, snapshot: Ok(snapshot) }]
+            }
+            Effect::CommitPrepared { tx, gid, .. } => {
+                assert!(self.prepared.remove(gid), "COMMIT PREPARED of {tx}, which is not prepared");
+                self.applied.push(*tx);
+                if self.holds(Held::Applied) {
+                    return vec![];
+                }
+                vec![Event::Applied { tx: *tx, result: Ok(()) }]
+            }
+            Effect::RollbackPrepared { gid, .. } => {
+                self.prepared.remove(gid);
+                vec![]
+            }
+            Effect::CatchUp { tx, .. } if !self.holds(Held::CaughtUp) => {
+                self.applied.push(*tx);
+                self.caught_up.push(*tx);
+                vec![Event::CaughtUp { tx: *tx, result: Ok(()) }]
+            }
+            Effect::Maintain { session, sequence, .. } if !self.holds(Held::Maintained) => {
+                vec![Event::Maintained { session: *session, sequence: *sequence, messages: vec![] }]
+            }
+            _ => vec![],
+        }
+    }
+
+    fn command(&mut self, session: SessionKey, command: &Command) -> Vec<Event> {
+        let report = |report| vec![Event::Backend { session, report }];
+        match command {
+            Command::Define { statement, text } => {
+                self.texts.insert((session, *statement), text.clone());
+                vec![]
+            }
+            Command::Forget(statement) => {
+                self.texts.remove(&(session, *statement));
+                vec![]
+            }
+            Command::Begin { tx, snapshot, .. } => {
+                self.blocks.insert(*tx, Block::default());
+                self.snapshots.insert(*tx, snapshot.clone());
+                if self.holds(Held::Begun) {
+                    return vec![];
+                }
+                report(BackendReport::Begun { tx: *tx })
+            }
+            Command::Execute { tx, number, statement, kind, .. } => {
+                let text = self.texts.get(&(session, *statement)).expect("the statement is defined");
+                let sql = text.sql.clone();
+                let block = self.blocks.entry(*tx).or_default();
+                block.operations += 1;
+                block.wrote |= ["UPDATE", "COPY", "CREATE"].iter().any(|word| sql.starts_with(word));
+                let copy = matches!(kind, OperationKind::CopyIn { .. });
+                let tag = match sql.split(' ').next() {
+                    Some("LOCK") => TagKind::Lock,
+                    Some("CREATE") => TagKind::Ddl,
+                    Some("SET") => TagKind::Settings,
+                    _ => TagKind::Plain,
+                };
+                if self.holds(Held::Executed) || copy {
+                    return vec![];
+                }
+                report(BackendReport::Executed {
+                    tx: *tx,
+                    number: *number,
+                    result: result_of(*number),
+                    sqlstate: None,
+                    status: b'T',
+                    tag,
+                    copy_started: false,
+                })
+            }
+            Command::Adopt { tx, number, sqlstate } => report(BackendReport::Executed {
+                tx: *tx,
+                number: *number,
+                result: steeldb_wire::transaction::ResultDigest::error(sqlstate.0),
+                sqlstate: Some(*sqlstate),
+                status: b'E',
+                tag: TagKind::Plain,
+                copy_started: false,
+            }),
+            Command::Complete { tx } => {
+                let block = self.blocks.entry(*tx).or_default();
+                let wrote = block.wrote && !self.writes_nothing.contains(tx);
+                report(BackendReport::Completed { tx: *tx, result: Ok(Completion { wrote, ddl: false }) })
+            }
+            Command::Prepare { tx, gid, .. } => {
+                let block = self.blocks.remove(tx).unwrap_or_default();
+                self.prepared.insert(gid.clone());
+                let mut events = Vec::new();
+                if !self.holds(Held::Decoded) {
+                    let digest = match self.differs.contains(tx) {
+                        true => Digest::of("another", &[]),
+                        false => write_set_of(*tx, block.operations),
+                    };
+                    let write_set = Ok(DecodedSet { digest, wall: false, changes: 1 });
+                    events.push(Event::Decoded { gid: gid.clone(), write_set });
+                }
+                if !self.holds(Held::Prepared) {
+                    events.extend(report(BackendReport::Prepared { tx: *tx, result: Ok(None) }));
+                }
+                events
+            }
+            Command::End { tx, .. } => {
+                self.blocks.remove(tx);
+                report(BackendReport::Ended { tx: *tx })
+            }
+            Command::Close => {
+                self.sessions.remove(&session);
+                self.texts.retain(|(of, _), _| *of != session);
+                vec![]
+            }
+            _ => vec![],
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Catching up by peers' write sets (A11).
+
+use super::backend::Held;
+use super::*;
+
+#[test]
+fn a11_what_was_not_executed_here_in_time_is_taken_as_a_write_set() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.deliver(commit(t, slot, &[WRITE]));
+    one.pass(VOTE_TIMEOUT);
+    assert_eq!(one.caught_up(t), 0, "its client may be slow");
+    one.pass(SECOND);
+    assert_eq!(one.caught_up(t), 1);
+    assert_eq!(one.outcomes(t), [Outcome::Committed { position: Position(2) }]);
+    assert_eq!((one.scheduler.permits_used, one.scheduler.active()), (0, 0));
+}
+
+#[test]
+fn a11_what_is_late_itself_is_not_waited_for() {
+    let mut one = One::slave();
+    one.open(1);
+    let slot = one.begin(tx(1, 1));
+    one.deliver_late(commit(tx(1, 1), slot, &[WRITE]), true);
+    assert_eq!(one.caught_up(tx(1, 1)), 1);
+}
+
+/// A client that withholds its operations from one replica after another would hold up all commits, T_vote each.
+#[test]
+fn a_client_that_was_waited_for_in_vain_is_not_waited_for_again_soon() {
+    let mut one = One::slave();
+    one.open(1);
+    let slot = one.begin(tx(1, 1));
+    one.deliver(commit(tx(1, 1), slot, &[WRITE]));
+    one.pass(VOTE_TIMEOUT + SECOND);
+    let slot = one.begin(tx(1, 2));
+    one.deliver(commit(tx(1, 2), slot, &[WRITE]));
+    assert_eq!(one.caught_up(tx(1, 2)), 1);
+    one.pass(12 * VOTE_TIMEOUT);
+    let slot = one.begin(tx(1, 3));
+    one.deliver(commit(tx(1, 3), slot, &[WRITE]));
+    assert_eq!(one.caught_up(tx(1, 3)), 0);
+}
+
+#[test]
+fn a3_other_effects_than_the_certificates_are_rolled_back_and_caught_up_with() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    one.backend.differs.insert(t);
+    let slot = one.run(t, &[WRITE]);
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!((one.committed(t), one.rolled_back(), one.caught_up(t)), (0, 1, 1));
+    assert_eq!(one.scheduler.permits_used, 0);
+}
+
+/// A client can make a statement write on three servers and not on the fourth.
+#[test]
+fn what_wrote_nothing_here_and_was_committed_by_a_quorum_is_caught_up_with_in_its_database() {
+    for rolls_back in [false, true] {
+        let mut one = One::slave();
+        one.open(1);
+        let t = tx(1, 1);
+        one.backend.writes_nothing.insert(t);
+        let slot = one.begin(t);
+        one.operations(t, &[WRITE]);
+        one.stream(t, 1, 0);
+        let decision = if rolls_back { Decision::Rollback } else { Decision::Commit };
+        one.finish(t, slot, decision, &[WRITE]);
+        assert_eq!(one.scheduler.active(), 0, "nothing is left to do here");
+        one.deliver(commit(t, slot, &[WRITE]));
+        assert_eq!(one.caught_up(t), 1);
+        assert!(
+            one.effects.iter().any(|e| matches!(e, Effect::CatchUp { database, .. } if database == "app"))
+        );
+        assert_eq!(one.scheduler.diverged(), None);
+    }
+}
+
+#[test]
+fn a_transaction_decided_while_it_completes_as_read_only_is_caught_up_with() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    one.backend.writes_nothing.insert(t);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.deliver(commit(t, slot, &[WRITE]));
+    one.stream(t, 1, 0);
+    assert_eq!((one.caught_up(t), one.scheduler.diverged()), (1, None));
+    assert_eq!(one.scheduler.active(), 0);
+}
+
+#[test]
+fn a11_a_write_set_that_is_blocked_is_tried_again_and_who_may_block_it_says_so() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    one.backend.held = vec![Held::CaughtUp];
+    let u = tx(2, 1);
+    one.run(u, &[WRITE]);
+    let slot = one.begin(tx(1, 1));
+    one.deliver_late(commit(tx(1, 1), slot, &[WRITE]), true);
+    one.event(Event::CaughtUp { tx: tx(1, 1), result: Err("55P03".into()) });
+    assert_eq!(one.cast(u)[1..], [VoteKind::Blocked]);
+    assert_eq!((one.caught_up(tx(1, 1)), one.scheduler.diverged()), (1, None));
+    one.pass(2 * SECOND);
+    assert_eq!(one.caught_up(tx(1, 1)), 2);
+    one.event(Event::CaughtUp { tx: tx(1, 1), result: Ok(()) });
+    assert_eq!(one.outcomes(tx(1, 1)).len(), 1);
+    assert_eq!(one.scheduler.applied(), Position(one.position));
+}
+
+#[test]
+fn a_write_set_that_nobody_has_makes_the_replica_take_itself_out() {
+    let mut one = One::slave();
+    one.backend.held = vec![Held::CaughtUp];
+    let slot = one.begin(tx(1, 1));
+    one.deliver_late(commit(tx(1, 1), slot, &[WRITE]), true);
+    for _ in 0..5 {
+        assert_eq!(one.scheduler.diverged(), None);
+        one.event(Event::CaughtUp { tx: tx(1, 1), result: Err("no peer keeps it".into()) });
+        one.pass(2 * SECOND);
+    }
+    assert!(one.scheduler.diverged().is_some());
+    assert_eq!(one.count(|effect| matches!(effect, Effect::Diverged { .. })), 1);
+}
+
+#[test]
+fn a_ddl_that_is_not_here_cannot_be_caught_up_with_yet() {
+    let mut one = One::slave();
+    one.open(1);
+    let slot = one.begin(tx(1, 1));
+    one.deliver_late(commit(tx(1, 1), slot, &[DDL]), true);
+    assert!(one.scheduler.diverged().is_some_and(|reason| reason.contains("DDL")));
+}

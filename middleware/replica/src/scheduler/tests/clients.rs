@@ -1,0 +1,242 @@
+//! Clients that vanish, idle, or break the protocol: nothing of theirs stays for ever.
+
+use super::backend::Held;
+use super::*;
+
+#[test]
+fn g7_a_client_that_vanishes_is_gone_and_its_backend_too() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.event(Event::ConnectionLost(CONNECTION));
+    assert_eq!(one.cast(t), [VoteKind::Gone]);
+    assert!(one.closed(session(1)));
+    one.deliver(abort(t, slot));
+    assert_eq!(one.scheduler.active(), 0);
+}
+
+#[test]
+fn an_idle_client_is_gone_after_the_time_out() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    one.begin(t);
+    one.pass(IDLE_TIMEOUT);
+    assert_eq!(one.cast(t), []);
+    one.pass(SECOND);
+    assert_eq!(one.cast(t), [VoteKind::Gone]);
+}
+
+/// Locks held before the slot are in no order: only the master can release them.
+#[test]
+fn a10_leading_locks_of_an_idle_client_are_released() {
+    let mut one = One::master();
+    one.open(1);
+    let t = tx(1, 1);
+    one.say(ClientMessage::Operation(Operation { leading: true, ..operation(t, 1, LOCK) }));
+    one.pass(IDLE_TIMEOUT + SECOND);
+    assert!(one.commands().contains(&&Command::End { tx: t, commit: false }));
+    assert_eq!(one.scheduler.active(), 0);
+    one.begin(t);
+    assert_eq!(one.cast(t), [VoteKind::Gone], "a BEGIN that comes after all");
+}
+
+#[test]
+fn a_statement_that_runs_long_at_the_master_is_no_idleness_of_its_client() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.pass(IDLE_TIMEOUT + SECOND);
+    assert_eq!(one.cast(t), []);
+    one.entry(t, 1, 0, None);
+    one.pass(IDLE_TIMEOUT);
+    assert_eq!(one.cast(t), []);
+    one.pass(SECOND);
+    assert_eq!(one.cast(t), [VoteKind::Gone], "now it is the client's turn");
+}
+
+#[test]
+fn a_statement_that_the_master_has_given_up_is_idleness() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.vote(0, Vote { tx: t, slot, kind: VoteKind::Gone });
+    one.pass(IDLE_TIMEOUT + SECOND);
+    assert_eq!(one.cast(t), [VoteKind::Gone]);
+}
+
+#[test]
+fn copy_data_that_do_not_come_are_idleness_everywhere() {
+    for mut one in [One::master(), One::slave()] {
+        one.open(1);
+        let t = tx(1, 1);
+        one.begin(t);
+        one.operations(t, &[COPY]);
+        one.say(ClientMessage::CopyData { tx: t, number: 1, data: vec![1] });
+        one.pass(IDLE_TIMEOUT + SECOND);
+        assert_eq!(one.cast(t), [VoteKind::Gone]);
+    }
+}
+
+#[test]
+fn a_session_that_is_closed_ends_though_its_transaction_has_no_outcome() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[READ]);
+    one.stream(t, 1, 0);
+    let mut said = finish(t, slot, Decision::Commit, &[READ]).finish;
+    said.transcript = Digest([7; 32]);
+    one.say(ClientMessage::Finish(SignedFinish::new(said, &client_key(CLIENT))));
+    assert_eq!(one.cast(t).len(), 1, "a mismatch here; elsewhere it may have been a good read");
+    one.say(ClientMessage::CloseSession { session: SessionId(1) });
+    assert!(one.closed(session(1)));
+    assert!(one.backend.sessions.is_empty());
+}
+
+#[test]
+fn a_closed_session_is_not_kept_by_a_finish_whose_operations_never_come() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.finish(t, slot, Decision::Commit, &[READ]);
+    one.say(ClientMessage::CloseSession { session: SessionId(1) });
+    assert!(!one.closed(session(1)), "it may still be executed");
+    one.pass(VOTE_TIMEOUT + SECOND);
+    one.pass(SECOND);
+    assert_eq!(one.cast(t), [VoteKind::Expired]);
+    assert!(one.closed(session(1)));
+}
+
+#[test]
+fn a_closed_session_is_not_kept_by_a_finish_without_a_begin() {
+    let mut one = One::slave();
+    one.open(1);
+    one.finish(tx(1, 1), Position(99), Decision::Commit, &[]);
+    one.say(ClientMessage::CloseSession { session: SessionId(1) });
+    assert!(one.closed(session(1)));
+    assert_eq!(one.scheduler.active(), 0);
+}
+
+/// A client that closes while PREPARE is under way would leave behind what nobody knows of.
+#[test]
+fn a_backend_is_not_closed_under_a_prepare() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Prepared];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    one.operation(tx(1, 2), 1, WRITE);
+    one.say(ClientMessage::CloseSession { session: SessionId(1) });
+    assert!(!one.closed(session(1)));
+    one.event(Event::Backend {
+        session: session(1),
+        report: BackendReport::Prepared { tx: t, result: Ok(None) },
+    });
+    assert!(one.closed(session(1)));
+    one.deliver(abort(t, slot));
+    assert_eq!((one.rolled_back(), one.backend.prepared.len()), (1, 0));
+}
+
+/// Any client can end its own backend at any moment (`pg_terminate_backend`).
+#[test]
+fn a_backend_lost_while_preparing_leaves_no_locks_and_no_stuck_queue() {
+    for was_prepared in [true, false] {
+        for commits in [true, false] {
+            let mut one = One::slave();
+            one.open(1);
+            one.backend.held = vec![Held::Prepared, Held::Decoded];
+            let t = tx(1, 1);
+            let slot = one.run(t, &[WRITE]);
+            let gid = steeldb_postgres::transaction::gid(t, slot);
+            if !was_prepared {
+                one.backend.prepared.clear();
+            }
+            let sqlstate = SqlState::parse("57P01");
+            let report = BackendReport::Lost { sqlstate, message: String::new() };
+            one.event(Event::Backend { session: session(1), report });
+            assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate }]);
+            if was_prepared {
+                let write_set =
+                    Ok(DecodedSet { digest: backend::write_set_of(t, 1), wall: false, changes: 1 });
+                one.event(Event::Decoded { gid, write_set });
+            }
+            one.deliver(if commits { commit(t, slot, &[WRITE]) } else { abort(t, slot) });
+            one.pass(VOTE_TIMEOUT + SECOND);
+            let expected = match (commits, was_prepared) {
+                (true, true) => (1, 0),
+                (true, false) => (0, 1),
+                (false, _) => (0, 0),
+            };
+            assert_eq!((one.committed(t), one.caught_up(t)), expected);
+            assert!(one.backend.prepared.is_empty());
+            assert_eq!((one.scheduler.active(), one.scheduler.permits_used), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_session_goes_on_with_its_next_transaction_behind_one_that_still_executes() {
+    let mut one = One::master();
+    one.open(1);
+    one.backend.held = vec![Held::Prepared];
+    let (t, u) = (tx(1, 1), tx(1, 2));
+    let slot = one.run(t, &[WRITE]);
+    one.say(ClientMessage::Operation(Operation { leading: true, ..operation(u, 1, LOCK) }));
+    assert_eq!(one.executed(u), 0, "it would run in the block of the first");
+    one.event(Event::Backend {
+        session: session(1),
+        report: BackendReport::Prepared { tx: t, result: Ok(None) },
+    });
+    assert_eq!(one.executed(u), 1);
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!(one.committed(t), 1);
+}
+
+#[test]
+fn a_begin_ends_the_sessions_previous_transaction_in_the_order() {
+    let mut one = One::slave();
+    one.open(1);
+    let slot = one.run(tx(1, 1), &[WRITE]);
+    one.begin(tx(1, 2));
+    assert_eq!(one.rolled_back(), 1);
+    one.deliver(commit(tx(1, 1), slot, &[WRITE]));
+    assert_eq!(one.committed(tx(1, 1)), 0);
+}
+
+#[test]
+fn a4_a_session_cannot_choose_its_user_or_database_by_parameters() {
+    for name in ["user", "database", "replication"] {
+        let mut one = One::slave();
+        let (database, role) = ("app".into(), "alice".into());
+        let parameters = vec![(name.to_string(), "steeldb".to_string())];
+        one.say(ClientMessage::OpenSession { session: SessionId(1), database, role, parameters });
+        assert_eq!(one.refusals(), ["42501"]);
+        assert_eq!(one.count(|effect| matches!(effect, Effect::OpenBackend { .. })), 0);
+    }
+}
+
+#[test]
+fn a4_a_client_has_its_own_databases_roles_and_sessions() {
+    let mut one = One::slave();
+    for (database, role) in [("payroll", "alice"), ("app", "bob")] {
+        let (database, role) = (database.into(), role.into());
+        one.say(ClientMessage::OpenSession { session: SessionId(1), database, role, parameters: vec![] });
+    }
+    assert_eq!(one.refusals(), ["3D000", "28000"]);
+    one.open(1);
+    let message = ClientMessage::CloseSession { session: SessionId(1) };
+    one.event(Event::Client { connection: Connection(2), client: OTHER_CLIENT, message });
+    let message = ClientMessage::Operation(operation(tx(1, 1), 1, WRITE));
+    one.event(Event::Client { connection: Connection(2), client: OTHER_CLIENT, message });
+    assert!(!one.closed(session(1)));
+    assert_eq!(one.scheduler.active(), 0);
+}

@@ -1,0 +1,176 @@
+//! From Finish to vote (rule 6), read-only ends (rule 11) and rollbacks (rule 10).
+
+use super::backend::Held;
+use super::*;
+
+#[test]
+fn a2_a_vote_waits_for_the_write_set_and_names_it() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Decoded];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    assert_eq!(one.cast(t), []);
+    let gid = steeldb_postgres::transaction::gid(t, slot);
+    let write_set = Ok(DecodedSet { digest: backend::write_set_of(t, 1), wall: false, changes: 1 });
+    one.event(Event::Decoded { gid, write_set });
+    assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
+}
+
+#[test]
+fn a3_only_the_first_finish_counts_and_it_must_be_the_clients() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.stream(t, 1, 0);
+    let mut forged = finish(t, slot, Decision::Commit, &[WRITE]);
+    forged.finish.operations = 0;
+    one.say(ClientMessage::Finish(forged));
+    assert_eq!(one.cast(t), []);
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.finish(t, slot, Decision::Rollback, &[]);
+    assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
+    assert_eq!(one.rolled_back(), 0);
+}
+
+#[test]
+fn another_transcript_than_the_clients_is_a_mismatch_and_rolled_back() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.stream(t, 1, 0);
+    let mut said = finish(t, slot, Decision::Commit, &[WRITE]).finish;
+    said.transcript = Digest([7; 32]);
+    one.say(ClientMessage::Finish(steeldb_wire::transaction::SignedFinish::new(said, &client_key(CLIENT))));
+    assert_eq!(one.cast(t), [VoteKind::Mismatch { operation: 1 }]);
+    assert!(one.commands().contains(&&Command::End { tx: t, commit: false }));
+}
+
+#[test]
+fn b6_a_failed_prepare_is_a_vote_against_and_gives_its_permit_back() {
+    let mut one = One::slave();
+    one.backend.held = vec![Held::Prepared, Held::Decoded];
+    for of in 1..=9 {
+        one.open(of);
+        one.run(tx(of, 1), &[WRITE]);
+    }
+    let prepares = |one: &One| one.commands().iter().filter(|c| matches!(c, Command::Prepare { .. })).count();
+    assert_eq!(prepares(&one), 8, "one waits for a permit");
+    let sqlstate = SqlState::parse("25P02");
+    let report = BackendReport::Prepared { tx: tx(1, 1), result: Err(sqlstate) };
+    one.event(Event::Backend { session: session(1), report });
+    assert_eq!(one.cast(tx(1, 1)), [VoteKind::Failed { sqlstate }]);
+    assert_eq!(prepares(&one), 9);
+    assert_eq!(one.scheduler.permits_used, 8);
+}
+
+#[test]
+fn a_write_set_without_digest_is_no_vote_and_its_abort_releases_it() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Decoded];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    let gid = steeldb_postgres::transaction::gid(t, slot);
+    one.event(Event::Decoded { gid, write_set: Err("incomplete".into()) });
+    assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate: SqlState::parse("0A000") }]);
+    one.deliver(abort(t, slot));
+    assert_eq!((one.rolled_back(), one.scheduler.permits_used, one.scheduler.active()), (1, 0, 0));
+}
+
+#[test]
+fn b13_an_abort_releases_what_is_prepared_before_it_is_decoded() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Decoded];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    one.deliver(abort(t, slot));
+    assert_eq!((one.rolled_back(), one.scheduler.permits_used, one.scheduler.active()), (1, 0, 0));
+}
+
+#[test]
+fn an_abort_during_prepare_waits_for_it() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Prepared];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    one.deliver(abort(t, slot));
+    assert_eq!(one.rolled_back(), 0);
+    one.event(Event::Backend {
+        session: session(1),
+        report: BackendReport::Prepared { tx: t, result: Ok(None) },
+    });
+    assert_eq!((one.rolled_back(), one.scheduler.permits_used), (1, 0));
+}
+
+#[test]
+fn a9_a_transaction_that_wrote_nothing_ends_without_a_vote() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    one.run(t, &[READ]);
+    assert_eq!(one.cast(t), []);
+    assert_eq!((one.transcripts(), one.scheduler.active()), (1, 0));
+    assert!(one.commands().contains(&&Command::End { tx: t, commit: true }));
+}
+
+#[test]
+fn a9_an_explicit_lock_must_be_voted_on() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.run(t, &[LOCK]);
+    assert_eq!(one.cast(t), [prepared(&[LOCK], t, slot)]);
+}
+
+#[test]
+fn a15_a_rollback_is_answered_by_a_transcript_and_never_voted_for() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.stream(t, 1, 0);
+    one.finish(t, slot, Decision::Rollback, &[WRITE]);
+    assert_eq!((one.transcripts(), one.cast(t).len(), one.scheduler.active()), (1, 0, 0));
+    one.pass(10 * VOTE_TIMEOUT);
+    assert_eq!(one.cast(t), []);
+}
+
+/// f + 1 transcripts are believed: one of a replica whose data are wrong is as good as a liar's.
+#[test]
+fn a9_a_diverged_replica_vouches_for_nothing() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    let slot_u = one.begin(u);
+    one.scheduler.mark_diverged(Position(1), t, "test".into());
+    for (tx, slot, statement) in [(t, slot_t, READ), (u, slot_u, WRITE)] {
+        one.operations(tx, &[statement]);
+        one.stream(tx, 1, 0);
+        one.finish(tx, slot, Decision::Commit, &[statement]);
+    }
+    assert_eq!(one.transcripts(), 0);
+    assert_eq!(one.cast(u), []);
+}
+
+#[test]
+fn g4_t_vote_expires_even_what_is_prepared_and_releases_nothing() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    one.pass(VOTE_TIMEOUT);
+    assert_eq!(one.cast(t).len(), 1);
+    one.pass(SECOND);
+    assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot), VoteKind::Expired]);
+    assert_eq!((one.rolled_back(), one.backend.prepared.len()), (0, 1));
+}

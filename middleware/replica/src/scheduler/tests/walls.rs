@@ -1,0 +1,126 @@
+//! The DDL wall (rule 9).
+
+use super::backend::Held;
+use super::*;
+
+#[test]
+fn b9_an_ordered_ddl_ends_older_unfinished_transactions_and_is_voted_as_a_wall() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let t = tx(2, 1);
+    one.begin(t);
+    let slot = one.run(tx(1, 1), &[DDL]);
+    assert!(matches!(one.cast(tx(1, 1))[..], [VoteKind::Prepared { wall: true, .. }]));
+    one.deliver(commit(tx(1, 1), slot, &[DDL]));
+    assert_eq!(one.cast(t), [VoteKind::Walled]);
+    assert_eq!(one.committed(tx(1, 1)), 1);
+}
+
+#[test]
+fn b9_the_wall_waits_for_older_finished_transactions_and_later_begins_wait_for_it() {
+    let mut one = One::slave();
+    for of in 1..=3 {
+        one.open(of);
+    }
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    let slot_u = one.run(u, &[DDL]);
+    one.operations(t, &[WRITE]);
+    one.finish(t, slot_t, Decision::Commit, &[WRITE]);
+    one.deliver(commit(u, slot_u, &[DDL]));
+    one.begin(tx(3, 1));
+    assert_eq!(one.committed(u), 0);
+    assert!(!one.backend.snapshots.contains_key(&tx(3, 1)));
+    one.stream(t, 1, 0);
+    assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot_t)]);
+    assert_eq!(one.committed(u), 1);
+    assert!(one.backend.snapshots.contains_key(&tx(3, 1)));
+}
+
+/// After TRUNCATE an old snapshot reads what never was; with a lying master that would be f + 1 equal transcripts.
+#[test]
+fn b9_who_is_not_done_when_the_wall_is_applied_answers_no_more() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    let slot_u = one.run(u, &[DDL]);
+    one.operations(t, &[READ]);
+    one.finish(t, slot_t, Decision::Commit, &[READ]);
+    one.deliver(commit(u, slot_u, &[DDL]));
+    one.pass(VOTE_TIMEOUT + SECOND);
+    assert_eq!((one.cast(t), one.committed(u)), (vec![VoteKind::Expired], 1));
+    one.stream(t, 1, 0);
+    assert_eq!((one.executed(t), one.transcripts()), (0, 0));
+}
+
+#[test]
+fn b9_a_rollback_that_waits_for_its_transcripts_is_waited_for_too() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    let slot_u = one.run(u, &[DDL]);
+    one.operations(t, &[READ]);
+    one.finish(t, slot_t, Decision::Rollback, &[READ]);
+    one.deliver(commit(u, slot_u, &[DDL]));
+    assert_eq!(one.committed(u), 0);
+    one.stream(t, 1, 0);
+    assert_eq!((one.transcripts(), one.committed(u)), (1, 1));
+}
+
+#[test]
+fn rule_9_ddl_at_the_master_waits_for_others_and_not_for_ever() {
+    let mut one = One::master();
+    one.open(1);
+    one.open(2);
+    one.begin(tx(1, 1));
+    one.begin(tx(2, 1));
+    one.operation(tx(2, 1), 1, DDL);
+    assert_eq!(one.executed(tx(2, 1)), 0);
+    one.pass(SECOND);
+    assert_eq!(one.executed(tx(2, 1)), 1);
+}
+
+#[test]
+fn rule_9_ddl_at_the_master_starts_when_the_others_have_ended() {
+    let mut one = One::master();
+    for of in 1..=3 {
+        one.open(of);
+    }
+    let slot = one.begin(tx(1, 1));
+    one.operation(tx(1, 1), 1, WRITE);
+    one.begin(tx(2, 1));
+    one.operation(tx(2, 1), 1, DDL);
+    assert_eq!(one.executed(tx(2, 1)), 0);
+    one.finish(tx(1, 1), slot, Decision::Commit, &[WRITE]);
+    one.deliver(commit(tx(1, 1), slot, &[WRITE]));
+    assert_eq!(one.executed(tx(2, 1)), 1);
+}
+
+/// It cannot be had from a peer: a replica that is merely slow must not take itself out for it.
+#[test]
+fn a_committed_ddl_that_still_executes_here_is_waited_for() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Executed];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[DDL]);
+    one.deliver_late(commit(t, slot, &[DDL]), true);
+    one.pass(10 * VOTE_TIMEOUT);
+    assert_eq!(one.scheduler.diverged(), None);
+    let report = BackendReport::Executed {
+        tx: t,
+        number: 1,
+        result: backend::result_of(1),
+        sqlstate: None,
+        status: b'T',
+        tag: TagKind::Ddl,
+        copy_started: false,
+    };
+    one.event(Event::Backend { session: session(1), report });
+    assert_eq!(one.committed(t), 1);
+}

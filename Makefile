@@ -2,8 +2,8 @@
 
 CARGO ?= cargo
 DEMO_SECONDS ?= 30
-DEMO_WAREHOUSES ?= 1
-DEMO_TERMINALS ?= 8
+DEMO_WAREHOUSES ?= 2
+DEMO_TERMINALS ?= 4
 
 .PHONY: help demo build setup test lint test-ordering test-cluster bench nightly clean
 
@@ -33,8 +33,9 @@ test-ordering:   ## The ordering core and its simulation
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
 
-bench: setup     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
-	$(CARGO) bench --workspace --locked
+bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
+	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
+	scripts/bench-tpcc.sh target/release/steeldb
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored

@@ -1,17 +1,6 @@
 //! Transactions on four real servers.
 
-use std::time::Duration;
-use steeldb_cluster_tests::{APP, Client, Cluster};
-
-/// Asserts that all replicas have the same tables at one position; how many answered.
-async fn identical(client: &Client) -> usize {
-    let answers = client.shim.verify(APP, Duration::from_secs(30)).await.unwrap();
-    let tables: Vec<_> = answers.iter().map(|answer| answer.tables.clone().unwrap()).collect();
-    for (other, answer) in tables.iter().zip(&answers).skip(1) {
-        assert_eq!(&tables[0], other, "{} differs from {}", answer.replica, answers[0].replica);
-    }
-    answers.len()
-}
+use steeldb_cluster_tests::Cluster;
 
 fn text(value: &str) -> Option<String> {
     Some(value.to_string())
@@ -39,7 +28,7 @@ async fn a_transaction_commits_on_all_replicas() {
     client.rollback().await.unwrap();
     let rows = client.execute("select v from t where id = 1").await.unwrap().rows;
     assert_eq!(rows, vec![vec![text("one")]]);
-    assert_eq!(identical(&client).await, 4);
+    client.identical().await;
 
     // Two sessions that update the same row: the second gets 40001 and the databases stay equal.
     let mut other = cluster.session().await.unwrap();
@@ -52,7 +41,7 @@ async fn a_transaction_commits_on_all_replicas() {
     let late = other.run("update t set v = 'second' where id = 1").await.unwrap();
     assert_eq!(late.sqlstate, text("40001"));
     other.rollback().await.unwrap();
-    assert_eq!(identical(&client).await, 4);
+    client.identical().await;
 
     // Everything is taken up again after a stop of all.
     drop((client, other));
@@ -61,7 +50,7 @@ async fn a_transaction_commits_on_all_replicas() {
     let mut client = cluster.session().await.unwrap();
     let rows = client.execute("select v from t where id = 1").await.unwrap().rows;
     assert_eq!(rows, vec![vec![text("first")]]);
-    assert_eq!(identical(&client).await, 4);
+    client.identical().await;
     cluster.stop_all().await.unwrap();
 }
 
@@ -76,8 +65,8 @@ async fn a_replica_that_was_away_catches_up() {
         client.execute(&format!("update t set v = 'w{i}' where id = {i}")).await.unwrap();
     }
     cluster.start_replica(3).await.unwrap();
-    assert_eq!(identical(&client).await, 4);
+    client.identical().await;
     client.execute("insert into t values (100, 'all four')").await.unwrap();
-    assert_eq!(identical(&client).await, 4);
+    client.identical().await;
     cluster.stop_all().await.unwrap();
 }

@@ -1,0 +1,264 @@
+//! The cluster: replicas in this process.
+
+use crate::{APP, Client, Proxy};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use steeldb_client_shim::{Shim, ShimConfig};
+use steeldb_postgres::{AGENT_ROLE, Backend, Launcher, ServerConfig};
+use steeldb_replica::agent::{self, AgentConfig, DatabaseConfig};
+use steeldb_replica::scheduler::ClientRights;
+use steeldb_transport::ReplicaAddress;
+use steeldb_types::{ClientId, ReplicaId, View, limits};
+use steeldb_wire::auth::SecretKey;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::task::JoinHandle;
+
+/// Clients that every test cluster knows.
+const CLIENTS: u32 = 8;
+
+/// How long a replica may take to end once a test is over. Then it is cut off, which ends its server, too.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// One cluster at a time: each is four servers, and they would only take the processors from each other.
+static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// A cluster with its directory. Replicas and servers end with it, however the test ends.
+pub struct Cluster {
+    /// The view.
+    pub view: View,
+    host: String,
+    replicas: Vec<ReplicaAddress>,
+    running: BTreeMap<u16, Running>,
+    next_client: u32,
+    /// Where everything is. Removed after the servers have ended.
+    dir: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+fn replica_key(id: u16) -> SecretKey {
+    SecretKey::from_seed(&[id as u8 + 1; 32])
+}
+
+fn client_key(id: u32) -> SecretKey {
+    SecretKey::from_seed(&[id as u8 + 101; 32])
+}
+
+impl Cluster {
+    /// Starts n replicas and waits until all are ready.
+    pub async fn start(n: u16) -> anyhow::Result<Cluster> {
+        let turn = TURN.lock().await;
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        let dir = tempfile::Builder::new().prefix("steeldb-test-").tempdir()?;
+        // As root the servers run as another user, who must get to their directories.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        // A loopback network of its own for each cluster: no two can want the same port.
+        static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+        let (process, nth) = (std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let host = format!("127.{}.{}.{nth}", 1 + process / 250 % 250, 1 + process % 250);
+        let replicas = (0..n)
+            .map(|id| ReplicaAddress {
+                id: ReplicaId(id),
+                address: format!("{host}:{}", 7000 + id),
+                key: replica_key(id).public(),
+            })
+            .collect();
+        let mut cluster = Cluster {
+            view: View::of_size(n)?,
+            host,
+            replicas,
+            running: BTreeMap::new(),
+            next_client: 0,
+            dir,
+            _turn: turn,
+        };
+        cluster.start_all().await?;
+        Ok(cluster)
+    }
+
+    /// Starts every replica that does not run.
+    pub async fn start_all(&mut self) -> anyhow::Result<()> {
+        let mut waiting = Vec::new();
+        for id in 0..self.view.n() {
+            if !self.running.contains_key(&id) {
+                waiting.push((id, self.launch(id)));
+            }
+        }
+        for (id, ready) in waiting {
+            self.await_ready(id, ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Starts one replica.
+    pub async fn start_replica(&mut self, id: u16) -> anyhow::Result<()> {
+        let ready = self.launch(id);
+        self.await_ready(id, ready).await
+    }
+
+    async fn await_ready(&mut self, id: u16, ready: oneshot::Receiver<()>) -> anyhow::Result<()> {
+        if ready.await.is_err() {
+            let running = self.running.remove(&id);
+            if let Some(running) = running {
+                running.task.await??;
+            }
+            anyhow::bail!("replica {id} ended before it was ready");
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, id: u16) -> oneshot::Receiver<()> {
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = oneshot::channel();
+        let config = self.agent_config(id);
+        let task = tokio::spawn(agent::run(
+            config,
+            move || {
+                let _ = ready.send(());
+            },
+            async move {
+                let _ = stopped.await;
+            },
+        ));
+        self.running.insert(id, Running { stop, task });
+        is_ready
+    }
+
+    /// Stops one replica and its server, gracefully.
+    pub async fn stop_replica(&mut self, id: u16) -> anyhow::Result<()> {
+        if let Some(running) = self.running.remove(&id) {
+            let _ = running.stop.send(());
+            running.task.await??;
+        }
+        Ok(())
+    }
+
+    /// Stops all replicas.
+    pub async fn stop_all(&mut self) -> anyhow::Result<()> {
+        for id in 0..self.view.n() {
+            self.stop_replica(id).await?;
+        }
+        Ok(())
+    }
+
+    fn agent_config(&self, id: u16) -> AgentConfig {
+        let data_dir = self.dir.path().join(format!("replica-{id}"));
+        let mut server = ServerConfig::new(data_dir.join("postgres"), Launcher::Direct);
+        server.socket_dir = Some(self.socket_dir(id));
+        server.settings.fsync = false;
+        server.settings.shared_buffers_mb = 32;
+        AgentConfig {
+            me: ReplicaId(id),
+            key: replica_key(id),
+            listen: self.replicas[usize::from(id)].address.clone(),
+            view: self.view.clone(),
+            master: ReplicaId(0),
+            replicas: self.replicas.clone(),
+            clients: (0..CLIENTS)
+                .map(|client| {
+                    let rights = ClientRights {
+                        key: client_key(client).public(),
+                        databases: vec![APP.into()],
+                        roles: vec![APP.into()],
+                    };
+                    (ClientId(client), rights)
+                })
+                .collect(),
+            cluster_key: [9; 32],
+            databases: vec![DatabaseConfig { name: APP.into(), owner: APP.into() }],
+            data_dir,
+            server,
+            request_timeout: limits::REQUEST_TIMEOUT,
+            vote_timeout: limits::VOTE_TIMEOUT,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn socket_dir(&self, id: u16) -> PathBuf {
+        self.dir.path().join(format!("s{id}"))
+    }
+
+    /// Where a replica listens, host:port.
+    pub fn address(&self, id: u16) -> &str {
+        &self.replicas[usize::from(id)].address
+    }
+
+    /// A superuser's session on one replica's server: behind its agent's back.
+    pub async fn behind(&self, id: u16) -> anyhow::Result<Backend> {
+        Ok(Backend::connect(&self.socket_dir(id), APP, AGENT_ROLE, &[]).await?)
+    }
+
+    /// The process numbers of the running servers' postmasters.
+    pub fn postmasters(&self) -> anyhow::Result<Vec<u32>> {
+        let pid_file = |id: &u16| self.dir.path().join(format!("replica-{id}/postgres/postmaster.pid"));
+        let read = |id| -> anyhow::Result<u32> {
+            let text = std::fs::read_to_string(pid_file(id))?;
+            Ok(text.lines().next().unwrap_or_default().trim().parse()?)
+        };
+        self.running.keys().map(read).collect()
+    }
+
+    /// A shim of the next client, with links to all replicas.
+    pub async fn shim(&mut self) -> anyhow::Result<Shim> {
+        let client = self.next_client;
+        self.next_client += 1;
+        anyhow::ensure!(client < CLIENTS, "the test cluster knows {CLIENTS} clients");
+        let config = ShimConfig {
+            client: ClientId(client),
+            key: client_key(client),
+            view: self.view.clone(),
+            master: ReplicaId(0),
+            patience: Default::default(),
+        };
+        let shim = Shim::start(config, self.replicas.clone())?;
+        shim.connected(Duration::from_secs(20)).await;
+        Ok(shim)
+    }
+
+    /// A session of the application's role, without a proxy.
+    pub async fn session(&mut self) -> anyhow::Result<Client> {
+        let shim = self.shim().await?;
+        Ok(Client { session: shim.open(APP, APP, Vec::new()).await?, shim })
+    }
+
+    /// A proxy in this process, as the next client.
+    pub async fn proxy(&mut self) -> anyhow::Result<Proxy> {
+        let shim = self.shim().await?;
+        Proxy::start(&self.host, shim).await
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let running: Vec<Running> = std::mem::take(&mut self.running).into_values().collect();
+        let tasks: Vec<JoinHandle<_>> = running
+            .into_iter()
+            .map(|running| {
+                let _ = running.stop.send(());
+                running.task
+            })
+            .collect();
+        // The directory is removed after this: by then no server may use it.
+        tokio::task::block_in_place(|| {
+            Handle::current().block_on(async {
+                for mut task in tasks {
+                    if tokio::time::timeout(STOP_PATIENCE, &mut task).await.is_err() {
+                        task.abort();
+                        let _ = task.await;
+                    }
+                }
+            });
+        });
+    }
+}

@@ -42,9 +42,7 @@ use maintaining::Maintaining;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, TxId, View};
 use steeldb_wire::auth::{PublicKey, SecretKey};
-use steeldb_wire::transaction::{
-    AbortReason, Executed, ReplicaMessage, SignatureMemo, SignedFinish, Vote, VoteKind,
-};
+use steeldb_wire::transaction::{AbortReason, Executed, ReplicaMessage, SignedFinish, Vote, VoteKind};
 use transaction::{Session, Transaction};
 
 /// What the scheduler needs to know of the cluster.
@@ -111,7 +109,6 @@ pub struct Scheduler {
     impatient_until_us: BTreeMap<ClientId, u64>,
     /// Stream entries held, over all transactions.
     entries_held: usize,
-    memo: SignatureMemo,
     permits_used: usize,
     permit_queue: VecDeque<TxId>,
     /// Votes cast and entries streamed since the last flush.
@@ -144,7 +141,6 @@ impl Scheduler {
             draining: BTreeSet::new(),
             impatient_until_us: BTreeMap::new(),
             entries_held: 0,
-            memo: SignatureMemo::new(65_536),
             permits_used: 0,
             permit_queue: VecDeque::new(),
             cast: Vec::new(),

@@ -43,8 +43,9 @@ impl Scheduler {
     /// Votes arrive; their signature is verified.
     pub(super) fn votes(&mut self, votes: Vec<(SignedVote, Option<SignedFinish>)>) {
         for (vote, finish) in votes {
-            let Some(key) = self.config.replica_keys.get(usize::from(vote.replica.0)) else { continue };
-            self.memo.note(&vote, key);
+            if !self.config.view.contains(vote.replica) {
+                continue;
+            }
             let tx = vote.vote.tx;
             // A Finish that the client kept from this replica (A3) comes with the votes of others.
             if let Some(finish) = finish

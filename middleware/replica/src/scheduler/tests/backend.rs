@@ -44,6 +44,9 @@ pub(super) struct Backend {
     blocks: BTreeMap<TxId, Block>,
     /// Prepared and without an outcome, by gid.
     pub prepared: BTreeSet<String>,
+    /// Write sets of what is prepared, by gid, and of what is applied.
+    prepared_sets: BTreeMap<String, Digest>,
+    pub effects: BTreeMap<TxId, Digest>,
     /// Applied, in the order in which they were: a transaction, and whether by a write set.
     pub applied: Vec<TxId>,
     pub caught_up: Vec<TxId>,
@@ -79,6 +82,9 @@ impl Backend {
             Effect::CommitPrepared { tx, gid, .. } => {
                 assert!(self.prepared.remove(gid), "COMMIT PREPARED of {tx}, which is not prepared");
                 self.applied.push(*tx);
+                if let Some(write_set) = self.prepared_sets.remove(gid) {
+                    self.effects.insert(*tx, write_set);
+                }
                 if self.holds(Held::Applied) {
                     return vec![];
                 }
@@ -88,8 +94,9 @@ impl Backend {
                 self.prepared.remove(gid);
                 vec![]
             }
-            Effect::CatchUp { tx, .. } if !self.holds(Held::CaughtUp) => {
+            Effect::CatchUp { tx, write_set, .. } if !self.holds(Held::CaughtUp) => {
                 self.applied.push(*tx);
+                self.effects.insert(*tx, *write_set);
                 self.caught_up.push(*tx);
                 vec![Event::CaughtUp { tx: *tx, result: Ok(()) }]
             }
@@ -162,12 +169,13 @@ impl Backend {
             Command::Prepare { tx, gid, .. } => {
                 let block = self.blocks.remove(tx).unwrap_or_default();
                 self.prepared.insert(gid.clone());
+                let digest = match self.differs.contains(tx) {
+                    true => Digest::of("another", &[]),
+                    false => write_set_of(*tx, block.operations),
+                };
+                self.prepared_sets.insert(gid.clone(), digest);
                 let mut events = Vec::new();
                 if !self.holds(Held::Decoded) {
-                    let digest = match self.differs.contains(tx) {
-                        true => Digest::of("another", &[]),
-                        false => write_set_of(*tx, block.operations),
-                    };
                     let write_set = Ok(DecodedSet { digest, wall: false, changes: 1 });
                     events.push(Event::Decoded { gid: gid.clone(), write_set });
                 }

@@ -1,4 +1,6 @@
-//! The scheduler as a pure machine: one replica alone, fed by hand ([`One`]),.
+//! The scheduler as a pure machine: one replica alone, fed by hand ([`One`]), or four under a
+//! fake order ([`world`]).
+//!
 //! Names of tests begin with the risk that they cover.
 
 mod backend;
@@ -8,9 +10,11 @@ mod certificates;
 mod clients;
 mod finishing;
 mod operations;
+mod random;
 mod restart;
 mod walls;
 mod waves;
+mod world;
 
 use super::*;
 use backend::Backend;

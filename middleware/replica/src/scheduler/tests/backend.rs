@@ -49,6 +49,8 @@ pub(super) struct Backend {
     pub effects: BTreeMap<TxId, Digest>,
     /// Applied, in the order in which they were: a transaction, and whether by a write set.
     pub applied: Vec<TxId>,
+    /// Those of them that a snapshot taken now holds: a wave becomes visible bit by bit.
+    visible: BTreeSet<TxId>,
     pub caught_up: Vec<TxId>,
     /// The snapshot each transaction ran on: how many commits it holds.
     pub snapshots: BTreeMap<TxId, String>,
@@ -64,6 +66,13 @@ impl Backend {
         self.held.contains(&held)
     }
 
+    /// Looks at what is reported to the scheduler.
+    pub(super) fn see(&mut self, event: &Event) {
+        if let Event::Applied { tx, result: Ok(()) } | Event::CaughtUp { tx, result: Ok(()) } = event {
+            self.visible.insert(*tx);
+        }
+    }
+
     /// What it answers to an effect.
     pub(super) fn effect(&mut self, effect: &Effect) -> Vec<Event> {
         match effect {
@@ -74,9 +83,7 @@ impl Backend {
             }
             Effect::Backend { session, command } => self.command(*session, command),
             Effect::TakeAnchor { anchor, .. } if !self.holds(Held::Anchored) => {
-                let mut applied = self.applied.clone();
-                applied.sort_unstable();
-                let snapshot = format!("{applied:?}");
+                let snapshot = format!("{:?}", self.visible);
                 vec![Event::Anchored { anchor: *anchor, snapshot: Ok(snapshot) }]
             }
             Effect::CommitPrepared { tx, gid, .. } => {
@@ -94,7 +101,8 @@ impl Backend {
                 self.prepared.remove(gid);
                 vec![]
             }
-            Effect::CatchUp { tx, write_set, .. } if !self.holds(Held::CaughtUp) => {
+            Effect::CatchUp { tx, write_set, database, .. } if !self.holds(Held::CaughtUp) => {
+                assert_eq!(database, "app");
                 self.applied.push(*tx);
                 self.effects.insert(*tx, *write_set);
                 self.caught_up.push(*tx);
@@ -121,6 +129,14 @@ impl Backend {
             Command::Begin { tx, snapshot, .. } => {
                 self.blocks.insert(*tx, Block::default());
                 self.snapshots.insert(*tx, snapshot.clone());
+                if self.holds(Held::Begun) {
+                    return vec![];
+                }
+                report(BackendReport::Begun { tx: *tx })
+            }
+            Command::BeginHere { tx, .. } => {
+                self.blocks.insert(*tx, Block::default());
+                self.snapshots.insert(*tx, format!("{:?}", self.applied));
                 if self.holds(Held::Begun) {
                     return vec![];
                 }

@@ -200,6 +200,7 @@ impl One {
     }
 
     fn event(&mut self, event: Event) {
+        self.backend.see(&event);
         self.scheduler.handle(self.now, event);
         self.settle();
     }
@@ -209,6 +210,7 @@ impl One {
             self.scheduler.flush();
             let Some(effect) = self.scheduler.poll_effect() else { return };
             for event in self.backend.effect(&effect) {
+                self.backend.see(&event);
                 self.scheduler.handle(self.now, event);
             }
             self.effects.push(effect);

@@ -114,7 +114,7 @@ impl Client {
                 world.client_to(replica, self.connection(), ClientMessage::Operation(operation));
             }
         }
-        if world.rng.random_range(0..60) == 0 {
+        if world.rng.random_range(0..25) == 0 {
             let replica = world.rng.random_range(0..N);
             world.kill_backend(replica, self.key);
         }

@@ -21,7 +21,7 @@ fn a6_a_snapshot_is_taken_between_waves_and_holds_all_before_it() {
     assert_eq!(anchors(&one), 1, "the wave is half applied");
     one.event(Event::Applied { tx: tx(1, 1), result: Ok(()) });
     assert_eq!(anchors(&one), 2);
-    assert_eq!(one.backend.snapshots[&tx(3, 1)], format!("{:?}", [tx(1, 1), tx(2, 1)]));
+    assert_eq!(one.backend.snapshots[&tx(3, 1)], format!("{:?}", BTreeSet::from([tx(1, 1), tx(2, 1)])));
 }
 
 #[test]
@@ -153,6 +153,7 @@ fn a13_the_masters_barrier_is_what_was_issued_when_the_result_was_read() {
     one.begin(tx(2, 1));
     let position = one.deliver(commit(t, slot, &[WRITE]));
     one.operations(tx(2, 1), &[WRITE]);
+    one.event(Event::Tick);
     let barrier = one.effects.iter().rev().find_map(|effect| match effect {
         Effect::SendStream(stream) => stream.entries.last().map(|entry| (entry.tx, entry.barrier)),
         _ => None,

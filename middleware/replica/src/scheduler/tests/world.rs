@@ -5,7 +5,7 @@ use super::backend::Backend;
 use super::*;
 use rand::Rng as _;
 use rand_chacha::ChaCha8Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub(super) const N: usize = 4;
 
@@ -114,6 +114,7 @@ impl World {
     pub(super) fn run(&mut self, message: Message) {
         match message {
             Message::ToReplica(replica, event) => {
+                self.backends[replica].see(&event);
                 self.replicas[replica].handle(self.now, event);
                 self.settle(replica);
             }
@@ -276,9 +277,8 @@ impl World {
             // A6: each snapshot holds the commits ordered before its slot, and no others.
             for (tx, snapshot) in &backend.snapshots {
                 let before = |slot: &Position| {
-                    let mut before: Vec<TxId> = commits.range(..slot).map(|(_, (tx, _))| *tx).collect();
-                    before.sort_unstable();
-                    format!("{before:?}")
+                    let before = commits.range(..slot).map(|(_, (tx, _))| *tx);
+                    format!("{:?}", before.collect::<BTreeSet<TxId>>())
                 };
                 assert!(
                     slots[tx].iter().any(|slot| before(slot) == *snapshot),

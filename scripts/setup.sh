@@ -30,6 +30,8 @@ has_postgres || packages="$packages postgresql"
 command -v psql >/dev/null 2>&1 || packages="$packages postgresql-client"
 has_libclang || packages="$packages libclang-dev"
 command -v cc >/dev/null 2>&1 || packages="$packages build-essential"
+# For the tests with a Python driver.
+/usr/bin/python3 -c "import psycopg2" >/dev/null 2>&1 || packages="$packages python3-psycopg2"
 
 if ! command -v cargo >/dev/null 2>&1; then
     say "Rust is missing: install it from https://rustup.rs, or your distribution's rustc and cargo (1.88 or later)"

@@ -77,9 +77,6 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How long a transaction's DDL waits for the others to end before it starts all the same (rule 9).
 pub const DDL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Changes in a transaction's write set past which it counts as bulk: T_vote is stretched.
-pub const BULK_CHANGES: usize = 100_000;
-
 /// Events waiting between a node's links and the node. Past it the sockets are read more slowly.
 pub const LINK_EVENTS_MAX: usize = 256;
 

@@ -8,8 +8,8 @@ use steeldb_types::{Digest, ReplicaId, Slot, TxId, View};
 use steeldb_wire::auth::{Namespace, PublicKey, SecretKey};
 use steeldb_wire::codec::{decode, encode};
 use steeldb_wire::transaction::{
-    ClientMessage, CommitCertificate, Operation, OperationKind, ResultDigest, SignatureMemo, SignedVote, StatementId,
-    Vote, VoteBundle, VoteKind,
+    ClientMessage, CommitCertificate, Operation, OperationKind, ResultDigest, SignatureMemo, SignedVote,
+    StatementId, Vote, VoteBundle, VoteKind,
 };
 
 fn signed_votes() -> (Vec<SignedVote>, Vec<PublicKey>) {
@@ -37,7 +37,9 @@ fn cryptography(c: &mut Criterion) {
     let signature = key.sign(Namespace::Votes, &message);
     let public = key.public();
     c.bench_function("sign", |b| b.iter(|| key.sign(Namespace::Votes, black_box(&message))));
-    c.bench_function("verify", |b| b.iter(|| public.verify(Namespace::Votes, black_box(&message), &signature)));
+    c.bench_function("verify", |b| {
+        b.iter(|| public.verify(Namespace::Votes, black_box(&message), &signature))
+    });
 
     let (votes, keys) = signed_votes();
     let view = View::of_size(4).expect("four replicas are a view");
@@ -68,7 +70,8 @@ fn codec(c: &mut Criterion) {
         b.iter(|| decode::<ClientMessage>(black_box(&bytes), 1024).is_ok())
     });
     let row = [7u8; 100];
-    for (name, in_order) in [("digest 100 rows in sequence", true), ("digest 100 rows as a multiset", false)] {
+    for (name, in_order) in [("digest 100 rows in sequence", true), ("digest 100 rows as a multiset", false)]
+    {
         c.bench_function(name, |b| {
             b.iter(|| {
                 let mut digest = ResultDigest::new(in_order);

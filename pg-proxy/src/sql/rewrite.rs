@@ -22,9 +22,6 @@ const REPLICATED: [&str; 6] = [
     "gen_random_uuid",
 ];
 
-/// Functions that the search path sends there when unqualified, and only `pg_catalog.` would keep from it.
-const REPLICATED_WHEN_QUALIFIED: [&str; 6] = ["random", "setseed", "nextval", "setval", "currval", "lastval"];
-
 /// A query string with its tokens, scanned when first needed.
 pub(super) struct Source<'a> {
     pub(super) sql: &'a str,
@@ -141,11 +138,10 @@ fn time_keyword(source: &Source<'_>, location: i32) -> Option<Edit> {
 fn replicated_call(source: &Source<'_>, call: &Call) -> Option<Edit> {
     let (name, schema) = call.name.split_last()?;
     let replicated = REPLICATED.contains(&name.as_str());
-    let qualified = REPLICATED_WHEN_QUALIFIED.contains(&name.as_str());
     let start = usize::try_from(call.location).ok()?;
     match schema {
         [] if replicated => Some(Edit { start, end: start, text: "steeldb.".into() }),
-        [.., schema] if schema == "pg_catalog" && (replicated || qualified) => {
+        [.., schema] if schema == "pg_catalog" && replicated => {
             let mut last = source.index_at(call.location)?;
             // Each name may be written U&"..." UESCAPE '.', so it is the dots that are counted.
             let mut dots = call.name.len() - 1;

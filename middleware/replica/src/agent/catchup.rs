@@ -19,8 +19,11 @@ const KEPT_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A write set above this is not kept: it would not fit a frame.
 const WRITE_SET_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 1024;
 
-/// How long a lock that stands in the way of a catch-up is waited for before its holder is ended.
-const LOCK_TIMEOUT: &str = "1s";
+/// How long a catch-up waits for a lock before it is tried anew.
+const LOCK_TIMEOUT: &str = "10s";
+
+/// How long a client's backend may stand in the way of a catch-up.
+const BLOCKED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Recent write sets of this replica's own decoding, by GID. Shared between the decoders and the reactor.
 #[derive(Clone, Default)]
@@ -110,6 +113,7 @@ async fn attempt(socket_dir: &std::path::Path, database: &str, write_set: &Write
     loop {
         tries += 1;
         let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+        let watched = watch_blockers(socket_dir.to_path_buf(), database.to_string(), backend.process_id());
         let done = async {
             backend
                 .simple(&format!("BEGIN; SET LOCAL lock_timeout = {}", quote::literal(LOCK_TIMEOUT)))
@@ -119,6 +123,7 @@ async fn attempt(socket_dir: &std::path::Path, database: &str, write_set: &Write
             anyhow::Ok(())
         }
         .await;
+        watched.abort();
         let Err(error) = done else { return Ok(()) };
         let blocked = error.to_string().contains("55P03")
             || error.downcast_ref::<steeldb_postgres::BackendError>().and_then(|e| e.sqlstate())
@@ -130,15 +135,24 @@ async fn attempt(socket_dir: &std::path::Path, database: &str, write_set: &Write
         if !blocked || tries > 30 {
             return Err(error);
         }
-        // Whoever holds the lock conflicts with what a quorum committed: it cannot commit any more, unless it is
-        // prepared, and then its outcome is on its way (A11).
-        let mut agent = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
-        agent
-            .simple(
-                "SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity a \
-                 WHERE a.datname = pg_catalog.current_database() AND a.state LIKE 'idle in transaction%' \
-                 AND a.application_name NOT LIKE 'steeldb %'",
-            )
-            .await?;
     }
+}
+
+/// Ends the clients' backends that stand in the way of `process`: they conflict with what a quorum committed, so they
+/// cannot commit any more. What is prepared has no backend; its outcome is on its way (A11).
+fn watch_blockers(socket_dir: PathBuf, database: String, process: i32) -> tokio::task::JoinHandle<()> {
+    let sql = format!(
+        "SELECT pg_catalog.pg_terminate_backend(b.pid) FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({process})) AS b (pid) \
+         JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid WHERE a.usename <> {}",
+        quote::literal(AGENT_ROLE)
+    );
+    tokio::spawn(async move {
+        let Ok(mut agent) = Backend::connect(&socket_dir, &database, AGENT_ROLE, &[]).await else { return };
+        loop {
+            tokio::time::sleep(BLOCKED_PATIENCE).await;
+            if agent.simple(&sql).await.is_err() {
+                return;
+            }
+        }
+    })
 }

@@ -22,7 +22,9 @@ use steeldb_ordering::{
 use steeldb_postgres::Server;
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks, ReplicaTransport};
-use steeldb_types::{ClientId, Digest, ReplicaId, SessionKey, Slot, Timestamp, TxId, View, limits};
+use steeldb_types::{
+    ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, View, limits,
+};
 use steeldb_wire::auth::PublicKey;
 use steeldb_wire::codec;
 use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo};
@@ -222,7 +224,7 @@ struct Reactor {
     /// Over which connection a session's ordered requests came: refusals go back there.
     origins: BTreeMap<SessionKey, ConnectionId>,
     /// The last request of each session that was delivered; the newest sessions'.
-    executed: BTreeMap<SessionKey, u64>,
+    executed: BTreeMap<(SessionId, ClientId), u64>,
     secrets: BTreeMap<String, RecordSecret>,
     write_sets: WriteSets,
     /// Write sets that peers are asked for.
@@ -455,7 +457,7 @@ impl Reactor {
             ordering::Effect::Deliver(delivery) => self.deliver(delivery),
             // The order was faster than the client's own copy.
             ordering::Effect::Refused { request: RequestKey::Client(id), reason: Refusal::Stale }
-                if self.executed.get(&id.session).is_some_and(|last| *last >= id.sequence) => {}
+                if self.has_executed(id) => {}
             ordering::Effect::Refused { request: RequestKey::Client(id), reason } => {
                 if let Some(origin) = self.origins.get(&id.session) {
                     let message = ReplicaMessage::Refused {
@@ -491,7 +493,7 @@ impl Reactor {
                         RequestKey::Certified(_) => None,
                     };
                     if let Some((session, sequence)) = request {
-                        self.executed.insert(session, sequence);
+                        self.executed.insert((session.session, session.client), sequence);
                         if self.executed.len() > EXECUTED_MAX {
                             // Session numbers ascend with time.
                             self.executed.pop_first();
@@ -588,6 +590,11 @@ impl Reactor {
                 );
             }
         }
+    }
+
+    fn has_executed(&self, id: RequestId) -> bool {
+        let last = self.executed.get(&(id.session.session, id.session.client));
+        last.is_some_and(|last| *last >= id.sequence)
     }
 
     fn submit(&mut self, ordered: &Ordered) {

@@ -19,9 +19,9 @@ const RECENT_COMMITS: usize = 8192;
 pub(super) struct Recovered {
     /// The open transactions at the journal's end.
     pub open: OpenTransactions,
-    /// Prepared here and without an outcome, with their databases.
+    /// Prepared here and not resolved, with their databases.
     pub in_doubt: Vec<(TxId, Slot, String)>,
-    /// Decided commits that are not here, in their order.
+    /// Decided commits that are not applied here, in their order. Those that are prepared are in doubt, too.
     pub missing: Vec<(Position, String, CommitCertificate)>,
 }
 
@@ -59,15 +59,15 @@ pub(super) async fn recover(
         backends.insert(database.clone(), backend);
     }
     let mut missing = Vec::new();
+    let mut in_doubt = Vec::new();
     let recent = commits.len().saturating_sub(RECENT_COMMITS);
     for (position, certificate) in commits.split_off(recent) {
         let tx = certificate.tx;
         let gid = gid(tx, certificate.slot);
         if let Some(database) = prepared.remove(&gid) {
-            if let Some(backend) = backends.get_mut(&database) {
-                backend.simple(&format!("COMMIT PREPARED {}", quote::literal(&gid))).await?;
-            }
-            tracing::info!(%tx, %position, "a commit that was decided before the restart is applied");
+            // Applied once decoding has shown that these are the effects that the certificate names (A3).
+            in_doubt.push((tx, certificate.slot, database.clone()));
+            missing.push((position, database, certificate));
             continue;
         }
         let database = by_database.get(&tx).cloned().unwrap_or_default();
@@ -76,7 +76,6 @@ pub(super) async fn recover(
             missing.push((position, database, certificate));
         }
     }
-    let mut in_doubt = Vec::new();
     for (tx, slot) in open.iter() {
         if let Some(database) = prepared.remove(&gid(tx, slot)) {
             in_doubt.push((tx, slot, database));

@@ -315,6 +315,15 @@ impl Writer {
                 self.run_own(Own::Begin, &start.parameters())?;
                 self.expect(Expect::Begun { tx });
             }
+            Command::BeginHere { tx, modes, timestamp, seed } => {
+                *lock(&self.shared.ddl_effects) = None;
+                let read_only = if modes.read_only { "SET TRANSACTION READ ONLY" } else { "" };
+                message::query(read_only, &mut self.out)?;
+                let start = TransactionStart::new(timestamp, &seed);
+                // A query: it takes the snapshot.
+                self.run_own(Own::Begin, &start.parameters())?;
+                self.expect(Expect::Begun { tx });
+            }
             Command::Execute { tx, number, statement, row_order, kind, show } => {
                 self.execute(tx, number, statement, row_order, kind, show)?;
             }

@@ -56,6 +56,8 @@ pub(super) struct Applying {
     issued: Position,
     /// The queue is being moved on, and something happened that may move it further.
     pumping: bool,
+    /// A transaction that takes its own snapshot: no commit is issued meanwhile.
+    pub snapshot_of: Option<TxId>,
     pump_again: bool,
 }
 
@@ -132,14 +134,19 @@ impl Scheduler {
                 return;
             }
             self.issue_commits();
-            if !self.applying.in_flight.is_empty() || self.anchors.is_taking() || self.diverged.is_some() {
+            let taking = self.anchors.is_taking() || self.applying.snapshot_of.is_some();
+            if !self.applying.in_flight.is_empty() || taking || self.diverged.is_some() {
                 return;
             }
             match self.applying.queue.front() {
                 None | Some(Item::Commit { .. }) => return,
                 Some(Item::Begin { tx, database }) => {
                     let (tx, database) = (*tx, database.clone());
-                    if self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running) {
+                    let leads = self.transactions.get(&tx).is_some_and(|t| t.leading_begun);
+                    if leads && let Some(transaction) = self.transactions.get_mut(&tx) {
+                        // A10: the locks are held; the snapshot is that of this place in the order.
+                        transaction.snapshot_here = true;
+                    } else if self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running) {
                         match self.anchor(&database) {
                             Taken::NotYet => return,
                             Taken::Anchor(anchor) => {
@@ -188,7 +195,7 @@ impl Scheduler {
 
     /// Issues the commits of the wave at the queue's head that are prepared here.
     fn issue_commits(&mut self) {
-        if self.anchors.is_taking() {
+        if self.anchors.is_taking() || self.applying.snapshot_of.is_some() {
             return;
         }
         let mut at = 0;

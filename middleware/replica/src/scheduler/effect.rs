@@ -159,6 +159,19 @@ pub enum Command {
         /// HMAC(cluster key, slot, tx) (A14).
         seed: [u8; 32],
     },
+    /// Go on from leading LOCK TABLE statements: take the snapshot here and now, with the agreed time and seed. Nothing is
+    /// committed meanwhile, so it is the anchor's; importing one is refused to a transaction that has an id, and ACCESS
+    /// EXCLUSIVE locks give it one.
+    BeginHere {
+        /// The transaction.
+        tx: TxId,
+        /// Its attributes.
+        modes: Modes,
+        /// The agreed time.
+        timestamp: Timestamp,
+        /// HMAC(cluster key, slot, tx) (A14).
+        seed: [u8; 32],
+    },
     /// Run an operation and report its canonical result.
     Execute {
         /// The transaction.

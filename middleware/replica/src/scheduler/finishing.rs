@@ -16,6 +16,7 @@ impl Scheduler {
         if !self.enter(tx) {
             return;
         }
+        self.stream_due = true;
         let transaction = self.transaction(tx);
         if transaction.finish.is_none() {
             let without_slot = transaction.slot.is_none() && finish.finish.slot.0 == 0;
@@ -154,6 +155,15 @@ impl Scheduler {
     /// The anchor served this transaction.
     pub(super) fn begun(&mut self, tx: TxId) {
         self.release_anchor_of(tx);
+        self.snapshot_taken(tx);
+    }
+
+    /// The wave need not wait for the transaction's own snapshot any more.
+    fn snapshot_taken(&mut self, tx: TxId) {
+        if self.applying.snapshot_of == Some(tx) {
+            self.applying.snapshot_of = None;
+            self.pump();
+        }
     }
 
     /// Rolls back what is not prepared, and never prepares it any more. What is prepared stays (rule 13).
@@ -243,6 +253,7 @@ impl Scheduler {
             session.counter = session.counter.max(tx.counter);
         }
         self.backend_free(tx.session);
+        self.snapshot_taken(tx);
         self.pump();
     }
 

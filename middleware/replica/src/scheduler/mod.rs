@@ -114,6 +114,8 @@ pub struct Scheduler {
     /// Votes cast and entries streamed since the last flush.
     cast: Vec<(Vote, Option<SignedFinish>)>,
     streamed: Vec<Executed>,
+    /// Somebody waits for what is streamed: deferred execution needs entries once their client has finished.
+    stream_due: bool,
     stream_next: u64,
     diverged: Option<String>,
     bytes_by_client: BTreeMap<ClientId, usize>,
@@ -145,6 +147,7 @@ impl Scheduler {
             permit_queue: VecDeque::new(),
             cast: Vec::new(),
             streamed: Vec::new(),
+            stream_due: false,
             stream_next: 0,
             diverged: None,
             bytes_by_client: BTreeMap::new(),

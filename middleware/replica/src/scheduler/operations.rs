@@ -182,11 +182,11 @@ impl Scheduler {
             return;
         }
         let Some(slot) = transaction.slot else { return };
-        let Some(snapshot) =
-            transaction.anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string)
-        else {
+        let snapshot =
+            transaction.anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string);
+        if snapshot.is_none() && !transaction.snapshot_here {
             return;
-        };
+        }
         transaction.begun = true;
         let mut transcript = Transcript::begin(tx, session.preamble, transaction.modes);
         let leading = std::mem::take(&mut transaction.leading_results);
@@ -197,7 +197,15 @@ impl Scheduler {
         let (modes, timestamp) = (transaction.modes, transaction.timestamp);
         let early: Vec<(u32, Digest)> = (1..).zip(transaction.heads.iter().copied()).collect();
         let seed = self.seed(tx, slot);
-        self.backend(tx.session, Command::Begin { tx, modes, snapshot, timestamp, seed });
+        let command = match snapshot {
+            Some(snapshot) => Command::Begin { tx, modes, snapshot, timestamp, seed },
+            None => {
+                // The wave waits for this snapshot as it does for an anchor's.
+                self.applying.snapshot_of = Some(tx);
+                Command::BeginHere { tx, modes, timestamp, seed }
+            }
+        };
+        self.backend(tx.session, command);
         if self.is_master() {
             self.reply(tx.session, ReplicaMessage::Begun { tx, slot, timestamp });
             for (number, transcript) in early {
@@ -392,6 +400,7 @@ impl Scheduler {
     /// before, so it is at least what rule 4 asks for.
     pub(super) fn stream(&mut self, tx: TxId, number: u32, transcript: Digest, adopted: Option<SqlState>) {
         let barrier = self.applying.issued_upto();
+        self.stream_due |= self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
         self.streamed.push(Executed { tx, number, transcript, barrier, adopted });
     }
 

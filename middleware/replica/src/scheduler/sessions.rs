@@ -317,6 +317,9 @@ impl Scheduler {
         let Some(session) = self.remove_session(key) else { return };
         let refused = ReplicaMessage::SessionRefused { session: key.session, sqlstate, message };
         self.push(Effect::Reply { connection: session.connection, message: refused });
+        if self.applying.snapshot_of.is_some_and(|tx| tx.session == key) {
+            self.applying.snapshot_of = None;
+        }
         let lost: Vec<(TxId, bool)> = self
             .of_session(key)
             .filter(|transaction| transaction.phase.needs_backend())
@@ -331,5 +334,6 @@ impl Scheduler {
             self.prepare_unanswered(tx);
             self.give_up(tx);
         }
+        self.pump();
     }
 }

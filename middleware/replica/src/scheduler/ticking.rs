@@ -28,6 +28,7 @@ struct Due {
 impl Scheduler {
     /// Time passed.
     pub(super) fn tick(&mut self) {
+        self.stream_due = true;
         let mut due = Due::default();
         for transaction in self.transactions.values() {
             self.look_at(transaction, &mut due);

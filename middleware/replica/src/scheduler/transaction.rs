@@ -118,6 +118,8 @@ pub(super) struct Transaction {
     pub anchor: Option<AnchorId>,
     /// A block is started on the backend, for leading operations or for good.
     pub leading_begun: bool,
+    /// Its turn in the order is now: a block with leading locks takes its snapshot.
+    pub snapshot_here: bool,
     /// The block runs on its snapshot.
     pub begun: bool,
     pub transcript: Option<Transcript>,
@@ -172,6 +174,7 @@ impl Transaction {
             database: String::new(),
             anchor: None,
             leading_begun: false,
+            snapshot_here: false,
             begun: false,
             transcript: None,
             waiting: BTreeMap::new(),

@@ -23,7 +23,8 @@ impl Scheduler {
     /// Signs and sends the votes and the stream entries that gathered, and counts this replica's own votes. Call after
     /// each batch of events.
     pub fn flush(&mut self) {
-        if !self.streamed.is_empty() {
+        // One signature for many operations: the others run none of them before its client has finished.
+        if std::mem::take(&mut self.stream_due) && !self.streamed.is_empty() {
             let entries = std::mem::take(&mut self.streamed);
             let first = self.stream_next;
             self.stream_next += entries.len() as u64;

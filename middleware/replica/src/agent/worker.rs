@@ -77,7 +77,7 @@ pub(super) enum Input {
 
 /// What the reader waits for, in the order written.
 enum Expect {
-    Operation { tx: TxId, number: u32, show: bool, digest: ResultDigest, parsed: Option<Parsed> },
+    Operation { tx: TxId, number: u32, show: bool, digest: Box<ResultDigest>, parsed: Option<Parsed> },
     Adopted { tx: TxId, number: u32, sqlstate: SqlState },
     Begun { tx: TxId },
     Leading { tx: TxId },
@@ -444,7 +444,7 @@ impl Writer {
             parsed.1.clear();
             self.own_parsed = false;
         }
-        let digest = ResultDigest::new(row_order);
+        let digest = Box::new(ResultDigest::new(row_order));
         self.expect(Expect::Operation { tx, number, show, digest, parsed });
         Ok(())
     }
@@ -616,7 +616,7 @@ impl Reader {
         tx: TxId,
         number: u32,
         show: bool,
-        mut digest: ResultDigest,
+        mut digest: Box<ResultDigest>,
         parsed: Option<Parsed>,
     ) -> Result<BackendReport, BackendError> {
         let mut piece = Vec::new();

@@ -7,13 +7,15 @@ mod committer;
 mod config;
 mod decoder;
 mod journal;
+mod judge;
 mod maintenance;
 mod peer;
 mod reactor;
 mod recovery;
+mod run;
 mod setup;
 mod worker;
 
 pub use config::{AgentConfig, DatabaseConfig};
 pub use journal::{Journal, JournalError};
-pub use reactor::run;
+pub use run::run;

@@ -3,31 +3,22 @@
 use super::anchors;
 use super::catchup::{self, WriteSets};
 use super::committer::{Committer, Job};
-use super::config::AgentConfig;
 use super::journal::{Journal, JournalError};
+use super::judge::Judge;
 use super::peer::PeerMessage;
-use super::recovery::{self, Recovered};
-use super::{decoder, maintenance, setup, worker};
+use super::{maintenance, worker};
 use crate::scheduler::{self, Connection, Effect, Event, Scheduler};
 use crate::validity;
-use anyhow::Context as _;
 use bytes::Bytes;
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
-use steeldb_ordering::{
-    self as ordering, Core, Delivery, Now, Refusal, Request, RequestId, RequestKey, Restored,
-};
-use steeldb_postgres::Server;
+use steeldb_ordering::{self as ordering, Core, Delivery, Now, Refusal, Request, RequestId, RequestKey};
 use steeldb_postgres::transaction::RecordSecret;
-use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks, ReplicaTransport};
-use steeldb_types::{
-    ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, View, limits,
-};
-use steeldb_wire::auth::PublicKey;
+use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, limits};
 use steeldb_wire::codec;
-use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo};
+use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage};
 use tokio::sync::mpsc;
 
 /// How often the scheduler looks at its clocks.
@@ -42,199 +33,34 @@ const EXECUTED_MAX: usize = 16_384;
 /// Events handled before effects are run: bounds latency, lets votes gather under one signature.
 const EVENTS_AT_ONCE: usize = 64;
 
-/// Runs a replica until `shutdown` resolves. `ready` is called once clients can connect.
-///
-/// # Errors
-/// What keeps the replica from starting or going on: configuration, address, PostgreSQL, journal.
-pub async fn run(
-    config: AgentConfig,
-    ready: impl FnOnce() + Send,
-    shutdown: impl Future<Output = ()> + Send,
-) -> anyhow::Result<()> {
-    std::fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
-    let server_config = config.server.clone();
-    let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
-    let socket_dir = server.socket_dir().to_path_buf();
-    let client_roles: Vec<String> =
-        config.clients.values().flat_map(|rights| rights.roles.iter().cloned()).collect();
-    let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
-
-    let (internal, internal_events) = mpsc::unbounded_channel();
-    let (persisted, persisted_events) = mpsc::unbounded_channel();
-    let journal_path = config.data_dir.join("journal");
-    let sync = config.server.settings.fsync;
-    let (journal, records) = Journal::open(&journal_path, sync, move |upto| {
-        let _ = persisted.send(upto);
-    })?;
-    let clients: BTreeMap<ClientId, PublicKey> =
-        config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
-    let mut core_config = ordering::Config::new(
-        config.me,
-        config.view.clone(),
-        config.key.clone(),
-        config.replica_keys(),
-        clients.clone(),
-    );
-    core_config.request_timeout = config.request_timeout;
-    let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
-        .with_context(|| format!("journal {}", journal_path.display()))?;
-    let mut deliveries = Vec::new();
-    let mut early = Vec::new();
-    while let Some(effect) = core.poll_effect() {
-        match effect {
-            ordering::Effect::Deliver(delivery) => deliveries.push(delivery),
-            other => early.push(other),
-        }
-    }
-    let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
-    let Recovered { open, in_doubt, missing } = recovery::recover(&socket_dir, &names, &deliveries).await?;
-    drop(deliveries);
-
-    let mut scheduler = Scheduler::new(scheduler::Config {
-        me: config.me,
-        master: config.master,
-        view: config.view.clone(),
-        key: config.key.clone(),
-        replica_keys: config.replica_keys(),
-        clients: config.clients.clone(),
-        cluster_key: config.cluster_key,
-        permits: config.server.settings.max_prepared_transactions as usize,
-        vote_timeout_us: config.vote_timeout.as_micros() as u64,
-        idle_timeout_us: config.idle_timeout.as_micros() as u64,
-        drain_timeout_us: limits::DDL_DRAIN_TIMEOUT.as_micros() as u64,
-    });
-    scheduler.restore(open, in_doubt, missing);
-
-    let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
-        id: config.me,
-        key: config.key.clone(),
-        listen: config.listen.clone(),
-        peers: config.replicas.clone(),
-        clients: clients.into_iter().collect(),
-        options: steeldb_transport::LinkOptions::default(),
-    })
-    .await?;
-    let (anchor_requests, anchor_receiver) = mpsc::unbounded_channel();
-    tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
-    let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
-    let write_sets = WriteSets::default();
-    // Ended with the agent, before its server is stopped: a stream that is started again would hold the server up.
-    let mut decoders = tokio::task::JoinSet::new();
-    for database in &names {
-        decoders.spawn(decoder::run(
-            socket_dir.clone(),
-            database.clone(),
-            write_sets.clone(),
-            internal.clone(),
-            decoder_failed.clone(),
-        ));
-    }
-    let mut reactor = Reactor {
-        judge: Judge {
-            view: config.view.clone(),
-            keys: config.replica_keys(),
-            clients: config.clients.clone(),
-            memo: RefCell::new(SignatureMemo::new(65_536)),
-        },
-        master: config.master,
-        started: Instant::now(),
-        core,
-        scheduler,
-        journal,
-        links,
-        committer: Committer::new(socket_dir.clone(), internal.clone()),
-        anchors: anchor_requests,
-        workers: BTreeMap::new(),
-        connections: BTreeMap::new(),
-        origins: BTreeMap::new(),
-        executed: BTreeMap::new(),
-        secrets,
-        write_sets,
-        fetching: BTreeMap::new(),
-        socket_dir,
-        internal,
-        me: config.me,
-    };
-    for effect in early {
-        reactor.ordering_effect(effect);
-    }
-    tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
-    ready();
-    let ended = tokio::select! {
-        ended = reactor.run(link_events, internal_events, persisted_events) => ended,
-        Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
-        () = shutdown => Ok(()),
-        ended = server_ended(&server) => Err(ended),
-    };
-    reactor.links.stop();
-    decoders.shutdown().await;
-    let stopped = tokio::task::spawn_blocking(move || server.stop()).await?;
-    ended?;
-    stopped?;
-    Ok(())
-}
-
-/// Resolves when PostgreSQL ends by itself.
-async fn server_ended(server: &Server) -> anyhow::Error {
-    loop {
-        if let Some(reason) = server.has_ended() {
-            return anyhow::anyhow!("the replica's PostgreSQL ended: {reason}");
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
-}
-
-/// Judges requests for the ordering core.
-struct Judge {
-    view: View,
-    keys: Vec<PublicKey>,
-    clients: BTreeMap<ClientId, scheduler::ClientRights>,
-    memo: RefCell<SignatureMemo>,
-}
-
-impl ordering::Validator for Judge {
-    fn check(&self, request: &Request) -> Result<(), String> {
-        match request {
-            Request::Client { id, payload, .. } => {
-                validity::check_client(id.session, payload, &self.clients).map(|_| ())
-            }
-            Request::Certified { key, payload } => {
-                let mut memo = self.memo.borrow_mut();
-                validity::check_certified(*key, payload, &self.view, &self.keys, &mut memo).map(|_| ())
-            }
-        }
-    }
-}
-
-struct Reactor {
-    me: ReplicaId,
-    master: ReplicaId,
-    started: Instant,
-    judge: Judge,
-    core: Core,
-    scheduler: Scheduler,
-    journal: Journal,
-    links: ReplicaLinks,
-    committer: Committer,
-    anchors: mpsc::UnboundedSender<anchors::Request>,
-    workers: BTreeMap<SessionKey, mpsc::UnboundedSender<worker::Input>>,
+pub(super) struct Reactor {
+    pub(super) me: ReplicaId,
+    pub(super) master: ReplicaId,
+    pub(super) started: Instant,
+    pub(super) judge: Judge,
+    pub(super) core: Core,
+    pub(super) scheduler: Scheduler,
+    pub(super) journal: Journal,
+    pub(super) links: ReplicaLinks,
+    pub(super) committer: Committer,
+    pub(super) anchors: mpsc::UnboundedSender<anchors::Request>,
+    pub(super) workers: BTreeMap<SessionKey, mpsc::UnboundedSender<worker::Input>>,
     /// Whose each client connection is.
-    connections: BTreeMap<ConnectionId, ClientId>,
+    pub(super) connections: BTreeMap<ConnectionId, ClientId>,
     /// Over which connection a session's ordered requests came: refusals go back there.
-    origins: BTreeMap<SessionKey, ConnectionId>,
+    pub(super) origins: BTreeMap<SessionKey, ConnectionId>,
     /// The last request of each session that was delivered; the newest sessions'.
-    executed: BTreeMap<(SessionId, ClientId), u64>,
-    secrets: BTreeMap<String, RecordSecret>,
-    write_sets: WriteSets,
+    pub(super) executed: BTreeMap<(SessionId, ClientId), u64>,
+    pub(super) secrets: BTreeMap<String, RecordSecret>,
+    pub(super) write_sets: WriteSets,
     /// Write sets that peers are asked for.
-    fetching: BTreeMap<TxId, Fetch>,
-    socket_dir: PathBuf,
-    internal: mpsc::UnboundedSender<Event>,
+    pub(super) fetching: BTreeMap<TxId, Fetch>,
+    pub(super) socket_dir: PathBuf,
+    pub(super) internal: mpsc::UnboundedSender<Event>,
 }
 
 /// A write set that is wanted.
-struct Fetch {
+pub(super) struct Fetch {
     slot: Slot,
     database: String,
     write_set: Digest,
@@ -250,7 +76,7 @@ const FETCH_TRIES: usize = 60;
 const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Reactor {
-    async fn run(
+    pub(super) async fn run(
         &mut self,
         mut links: mpsc::Receiver<LinkEvent>,
         mut internal: mpsc::UnboundedReceiver<Event>,
@@ -445,7 +271,7 @@ impl Reactor {
         }
     }
 
-    fn ordering_effect(&mut self, effect: ordering::Effect) {
+    pub(super) fn ordering_effect(&mut self, effect: ordering::Effect) {
         match effect {
             ordering::Effect::Persist { sequence, record } => self.journal.append(sequence, &record),
             ordering::Effect::Send { to, message } => {

@@ -82,6 +82,37 @@ fn a_write_set_without_digest_is_no_vote_and_its_abort_releases_it() {
     assert_eq!((one.rolled_back(), one.scheduler.permits_used, one.scheduler.active()), (1, 0, 0));
 }
 
+/// A quorum could digest what this replica could not: its own is as good as different.
+#[test]
+fn a_write_set_without_digest_is_replaced_by_the_one_that_was_certified() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Decoded];
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    let gid = steeldb_postgres::transaction::gid(t, slot);
+    one.event(Event::Decoded { gid, write_set: Err("incomplete".into()) });
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!((one.committed(t), one.rolled_back(), one.caught_up(t)), (0, 1, 1));
+    assert_eq!((one.scheduler.permits_used, one.scheduler.active()), (0, 0));
+}
+
+#[test]
+fn g4_no_vote_for_a_transaction_follows_one_against_it() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::Prepared];
+    let t = tx(1, 1);
+    one.run(t, &[WRITE]);
+    one.pass(VOTE_TIMEOUT + SECOND);
+    one.event(Event::Backend {
+        session: session(1),
+        report: BackendReport::Prepared { tx: t, result: Ok(None) },
+    });
+    assert_eq!(one.cast(t), [VoteKind::Expired]);
+    assert_eq!(one.backend.prepared.len(), 1, "its outcome will tell");
+}
+
 #[test]
 fn b13_an_abort_releases_what_is_prepared_before_it_is_decoded() {
     let mut one = One::slave();

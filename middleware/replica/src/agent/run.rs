@@ -1,0 +1,176 @@
+//! Starting and stopping an agent: its server, what is recovered, its links, then the reactor.
+
+use super::catchup::WriteSets;
+use super::committer::Committer;
+use super::config::AgentConfig;
+use super::journal::Journal;
+use super::judge::Judge;
+use super::reactor::Reactor;
+use super::recovery::{self, Recovered};
+use super::{anchors, decoder, setup};
+use crate::scheduler::{self, Scheduler};
+use anyhow::Context as _;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use steeldb_ordering::{self as ordering, Core, Restored};
+use steeldb_postgres::Server;
+use steeldb_transport::ReplicaTransport;
+use steeldb_types::{ClientId, limits};
+use steeldb_wire::auth::PublicKey;
+use steeldb_wire::transaction::SignatureMemo;
+use tokio::sync::mpsc;
+use tracing::Instrument as _;
+
+/// Runs a replica until `shutdown` resolves. `ready` is called once clients can connect.
+///
+/// # Errors
+/// What keeps the replica from starting or going on: configuration, address, PostgreSQL, journal.
+pub async fn run(
+    config: AgentConfig,
+    ready: impl FnOnce() + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    // Every log line says whose it is: tests run several replicas in a process.
+    let span = tracing::info_span!("agent", replica = %config.me);
+    serve(config, ready, shutdown).instrument(span).await
+}
+
+async fn serve(
+    config: AgentConfig,
+    ready: impl FnOnce() + Send,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+    let server_config = config.server.clone();
+    let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
+    let socket_dir = server.socket_dir().to_path_buf();
+    let client_roles: Vec<String> =
+        config.clients.values().flat_map(|rights| rights.roles.iter().cloned()).collect();
+    let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
+
+    let (internal, internal_events) = mpsc::unbounded_channel();
+    let (persisted, persisted_events) = mpsc::unbounded_channel();
+    let journal_path = config.data_dir.join("journal");
+    let sync = config.server.settings.fsync;
+    let (journal, records) = Journal::open(&journal_path, sync, move |upto| {
+        let _ = persisted.send(upto);
+    })?;
+    let clients: BTreeMap<ClientId, PublicKey> =
+        config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
+    let mut core_config = ordering::Config::new(
+        config.me,
+        config.view.clone(),
+        config.key.clone(),
+        config.replica_keys(),
+        clients.clone(),
+    );
+    core_config.request_timeout = config.request_timeout;
+    let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
+        .with_context(|| format!("journal {}", journal_path.display()))?;
+    let mut deliveries = Vec::new();
+    let mut early = Vec::new();
+    while let Some(effect) = core.poll_effect() {
+        match effect {
+            ordering::Effect::Deliver(delivery) => deliveries.push(delivery),
+            other => early.push(other),
+        }
+    }
+    let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
+    let Recovered { open, in_doubt, missing } = recovery::recover(&socket_dir, &names, &deliveries).await?;
+    drop(deliveries);
+
+    let mut scheduler = Scheduler::new(scheduler::Config {
+        me: config.me,
+        master: config.master,
+        view: config.view.clone(),
+        key: config.key.clone(),
+        replica_keys: config.replica_keys(),
+        clients: config.clients.clone(),
+        cluster_key: config.cluster_key,
+        permits: config.server.settings.max_prepared_transactions as usize,
+        vote_timeout_us: config.vote_timeout.as_micros() as u64,
+        idle_timeout_us: config.idle_timeout.as_micros() as u64,
+        drain_timeout_us: limits::DDL_DRAIN_TIMEOUT.as_micros() as u64,
+    });
+    scheduler.restore(open, in_doubt, missing);
+
+    let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
+        id: config.me,
+        key: config.key.clone(),
+        listen: config.listen.clone(),
+        peers: config.replicas.clone(),
+        clients: clients.into_iter().collect(),
+        options: steeldb_transport::LinkOptions::default(),
+    })
+    .await?;
+    let (anchor_requests, anchor_receiver) = mpsc::unbounded_channel();
+    tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
+    let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
+    let write_sets = WriteSets::default();
+    // Ended with the agent, before its server is stopped: a stream that is started again would hold the server up.
+    let mut decoders = tokio::task::JoinSet::new();
+    for database in &names {
+        decoders.spawn(decoder::run(
+            socket_dir.clone(),
+            database.clone(),
+            write_sets.clone(),
+            internal.clone(),
+            decoder_failed.clone(),
+        ));
+    }
+    let mut reactor = Reactor {
+        judge: Judge {
+            view: config.view.clone(),
+            keys: config.replica_keys(),
+            clients: config.clients.clone(),
+            memo: RefCell::new(SignatureMemo::new(65_536)),
+        },
+        master: config.master,
+        started: Instant::now(),
+        core,
+        scheduler,
+        journal,
+        links,
+        committer: Committer::new(socket_dir.clone(), internal.clone()),
+        anchors: anchor_requests,
+        workers: BTreeMap::new(),
+        connections: BTreeMap::new(),
+        origins: BTreeMap::new(),
+        executed: BTreeMap::new(),
+        secrets,
+        write_sets,
+        fetching: BTreeMap::new(),
+        socket_dir,
+        internal,
+        me: config.me,
+    };
+    for effect in early {
+        reactor.ordering_effect(effect);
+    }
+    tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
+    ready();
+    let ended = tokio::select! {
+        ended = reactor.run(link_events, internal_events, persisted_events) => ended,
+        Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
+        () = shutdown => Ok(()),
+        ended = server_ended(&server) => Err(ended),
+    };
+    reactor.links.stop();
+    decoders.shutdown().await;
+    let stopped = tokio::task::spawn_blocking(move || server.stop()).await?;
+    ended?;
+    stopped?;
+    Ok(())
+}
+
+/// Resolves when PostgreSQL ends by itself.
+async fn server_ended(server: &Server) -> anyhow::Error {
+    loop {
+        if let Some(reason) = server.has_ended() {
+            return anyhow::anyhow!("the replica's PostgreSQL ended: {reason}");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}

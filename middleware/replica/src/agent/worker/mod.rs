@@ -1,0 +1,219 @@
+//! A session's backend: one task writes commands, one reads their results, so that operations are pipelined.
+//!
+//! Every operation is a group of its own up to Sync, so each gets an answer whatever its predecessors did. Statements are
+//! parsed under names of ours and reused once the backend has confirmed them.
+
+mod reader;
+mod writer;
+
+use crate::scheduler::{BackendReport, Command, Event};
+use bytes::BytesMut;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
+use steeldb_postgres::message::{self};
+use steeldb_postgres::transaction::{
+    ASSIGNED_XID_SQL, BEGIN_TRANSACTION_SQL, RECORD_TRANSACTION_SQL, RecordSecret,
+};
+use steeldb_postgres::{Backend, BackendError, roles};
+use steeldb_transport::{ConnectionId, ReplicaLinks};
+use steeldb_types::{Digest, SessionKey, TxId};
+use steeldb_wire::transaction::{ResultDigest, SqlState, StatementId};
+use tokio::sync::{Notify, mpsc};
+
+/// The agent's own prepared statements in a client's session. Their names cannot clash with operations' names.
+#[derive(Clone, Copy)]
+enum Own {
+    Begin,
+    Record,
+    Complete,
+}
+
+impl Own {
+    fn name(self) -> &'static str {
+        match self {
+            Own::Begin => "steeldb_begin",
+            Own::Record => "steeldb_record",
+            Own::Complete => "steeldb_complete",
+        }
+    }
+
+    fn sql(self) -> String {
+        match self {
+            Own::Begin => BEGIN_TRANSACTION_SQL.to_string(),
+            Own::Record => RECORD_TRANSACTION_SQL.to_string(),
+            Own::Complete => format!("{ASSIGNED_XID_SQL}, steeldb.ddl_effects()"),
+        }
+    }
+}
+
+/// What the worker of a session needs.
+pub(super) struct Start {
+    pub session: SessionKey,
+    pub socket_dir: PathBuf,
+    pub database: String,
+    pub role: String,
+    pub parameters: Vec<(String, String)>,
+    pub secret: RecordSecret,
+    pub connection: ConnectionId,
+    pub links: ReplicaLinks,
+    pub events: mpsc::UnboundedSender<Event>,
+}
+
+/// What the writer is told.
+pub(super) enum Input {
+    Command(Command),
+    /// The backend did not ask for the COPY data of the operation that runs.
+    NoCopy,
+}
+
+/// What the reader waits for, in the order written.
+enum Expect {
+    Operation { tx: TxId, number: u32, show: bool, digest: Box<ResultDigest>, parsed: Option<Parsed> },
+    Adopted { tx: TxId, number: u32, sqlstate: SqlState },
+    Begun { tx: TxId },
+    Leading { tx: TxId },
+    Complete { tx: TxId },
+    Prepare { tx: TxId },
+    Ended { tx: TxId },
+    Ignored,
+}
+
+/// A statement that is parsed under a name, if the backend agrees.
+struct Parsed {
+    statement: StatementId,
+    name: String,
+    /// Names of before a DEALLOCATE ALL are gone.
+    epoch: u64,
+}
+
+/// What writer and reader share.
+struct Shared {
+    outstanding: AtomicUsize,
+    drained: Notify,
+    /// Result bytes sent and not acknowledged.
+    unacknowledged: AtomicU64,
+    acknowledged: Notify,
+    /// The transaction is being rolled back: results are not shown any more.
+    discard: AtomicBool,
+    /// Statements that the backend has parsed, and under which name, since the epoch began.
+    parsed: Mutex<(u64, BTreeMap<StatementId, String>)>,
+    /// The digest of DDL effects that completing found, for PREPARE.
+    ddl_effects: Mutex<Option<Digest>>,
+}
+
+/// Starts a session's backend; its fate is reported as events.
+pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let back = sender.clone();
+    tokio::spawn(async move {
+        let (session, events) = (start.session, start.events.clone());
+        let report = |report| {
+            let _ = events.send(Event::Backend { session, report });
+        };
+        match connect(&start).await {
+            Ok(backend) => {
+                let parameters = backend.parameters().to_vec();
+                report(BackendReport::Ready { parameters });
+                let (sqlstate, message) = serve(start, backend, receiver, back).await;
+                report(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
+            }
+            Err((sqlstate, message)) => {
+                report(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
+            }
+        }
+    });
+    sender
+}
+
+async fn connect(start: &Start) -> Result<Backend, (String, String)> {
+    let shown = |error: BackendError| match error {
+        BackendError::Server(fields) => (fields.sqlstate.clone(), fields.message.clone()),
+        other => ("58000".to_string(), other.to_string()),
+    };
+    let mut agent = Backend::connect(&start.socket_dir, &start.database, steeldb_postgres::AGENT_ROLE, &[])
+        .await
+        .map_err(shown)?;
+    roles::check_role(&mut agent, &start.role).await.map_err(|refused| match refused {
+        roles::RoleRefused::Backend(error) => shown(error),
+        refused => ("28000".to_string(), refused.to_string()),
+    })?;
+    let mut backend = Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters)
+        .await
+        .map_err(shown)?;
+    let mut out = BytesMut::new();
+    let io = |error: std::io::Error| ("58000".to_string(), error.to_string());
+    for own in [Own::Begin, Own::Record, Own::Complete] {
+        message::parse(own.name(), &own.sql(), &[], &mut out).map_err(io)?;
+    }
+    message::sync(&mut out);
+    backend.send(&out).await.map_err(shown)?;
+    backend.answer().await.map_err(shown)?;
+    Ok(backend)
+}
+
+/// Runs the session until its backend is lost or closed; says why.
+async fn serve(
+    start: Start,
+    backend: Backend,
+    inputs: mpsc::UnboundedReceiver<Input>,
+    back: mpsc::UnboundedSender<Input>,
+) -> (String, String) {
+    let cancel = backend.cancel_handle();
+    let (reader, writer) = backend.into_split();
+    let shared = Arc::new(Shared {
+        outstanding: AtomicUsize::new(0),
+        drained: Notify::new(),
+        unacknowledged: AtomicU64::new(0),
+        acknowledged: Notify::new(),
+        discard: AtomicBool::new(false),
+        parsed: Mutex::new((0, BTreeMap::new())),
+        ddl_effects: Mutex::new(None),
+    });
+    let (expects, expected) = mpsc::unbounded_channel();
+    let reading = reader::Reader {
+        reader,
+        expected,
+        shared: Arc::clone(&shared),
+        back,
+        session: start.session,
+        connection: start.connection,
+        links: start.links,
+        events: start.events,
+    };
+    let writing = writer::Writer {
+        writer,
+        inputs,
+        expects,
+        shared,
+        cancel,
+        secret: start.secret,
+        statements: BTreeMap::new(),
+        names: 0,
+        out: BytesMut::with_capacity(16 * 1024),
+        copy_open: false,
+        in_block: false,
+        own_parsed: true,
+    };
+    let reading = tokio::spawn(reading.run());
+    let closed = writing.run().await;
+    let closing = closed.is_ok();
+    if closing {
+        reading.abort();
+        return ("57P01".into(), "the session was closed".into());
+    }
+    let fault = match reading.await {
+        Ok(Err(fault)) => Some(fault),
+        _ => closed.err(),
+    };
+    match fault {
+        Some(BackendError::Server(fields)) => (fields.sqlstate.clone(), fields.message.clone()),
+        Some(other) => ("57P01".into(), other.to_string()),
+        None => ("57P01".into(), "the backend is gone".into()),
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

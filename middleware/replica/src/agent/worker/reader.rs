@@ -1,0 +1,283 @@
+//! Reads a backend's answers in the order its commands were written.
+
+use super::super::maintenance::error_response;
+use super::{Expect, Input, Parsed, Shared, lock};
+use crate::scheduler::{BackendReport, Completion, Event, TagKind};
+use bytes::{BufMut as _, Bytes};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use steeldb_postgres::BackendError;
+use steeldb_postgres::connection::BackendReader;
+use steeldb_postgres::message::{self, RawMessage, tag};
+use steeldb_transport::{ConnectionId, ReplicaLinks};
+use steeldb_types::{Digest, SessionKey, TxId, limits};
+use steeldb_wire::codec;
+use steeldb_wire::transaction::{ReplicaMessage, ResultDigest, SqlState};
+use tokio::sync::mpsc;
+
+/// A piece of a result is sent once it has this size, or nothing more is there.
+const PIECE_BYTES: usize = 32 * 1024;
+
+pub(super) struct Reader {
+    pub(super) reader: BackendReader,
+    pub(super) expected: mpsc::UnboundedReceiver<Expect>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) back: mpsc::UnboundedSender<Input>,
+    pub(super) session: SessionKey,
+    pub(super) connection: ConnectionId,
+    pub(super) links: ReplicaLinks,
+    pub(super) events: mpsc::UnboundedSender<Event>,
+}
+
+impl Reader {
+    pub(super) async fn run(mut self) -> Result<(), BackendError> {
+        while let Some(expect) = self.next_expect().await? {
+            let report = match expect {
+                Expect::Operation { tx, number, show, digest, parsed } => {
+                    Some(self.operation(tx, number, show, digest, parsed).await?)
+                }
+                Expect::Adopted { tx, number, sqlstate } => {
+                    let answer = self.answer().await?;
+                    Some(BackendReport::Executed {
+                        tx,
+                        number,
+                        result: ResultDigest::error(sqlstate.0),
+                        sqlstate: Some(sqlstate),
+                        status: answer.status,
+                        tag: TagKind::Plain,
+                        copy_started: false,
+                    })
+                }
+                Expect::Begun { tx } => {
+                    let mut failed = None;
+                    for _ in 0..2 {
+                        let answer = self.answer().await?;
+                        failed = failed.or(answer.error);
+                    }
+                    Some(match failed {
+                        None => BackendReport::Begun { tx },
+                        Some((_, reason)) => BackendReport::NotBegun { tx, reason },
+                    })
+                }
+                Expect::Leading { tx } => {
+                    let answer = self.answer().await?;
+                    answer.error.map(|(_, reason)| BackendReport::NotBegun { tx, reason })
+                }
+                Expect::Complete { tx } => {
+                    let constraints = self.answer().await?;
+                    let state = self.answer().await?;
+                    Some(BackendReport::Completed { tx, result: self.completion(constraints, state) })
+                }
+                Expect::Prepare { tx } => {
+                    let recorded = self.answer().await?;
+                    let prepared = self.answer().await?;
+                    let result = match (recorded.error, prepared.error) {
+                        (Some((sqlstate, _)), _) | (None, Some((sqlstate, _))) => Err(sqlstate),
+                        // PREPARE of a failed transaction answers ROLLBACK without an error (B6).
+                        (None, None) if prepared.tag != "PREPARE TRANSACTION" => {
+                            Err(SqlState::parse("25P02"))
+                        }
+                        (None, None) => Ok(lock(&self.shared.ddl_effects).take()),
+                    };
+                    Some(BackendReport::Prepared { tx, result })
+                }
+                Expect::Ended { tx } => {
+                    self.answer().await?;
+                    Some(BackendReport::Ended { tx })
+                }
+                Expect::Ignored => {
+                    self.answer().await?;
+                    None
+                }
+            };
+            self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
+            self.shared.drained.notify_one();
+            if let Some(report) = report
+                && self.events.send(Event::Backend { session: self.session, report }).is_err()
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The next answer to wait for. Meanwhile the backend may say something of its own accord, such as that it is
+    /// being shut down.
+    async fn next_expect(&mut self) -> Result<Option<Expect>, BackendError> {
+        loop {
+            tokio::select! {
+                biased;
+                expect = self.expected.recv() => return Ok(expect),
+                message = self.reader.next_message() => {
+                    let message = message?;
+                    if message.tag == tag::ERROR_RESPONSE {
+                        return Err(steeldb_postgres::connection::server_error(&message)?);
+                    }
+                }
+            }
+        }
+    }
+
+    fn completion(&self, constraints: AgentAnswer, state: AgentAnswer) -> Result<Completion, SqlState> {
+        if let Some((sqlstate, message)) = constraints.error.or(state.error) {
+            tracing::debug!(session = %self.session, %sqlstate, message, "a transaction cannot be completed");
+            return Err(sqlstate);
+        }
+        let wrote = state.row.first().cloned().flatten().as_deref() == Some("t");
+        let effects = state.row.get(1).cloned().flatten();
+        let digest = effects.as_deref().and_then(|text| text.strip_prefix("\\x")).and_then(|text| {
+            let mut digest = [0u8; 32];
+            hex::decode_to_slice(text, &mut digest).ok().map(|()| Digest(digest))
+        });
+        let ddl = effects.is_some();
+        if ddl && digest.is_none() {
+            // The client has set bytea_output; its transaction can try again without.
+            return Err(SqlState::parse("0A000"));
+        }
+        *lock(&self.shared.ddl_effects) = digest;
+        Ok(Completion { wrote, ddl })
+    }
+
+    /// Reads an operation's messages, hashing them, and showing them where the client waits for them.
+    async fn operation(
+        &mut self,
+        tx: TxId,
+        number: u32,
+        show: bool,
+        mut digest: Box<ResultDigest>,
+        parsed: Option<Parsed>,
+    ) -> Result<BackendReport, BackendError> {
+        let mut piece = Vec::new();
+        let mut copy_started = false;
+        let mut kind = TagKind::Plain;
+        let mut failure = None;
+        let status = loop {
+            let message = match self.reader.buffered_message()? {
+                Some(message) => message,
+                None => {
+                    self.send_piece(tx, number, &mut piece).await;
+                    self.reader.next_message().await?
+                }
+            };
+            match message.tag {
+                tag::READY_FOR_QUERY => break message.body.first().copied().unwrap_or(b'I'),
+                tag::PARSE_COMPLETE => {
+                    if let Some(parsed) = &parsed {
+                        let mut known = lock(&self.shared.parsed);
+                        if known.0 == parsed.epoch {
+                            known.1.insert(parsed.statement, parsed.name.clone());
+                        }
+                    }
+                    continue;
+                }
+                tag::BIND_COMPLETE | tag::CLOSE_COMPLETE | tag::NOTIFICATION_RESPONSE => continue,
+                tag::COPY_IN_RESPONSE => copy_started = true,
+                tag::COMMAND_COMPLETE => kind = tag_kind(message::command_tag(&message.body)?),
+                tag::ERROR_RESPONSE if !copy_started => {
+                    // If it is a COPY, its Sync is still to come; otherwise this changes nothing.
+                    let _ = self.back.send(Input::NoCopy);
+                }
+                _ => {}
+            }
+            if let Err(error) = digest.message(message.tag, &message.body) {
+                failure = Some(error.to_string());
+            }
+            if show {
+                append(&mut piece, &message);
+                if piece.len() >= PIECE_BYTES {
+                    self.send_piece(tx, number, &mut piece).await;
+                }
+            }
+        };
+        if show && let Some(reason) = failure {
+            append_bytes(&mut piece, &error_response("54000", &reason));
+        }
+        self.send_piece(tx, number, &mut piece).await;
+        if status == b'I' {
+            kind = TagKind::BlockEnded;
+        }
+        let sqlstate = digest.sqlstate().map(SqlState::parse);
+        Ok(BackendReport::Executed {
+            tx,
+            number,
+            result: digest.finish(),
+            sqlstate,
+            status,
+            tag: kind,
+            copy_started,
+        })
+    }
+
+    /// Sends what has gathered, once the shim has passed on enough of what it got.
+    async fn send_piece(&mut self, tx: TxId, number: u32, piece: &mut Vec<u8>) {
+        if piece.is_empty() {
+            return;
+        }
+        let messages = std::mem::take(piece);
+        while self.shared.unacknowledged.load(Ordering::Acquire) > limits::RESULT_WINDOW_BYTES as u64 {
+            if self.shared.discard.load(Ordering::Acquire) || self.events.is_closed() {
+                return;
+            }
+            self.shared.acknowledged.notified().await;
+        }
+        if self.shared.discard.load(Ordering::Acquire) {
+            return;
+        }
+        self.shared.unacknowledged.fetch_add(messages.len() as u64, Ordering::AcqRel);
+        let frame = codec::encode(&ReplicaMessage::Result { tx, number, messages });
+        self.links.send_client(self.connection, Bytes::from(frame));
+    }
+
+    /// The answer to one of the agent's own commands.
+    async fn answer(&mut self) -> Result<AgentAnswer, BackendError> {
+        let mut answer = AgentAnswer { tag: String::new(), error: None, row: Vec::new(), status: b'I' };
+        loop {
+            let message = self.reader.next_message().await?;
+            match message.tag {
+                tag::READY_FOR_QUERY => {
+                    answer.status = message.body.first().copied().unwrap_or(b'I');
+                    return Ok(answer);
+                }
+                tag::COMMAND_COMPLETE => answer.tag = message::command_tag(&message.body)?.to_string(),
+                tag::DATA_ROW => answer.row = message::data_row(&message.body)?,
+                tag::ERROR_RESPONSE => {
+                    let fields = message::ErrorFields::parse(&message.body)?;
+                    answer.error = Some((SqlState::parse(&fields.sqlstate), fields.message.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+struct AgentAnswer {
+    tag: String,
+    error: Option<(SqlState, String)>,
+    row: Vec<Option<String>>,
+    status: u8,
+}
+
+fn append(piece: &mut Vec<u8>, message: &RawMessage) {
+    piece.put_u8(message.tag);
+    piece.put_u32(message.body.len() as u32 + 4);
+    piece.put_slice(&message.body);
+}
+
+fn append_bytes(piece: &mut Vec<u8>, bytes: &[u8]) {
+    piece.extend_from_slice(bytes);
+}
+
+/// What a command tag says about its statement.
+fn tag_kind(tag: &str) -> TagKind {
+    let first = tag.split(' ').next().unwrap_or_default();
+    let ddl = [
+        "CREATE", "ALTER", "DROP", "TRUNCATE", "GRANT", "REVOKE", "COMMENT", "REFRESH", "REINDEX", "CLUSTER",
+        "SECURITY", "REASSIGN", "IMPORT",
+    ];
+    match first {
+        "SET" | "RESET" | "DISCARD" => TagKind::Settings,
+        "LOCK" => TagKind::Lock,
+        _ if ddl.contains(&first) => TagKind::Ddl,
+        _ => TagKind::Plain,
+    }
+}

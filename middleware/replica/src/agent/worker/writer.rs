@@ -1,0 +1,293 @@
+//! Writes a session's commands to its backend.
+
+use super::{Expect, Input, Own, Parsed, Shared, lock};
+use crate::scheduler::Command;
+use bytes::{BufMut as _, BytesMut};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use steeldb_postgres::connection::{BackendWriter, CancelHandle};
+use steeldb_postgres::message;
+use steeldb_postgres::transaction::{CONSTRAINTS_SQL, Record, RecordSecret, TransactionStart};
+use steeldb_postgres::{BackendError, quote};
+use steeldb_types::TxId;
+use steeldb_wire::transaction::{OperationKind, ResultDigest, StatementId, StatementText};
+use tokio::sync::mpsc;
+
+pub(super) struct Writer {
+    pub(super) writer: BackendWriter,
+    pub(super) inputs: mpsc::UnboundedReceiver<Input>,
+    pub(super) expects: mpsc::UnboundedSender<Expect>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) cancel: CancelHandle,
+    pub(super) secret: RecordSecret,
+    pub(super) statements: BTreeMap<StatementId, StatementText>,
+    pub(super) names: u64,
+    pub(super) out: BytesMut,
+    /// A COPY's data are being written; its Sync is not.
+    pub(super) copy_open: bool,
+    pub(super) in_block: bool,
+    /// The agent's own statements are prepared.
+    pub(super) own_parsed: bool,
+}
+
+impl Writer {
+    /// Ends with Ok when the session is closed, with the error when the backend is lost.
+    pub(super) async fn run(mut self) -> Result<(), BackendError> {
+        loop {
+            let input = tokio::select! {
+                input = self.inputs.recv() => input,
+                () = self.expects.closed() => return Err(BackendError::Closed),
+            };
+            let mut next = input;
+            loop {
+                match next {
+                    None | Some(Input::Command(Command::Close)) => {
+                        message::terminate(&mut self.out);
+                        let _ = self.writer.send(&self.out).await;
+                        return Ok(());
+                    }
+                    Some(Input::NoCopy) => self.no_copy(),
+                    Some(Input::Command(command)) => self.command(command).await?,
+                }
+                match self.inputs.try_recv() {
+                    Ok(more) if self.out.len() < 256 * 1024 => next = Some(more),
+                    Ok(more) => {
+                        self.writer.send_all(&mut self.out).await?;
+                        next = Some(more);
+                    }
+                    Err(_) => break,
+                }
+            }
+            self.writer.send_all(&mut self.out).await?;
+        }
+    }
+
+    fn expect(&mut self, expect: Expect) {
+        self.shared.outstanding.fetch_add(1, Ordering::AcqRel);
+        // The reader ends only with the backend; the writer notices that by itself.
+        let _ = self.expects.send(expect);
+    }
+
+    fn no_copy(&mut self) {
+        if self.copy_open {
+            self.copy_open = false;
+            message::sync(&mut self.out);
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> Result<(), BackendError> {
+        match command {
+            Command::Define { statement, text } => {
+                self.statements.insert(statement, text);
+            }
+            Command::Forget(statement) => {
+                self.statements.remove(&statement);
+                let name = lock(&self.shared.parsed).1.remove(&statement);
+                if let Some(name) = name {
+                    message::close(b'S', &name, &mut self.out)?;
+                    message::sync(&mut self.out);
+                    self.expect(Expect::Ignored);
+                }
+            }
+            Command::BeginLeading { tx, modes: _ } => {
+                self.shared.discard.store(false, Ordering::Release);
+                self.in_block = true;
+                message::query("BEGIN ISOLATION LEVEL REPEATABLE READ", &mut self.out)?;
+                self.expect(Expect::Leading { tx });
+            }
+            Command::Begin { tx, modes, snapshot, timestamp, seed } => {
+                self.shared.discard.store(false, Ordering::Release);
+                *lock(&self.shared.ddl_effects) = None;
+                let begin = if self.in_block { "" } else { "BEGIN ISOLATION LEVEL REPEATABLE READ; " };
+                let read_only = if modes.read_only { "SET TRANSACTION READ ONLY; " } else { "" };
+                let sql = format!("{begin}{read_only}SET TRANSACTION SNAPSHOT {}", quote::literal(&snapshot));
+                self.in_block = true;
+                message::query(&sql, &mut self.out)?;
+                let start = TransactionStart::new(timestamp, &seed);
+                self.run_own(Own::Begin, &start.parameters())?;
+                self.expect(Expect::Begun { tx });
+            }
+            Command::BeginHere { tx, modes, timestamp, seed } => {
+                *lock(&self.shared.ddl_effects) = None;
+                let read_only = if modes.read_only { "SET TRANSACTION READ ONLY" } else { "" };
+                message::query(read_only, &mut self.out)?;
+                let start = TransactionStart::new(timestamp, &seed);
+                // A query: it takes the snapshot.
+                self.run_own(Own::Begin, &start.parameters())?;
+                self.expect(Expect::Begun { tx });
+            }
+            Command::Execute { tx, number, statement, row_order, kind, show } => {
+                self.execute(tx, number, statement, row_order, kind, show)?;
+            }
+            Command::Adopt { tx, number, sqlstate } => {
+                // Any error fails the block as the master's did; the transcript takes the master's SQLSTATE.
+                message::query("SELECT 1 / 0", &mut self.out)?;
+                self.expect(Expect::Adopted { tx, number, sqlstate });
+            }
+            Command::CopyData(data) => {
+                if self.copy_open {
+                    message::copy_data(&data, &mut self.out)?;
+                    if self.out.len() >= 256 * 1024 {
+                        self.writer.send_all(&mut self.out).await?;
+                    }
+                }
+            }
+            Command::CopyEnd(failure) => {
+                if self.copy_open {
+                    self.copy_open = false;
+                    match failure {
+                        None => message::copy_done(&mut self.out),
+                        Some(reason) => message::copy_fail(&reason, &mut self.out)?,
+                    }
+                    message::sync(&mut self.out);
+                }
+            }
+            Command::Complete { tx } => {
+                message::query(CONSTRAINTS_SQL, &mut self.out)?;
+                self.run_own(Own::Complete, &[])?;
+                self.expect(Expect::Complete { tx });
+            }
+            Command::Prepare { tx, slot, operations, transcript, gid, .. } => {
+                let record = Record { tx, slot, operations, transcript };
+                let parameters = record.parameters(&self.secret);
+                let parameters: Vec<Option<&str>> =
+                    parameters.iter().map(|text| Some(text.as_str())).collect();
+                self.run_own(Own::Record, &parameters)?;
+                message::query(&format!("PREPARE TRANSACTION {}", quote::literal(&gid)), &mut self.out)?;
+                self.in_block = false;
+                self.expect(Expect::Prepare { tx });
+            }
+            Command::End { tx, commit } => self.end(tx, commit).await?,
+            Command::Acknowledge(bytes) => {
+                let bytes = u64::from(bytes);
+                let _ =
+                    self.shared.unacknowledged.fetch_update(Ordering::AcqRel, Ordering::Acquire, |before| {
+                        Some(before.saturating_sub(bytes))
+                    });
+                self.shared.acknowledged.notify_one();
+            }
+            Command::Cancel => {
+                let cancel = self.cancel.clone();
+                tokio::spawn(async move {
+                    let _ = cancel.cancel().await;
+                });
+            }
+            Command::Close => {}
+        }
+        Ok(())
+    }
+
+    /// Runs one of the agent's own statements: prepared, or unnamed once the client has deallocated all.
+    fn run_own(&mut self, own: Own, parameters: &[Option<&str>]) -> Result<(), BackendError> {
+        let mut name = own.name();
+        if !self.own_parsed {
+            name = "";
+            message::parse(name, &own.sql(), &[], &mut self.out)?;
+        }
+        message::bind("", name, parameters, &mut self.out)?;
+        message::execute("", 0, &mut self.out)?;
+        message::sync(&mut self.out);
+        Ok(())
+    }
+
+    fn execute(
+        &mut self,
+        tx: TxId,
+        number: u32,
+        statement: StatementId,
+        row_order: bool,
+        kind: OperationKind,
+        show: bool,
+    ) -> Result<(), BackendError> {
+        let (epoch, known) = {
+            let parsed = lock(&self.shared.parsed);
+            (parsed.0, parsed.1.get(&statement).cloned())
+        };
+        let (name, parsed) = match known {
+            Some(name) => (name, None),
+            None => {
+                self.names += 1;
+                let name = format!("steeldb_{}", self.names);
+                let empty = StatementText { sql: String::new(), parameter_types: Vec::new() };
+                let text = self.statements.get(&statement).unwrap_or(&empty);
+                message::parse(&name, &text.sql, &text.parameter_types, &mut self.out)?;
+                (name.clone(), Some(Parsed { statement, name, epoch }))
+            }
+        };
+        let mut copy = false;
+        match kind {
+            OperationKind::Describe => message::describe(b'S', &name, &mut self.out)?,
+            OperationKind::Execute { bind } => self.bind_and_execute(&name, &bind)?,
+            OperationKind::CopyIn { bind } => {
+                self.bind_and_execute(&name, &bind)?;
+                copy = true;
+            }
+        }
+        if copy {
+            // Its Sync goes behind the data, or at once when the backend does not ask for any.
+            self.copy_open = true;
+            message::flush(&mut self.out);
+        } else {
+            message::sync(&mut self.out);
+        }
+        if self.statements.get(&statement).is_some_and(|text| deallocates_all(&text.sql)) {
+            let mut parsed = lock(&self.shared.parsed);
+            parsed.0 += 1;
+            parsed.1.clear();
+            self.own_parsed = false;
+        }
+        let digest = Box::new(ResultDigest::new(row_order));
+        self.expect(Expect::Operation { tx, number, show, digest, parsed });
+        Ok(())
+    }
+
+    fn bind_and_execute(&mut self, name: &str, bind: &[u8]) -> Result<(), BackendError> {
+        self.out.put_u8(b'B');
+        self.out.put_u32((4 + 1 + name.len() + 1 + bind.len()) as u32);
+        self.out.put_u8(0);
+        self.out.put_slice(name.as_bytes());
+        self.out.put_u8(0);
+        self.out.put_slice(bind);
+        message::describe(b'P', "", &mut self.out)?;
+        message::execute("", 0, &mut self.out)?;
+        Ok(())
+    }
+
+    /// Ends the block. What still runs is cancelled, and waited for, so that no cancel can hit what comes later.
+    async fn end(&mut self, tx: TxId, commit: bool) -> Result<(), BackendError> {
+        if !commit {
+            self.shared.discard.store(true, Ordering::Release);
+            self.shared.acknowledged.notify_one();
+            if self.copy_open {
+                self.copy_open = false;
+                message::copy_fail("the transaction is rolled back", &mut self.out)?;
+                message::sync(&mut self.out);
+            }
+            self.writer.send_all(&mut self.out).await?;
+            while self.shared.outstanding.load(Ordering::Acquire) > 0 {
+                if self.expects.is_closed() {
+                    return Err(BackendError::Closed);
+                }
+                let drained = self.shared.drained.notified();
+                let _ = tokio::time::timeout(Duration::from_millis(20), drained).await;
+                if self.shared.outstanding.load(Ordering::Acquire) > 0 {
+                    self.cancel.cancel().await?;
+                }
+            }
+        }
+        self.in_block = false;
+        message::query(if commit { "COMMIT" } else { "ROLLBACK" }, &mut self.out)?;
+        self.expect(Expect::Ended { tx });
+        Ok(())
+    }
+}
+
+/// Whether a statement throws all prepared statements away.
+fn deallocates_all(sql: &str) -> bool {
+    let mut words = sql.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let first = words.next().unwrap_or_default();
+    (first.eq_ignore_ascii_case("deallocate") || first.eq_ignore_ascii_case("discard"))
+        && words.any(|word| word.eq_ignore_ascii_case("all"))
+}

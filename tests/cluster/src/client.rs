@@ -1,6 +1,6 @@
 //! A client that talks to the shim without a proxy: what it sends, no analysis has seen.
 
-use crate::identical;
+use crate::{APP, identical};
 use std::sync::Arc;
 use steeldb_client_shim::{
     Completion, Decision, Event, Modes, NewOperation, OperationFlags, OperationKind, Session, Shim,
@@ -26,6 +26,11 @@ pub struct Answer {
 }
 
 impl Client {
+    /// Another session over the same links.
+    pub async fn another(&self) -> Result<Client, ShimError> {
+        Ok(Client { session: self.shim.open(APP, APP, Vec::new()).await?, shim: self.shim.clone() })
+    }
+
     /// Starts a transaction.
     pub fn begin(&mut self) {
         self.session.begin(Modes::default());

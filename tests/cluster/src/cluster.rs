@@ -1,6 +1,6 @@
 //! The cluster: replicas in this process.
 
-use crate::{APP, Client, Proxy};
+use crate::{APP, Client, Proxy, identical};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, MutexGuard, oneshot};
 use tokio::task::JoinHandle;
 
 /// Clients that every test cluster knows.
-const CLIENTS: u32 = 8;
+const CLIENTS: u32 = 16;
 
 /// How long a replica may take to end once a test is over. Then it is cut off, which ends its server, too.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
@@ -84,6 +84,8 @@ impl Cluster {
             _turn: turn,
         };
         cluster.start_all().await?;
+        // A replica is ready when clients can connect; the test begins when the replicas have found each other, too.
+        identical(&cluster.shim().await?).await;
         Ok(cluster)
     }
 

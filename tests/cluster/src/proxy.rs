@@ -6,6 +6,7 @@ use std::sync::Arc;
 use steeldb_client_shim::Shim;
 use steeldb_pg_proxy::ProxyOptions;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_postgres::error::DbError;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
@@ -24,6 +25,14 @@ pub struct Connection {
     pub client: Arc<Client>,
     /// Notices, in the order in which they came.
     pub notices: mpsc::UnboundedReceiver<DbError>,
+    task: JoinHandle<()>,
+}
+
+impl Connection {
+    /// Ends the connection without a word, as a client does whose machine is gone.
+    pub fn vanish(self) {
+        self.task.abort();
+    }
 }
 
 impl Proxy {
@@ -50,7 +59,7 @@ impl Proxy {
         let config = format!("host={host} port={port} user={APP} dbname={APP} {more}");
         let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await?;
         let (sender, notices) = mpsc::unbounded_channel();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             loop {
                 match std::future::poll_fn(|context| connection.poll_message(context)).await {
                     Some(Ok(AsyncMessage::Notice(notice))) => drop(sender.send(notice)),
@@ -59,7 +68,7 @@ impl Proxy {
                 }
             }
         });
-        Ok(Connection { client: Arc::new(client), notices })
+        Ok(Connection { client: Arc::new(client), notices, task })
     }
 
     /// A program with the variables that libpq reads.

@@ -29,6 +29,7 @@ lint:            ## Formatting and lints
 
 test-ordering:   ## The ordering core and its simulation
 	$(CARGO) test --locked -p steeldb-ordering -p steeldb-simulation
+	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
@@ -39,6 +40,7 @@ bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster 
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored
+	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 
 clean:           ## Remove what was built
 	$(CARGO) clean

@@ -142,8 +142,15 @@ impl Scheduler {
                 None | Some(Item::Commit { .. }) => return,
                 Some(Item::Begin { tx, database }) => {
                     let (tx, database) = (*tx, database.clone());
-                    let leads = self.transactions.get(&tx).is_some_and(|t| t.leading_begun);
-                    if leads && let Some(transaction) = self.transactions.get_mut(&tx) {
+                    let leading = self.transactions.get(&tx).filter(|t| t.leading_begun);
+                    let waits_for_locks = leading.is_some_and(|t| !t.issued.is_empty());
+                    let leads = leading.is_some();
+                    if waits_for_locks {
+                        // A correct client begins once it has its locks. What they wait for may be the very commits
+                        // that this snapshot would hold back.
+                        self.cast_against(tx, VoteKind::Blocked);
+                        self.give_up(tx);
+                    } else if leads && let Some(transaction) = self.transactions.get_mut(&tx) {
                         // A10: the locks are held; the snapshot is that of this place in the order.
                         transaction.snapshot_here = true;
                     } else if self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running) {

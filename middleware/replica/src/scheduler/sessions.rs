@@ -247,13 +247,17 @@ impl Scheduler {
         {
             self.remove_session(key);
             self.backend(key, Command::Close);
+            self.pump();
         }
     }
 
     fn remove_session(&mut self, key: SessionKey) -> Option<Session> {
         let session = self.sessions.remove(&key)?;
         self.let_go(key.client, session.statement_bytes());
-        // Imports that were under way are not reported any more.
+        // Snapshots and imports that were under way may not be reported any more.
+        if self.applying.snapshot_of.is_some_and(|tx| tx.session == key) {
+            self.applying.snapshot_of = None;
+        }
         let importing: Vec<TxId> = self
             .of_session(key)
             .filter(|transaction| transaction.begun && transaction.anchor.is_some())
@@ -317,9 +321,6 @@ impl Scheduler {
         let Some(session) = self.remove_session(key) else { return };
         let refused = ReplicaMessage::SessionRefused { session: key.session, sqlstate, message };
         self.push(Effect::Reply { connection: session.connection, message: refused });
-        if self.applying.snapshot_of.is_some_and(|tx| tx.session == key) {
-            self.applying.snapshot_of = None;
-        }
         let lost: Vec<(TxId, bool)> = self
             .of_session(key)
             .filter(|transaction| transaction.phase.needs_backend())

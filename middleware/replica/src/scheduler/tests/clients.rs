@@ -44,6 +44,23 @@ fn a10_leading_locks_of_an_idle_client_are_released() {
 }
 
 #[test]
+fn a10_a_client_that_vanishes_while_its_snapshot_is_taken_holds_back_no_commit() {
+    let mut one = One::master();
+    one.open(1);
+    one.backend.held = vec![Held::Begun];
+    let t = tx(1, 1);
+    one.say(ClientMessage::Operation(Operation { leading: true, ..operation(t, 1, LOCK) }));
+    one.begin(t);
+    assert!(one.commands().iter().any(|command| matches!(command, Command::BeginHere { .. })));
+    one.event(Event::ConnectionLost(CONNECTION));
+    one.backend.held = vec![];
+    one.open(2);
+    let slot = one.run(tx(2, 1), &[WRITE]);
+    one.deliver(commit(tx(2, 1), slot, &[WRITE]));
+    assert_eq!(one.committed(tx(2, 1)), 1);
+}
+
+#[test]
 fn a_statement_that_runs_long_at_the_master_is_no_idleness_of_its_client() {
     let mut one = One::slave();
     one.open(1);

@@ -112,6 +112,24 @@ fn a10_leading_locks_run_at_the_master_before_the_slot_and_enter_the_transcript(
     assert!(slot > Position(0));
 }
 
+/// The lock waits for a prepared transaction, its commit for the snapshot, the snapshot for the lock: any client could
+/// stop the master with it.
+#[test]
+fn a10_a_begin_that_comes_before_its_leading_locks_are_held_holds_back_no_commit() {
+    let mut one = One::master();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot = one.run(u, &[WRITE]);
+    one.backend.held = vec![Held::Executed];
+    one.say(ClientMessage::Operation(Operation { leading: true, ..operation(t, 1, LOCK) }));
+    one.begin(t);
+    one.deliver(commit(u, slot, &[WRITE]));
+    assert_eq!(one.committed(u), 1);
+    assert_eq!(one.cast(t), [VoteKind::Blocked]);
+    assert!(one.commands().contains(&&Command::End { tx: t, commit: false }));
+}
+
 #[test]
 fn a10_only_lock_table_may_lead() {
     let mut one = One::master();

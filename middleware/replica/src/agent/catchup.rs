@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use steeldb_postgres::apply::apply_write_set;
+use steeldb_postgres::transaction::is_recorded;
 use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
 use steeldb_transport::ReplicaLinks;
 use steeldb_types::{Digest, ReplicaId, TxId, limits};
@@ -103,16 +104,24 @@ pub(super) async fn apply(
     write_set: WriteSet,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let result = attempt(&socket_dir, &database, &write_set).await.map_err(|error| error.to_string());
+    let result = attempt(&socket_dir, &database, tx, &write_set).await.map_err(|error| error.to_string());
     let _ = events.send(Event::CaughtUp { tx, result });
 }
 
-async fn attempt(socket_dir: &std::path::Path, database: &str, write_set: &WriteSet) -> anyhow::Result<()> {
+async fn attempt(
+    socket_dir: &std::path::Path,
+    database: &str,
+    tx: TxId,
+    write_set: &WriteSet,
+) -> anyhow::Result<()> {
     let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
     let mut tries = 0;
     loop {
         tries += 1;
         let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+        if is_recorded(&mut backend, tx).await? {
+            return Ok(()); // by an attempt whose answer was lost
+        }
         let watched = watch_blockers(socket_dir.to_path_buf(), database.to_string(), backend.process_id());
         let done = async {
             backend

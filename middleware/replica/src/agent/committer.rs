@@ -73,7 +73,9 @@ impl Worker {
                 }
                 Some(Job::Rollback { gid }) => {
                     let sql = format!("ROLLBACK PREPARED {}", quote::literal(&gid));
-                    if let Err(error) = self.execute(&sql).await {
+                    if let Err(error) = self.execute(&sql).await
+                        && error.sqlstate() != Some("42704")
+                    {
                         tracing::error!(gid, %error, "a prepared transaction could not be rolled back; it keeps its locks");
                     }
                 }

@@ -7,7 +7,7 @@ use super::journal::{Journal, JournalError};
 use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::{maintenance, worker};
-use crate::scheduler::{self, Connection, Effect, Event, Scheduler};
+use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks};
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, limits};
 use steeldb_wire::codec;
-use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage};
+use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SqlState};
 use tokio::sync::mpsc;
 
 /// How often the scheduler looks at its clocks.
@@ -437,9 +437,13 @@ impl Reactor {
         role: String,
         parameters: Vec<(String, String)>,
     ) {
-        let (Some(secret), Some(connection)) = (self.secrets.get(&database), self.connection_of(session))
-        else {
-            return;
+        let Some(connection) = self.connection_of(session) else { return };
+        let Some(secret) = self.secrets.get(&database) else {
+            let report = BackendReport::Lost {
+                sqlstate: SqlState::parse("3D000"),
+                message: format!("database \"{database}\" is not one of this cluster's"),
+            };
+            return self.schedule(Event::Backend { session, report });
         };
         let start = worker::Start {
             session,

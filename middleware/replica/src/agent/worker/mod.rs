@@ -12,7 +12,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
-use steeldb_postgres::message::{self};
 use steeldb_postgres::transaction::{
     ASSIGNED_XID_SQL, BEGIN_TRANSACTION_SQL, RECORD_TRANSACTION_SQL, RecordSecret,
 };
@@ -22,7 +21,7 @@ use steeldb_types::{Digest, SessionKey, TxId};
 use steeldb_wire::transaction::{ResultDigest, SqlState, StatementId};
 use tokio::sync::{Notify, mpsc};
 
-/// The agent's own prepared statements in a client's session. Their names cannot clash with operations' names.
+/// The agent's own statements in a client's session.
 #[derive(Clone, Copy)]
 enum Own {
     Begin,
@@ -31,14 +30,6 @@ enum Own {
 }
 
 impl Own {
-    fn name(self) -> &'static str {
-        match self {
-            Own::Begin => "steeldb_begin",
-            Own::Record => "steeldb_record",
-            Own::Complete => "steeldb_complete",
-        }
-    }
-
     fn sql(self) -> String {
         match self {
             Own::Begin => BEGIN_TRANSACTION_SQL.to_string(),
@@ -66,17 +57,40 @@ pub(super) enum Input {
     Command(Command),
     /// The backend did not ask for the COPY data of the operation that runs.
     NoCopy,
+    /// The backend asks for COPY data that no operation brings.
+    UnexpectedCopy,
 }
 
 /// What the reader waits for, in the order written.
 enum Expect {
-    Operation { tx: TxId, number: u32, show: bool, digest: Box<ResultDigest>, parsed: Option<Parsed> },
-    Adopted { tx: TxId, number: u32, sqlstate: SqlState },
-    Begun { tx: TxId },
-    Leading { tx: TxId },
-    Complete { tx: TxId },
-    Prepare { tx: TxId },
-    Ended { tx: TxId },
+    Operation {
+        tx: TxId,
+        number: u32,
+        show: bool,
+        copy: bool,
+        digest: Box<ResultDigest>,
+        parsed: Option<Parsed>,
+    },
+    Adopted {
+        tx: TxId,
+        number: u32,
+        sqlstate: SqlState,
+    },
+    Begun {
+        tx: TxId,
+    },
+    Leading {
+        tx: TxId,
+    },
+    Complete {
+        tx: TxId,
+    },
+    Prepare {
+        tx: TxId,
+    },
+    Ended {
+        tx: TxId,
+    },
     Ignored,
 }
 
@@ -139,18 +153,7 @@ async fn connect(start: &Start) -> Result<Backend, (String, String)> {
         roles::RoleRefused::Backend(error) => shown(error),
         refused => ("28000".to_string(), refused.to_string()),
     })?;
-    let mut backend = Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters)
-        .await
-        .map_err(shown)?;
-    let mut out = BytesMut::new();
-    let io = |error: std::io::Error| ("58000".to_string(), error.to_string());
-    for own in [Own::Begin, Own::Record, Own::Complete] {
-        message::parse(own.name(), &own.sql(), &[], &mut out).map_err(io)?;
-    }
-    message::sync(&mut out);
-    backend.send(&out).await.map_err(shown)?;
-    backend.answer().await.map_err(shown)?;
-    Ok(backend)
+    Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters).await.map_err(shown)
 }
 
 /// Runs the session until its backend is lost or closed; says why.
@@ -194,7 +197,6 @@ async fn serve(
         out: BytesMut::with_capacity(16 * 1024),
         copy_open: false,
         in_block: false,
-        own_parsed: true,
     };
     let reading = tokio::spawn(reading.run());
     let closed = writing.run().await;

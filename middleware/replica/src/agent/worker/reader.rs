@@ -33,8 +33,8 @@ impl Reader {
     pub(super) async fn run(mut self) -> Result<(), BackendError> {
         while let Some(expect) = self.next_expect().await? {
             let report = match expect {
-                Expect::Operation { tx, number, show, digest, parsed } => {
-                    Some(self.operation(tx, number, show, digest, parsed).await?)
+                Expect::Operation { tx, number, show, copy, digest, parsed } => {
+                    Some(self.operation(tx, number, show, copy, digest, parsed).await?)
                 }
                 Expect::Adopted { tx, number, sqlstate } => {
                     let answer = self.answer().await?;
@@ -144,6 +144,7 @@ impl Reader {
         tx: TxId,
         number: u32,
         show: bool,
+        copy: bool,
         mut digest: Box<ResultDigest>,
         parsed: Option<Parsed>,
     ) -> Result<BackendReport, BackendError> {
@@ -171,6 +172,11 @@ impl Reader {
                     continue;
                 }
                 tag::BIND_COMPLETE | tag::CLOSE_COMPLETE | tag::NOTIFICATION_RESPONSE => continue,
+                tag::COPY_IN_RESPONSE if !copy => {
+                    // It would wait for data for ever, deaf to Sync and to cancels.
+                    let _ = self.back.send(Input::UnexpectedCopy);
+                    continue;
+                }
                 tag::COPY_IN_RESPONSE => copy_started = true,
                 tag::COMMAND_COMPLETE => kind = tag_kind(message::command_tag(&message.body)?),
                 tag::ERROR_RESPONSE if !copy_started => {

@@ -28,8 +28,6 @@ pub(super) struct Writer {
     /// A COPY's data are being written; its Sync is not.
     pub(super) copy_open: bool,
     pub(super) in_block: bool,
-    /// The agent's own statements are prepared.
-    pub(super) own_parsed: bool,
 }
 
 impl Writer {
@@ -49,6 +47,7 @@ impl Writer {
                         return Ok(());
                     }
                     Some(Input::NoCopy) => self.no_copy(),
+                    Some(Input::UnexpectedCopy) => self.refuse_copy()?,
                     Some(Input::Command(command)) => self.command(command).await?,
                 }
                 match self.inputs.try_recv() {
@@ -68,6 +67,13 @@ impl Writer {
         self.shared.outstanding.fetch_add(1, Ordering::AcqRel);
         // The reader ends only with the backend; the writer notices that by itself.
         let _ = self.expects.send(expect);
+    }
+
+    /// A statement that is no COPY operation asked for COPY data. Its Sync was swallowed, so another one follows.
+    fn refuse_copy(&mut self) -> Result<(), BackendError> {
+        message::copy_fail("COPY FROM STDIN comes as an operation of its own kind", &mut self.out)?;
+        message::sync(&mut self.out);
+        Ok(())
     }
 
     fn no_copy(&mut self) {
@@ -179,13 +185,11 @@ impl Writer {
         Ok(())
     }
 
-    /// Runs one of the agent's own statements: prepared, or unnamed once the client has deallocated all.
+    /// Runs one of the agent's own statements. Parsed anew and unnamed each time: a named one could be replaced by the
+    /// client, from inside a DO block, and would then answer for the agent.
     fn run_own(&mut self, own: Own, parameters: &[Option<&str>]) -> Result<(), BackendError> {
-        let mut name = own.name();
-        if !self.own_parsed {
-            name = "";
-            message::parse(name, &own.sql(), &[], &mut self.out)?;
-        }
+        let name = "";
+        message::parse(name, &own.sql(), &[], &mut self.out)?;
         message::bind("", name, parameters, &mut self.out)?;
         message::execute("", 0, &mut self.out)?;
         message::sync(&mut self.out);
@@ -236,10 +240,9 @@ impl Writer {
             let mut parsed = lock(&self.shared.parsed);
             parsed.0 += 1;
             parsed.1.clear();
-            self.own_parsed = false;
         }
         let digest = Box::new(ResultDigest::new(row_order));
-        self.expect(Expect::Operation { tx, number, show, digest, parsed });
+        self.expect(Expect::Operation { tx, number, show, copy, digest, parsed });
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use steeldb_ordering::{AcceptAll, Config, Core, Effect, Event, Now, Request, RequestId, Restored};
+use steeldb_ordering::{AcceptAll, Config, Core, Effect, Event, Now, Request, RequestId, Restored, Roster};
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::SecretKey;
 
@@ -20,9 +20,10 @@ impl Cluster {
         let view = View::of_size(4).expect("four replicas");
         let keys: Vec<SecretKey> = (0..4u8).map(|i| SecretKey::from_seed(&[i; 32])).collect();
         let clients = BTreeMap::from([(ClientId(1), client.public())]);
+        let publics = keys.iter().map(SecretKey::public).collect();
+        let roster = Roster::of_keys(view.clone(), publics).expect("a key each");
         let core = |(me, key): (ReplicaId, &SecretKey)| {
-            let publics = keys.iter().map(SecretKey::public).collect();
-            let config = Config::new(me, view.clone(), key.clone(), publics, clients.clone());
+            let config = Config::new(me, roster.clone(), key.clone(), clients.clone());
             Core::new(config, Restored::nothing()).expect("a good configuration")
         };
         let cores = view.replicas().zip(&keys).map(core).collect();

@@ -87,11 +87,8 @@ impl Core {
 
     /// Asks the next replica in turn, while nothing is decided here: perhaps it was decided there.
     pub(crate) fn fetch_from_next(&mut self) {
-        let n = self.config.view.n();
-        let mut peer = ReplicaId((self.catchup.asked.0.wrapping_add(1)) % n);
-        if peer == self.config.me {
-            peer = ReplicaId((peer.0 + 1) % n);
-        }
+        let after = self.membership.peers().find(|peer| *peer > self.catchup.asked);
+        let Some(peer) = after.or_else(|| self.membership.peers().next()) else { return };
         self.catchup.asked = peer;
         self.fetch(peer);
     }
@@ -138,7 +135,7 @@ impl Core {
             if decision.instance() != self.log.next() || decision.proposal.instance != self.log.next() {
                 continue;
             }
-            let verified = decision.verify(&self.config.view, &self.config.replica_keys);
+            let verified = decision.verify(self.membership.roster());
             if let Err(reason) = verified
                 && !self.config.has(PlantedBug::ProofNotChecked)
             {

@@ -1,8 +1,9 @@
 //! What a core is told when it starts.
 
+use crate::Roster;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use steeldb_types::{ClientId, ReplicaId, View, limits};
+use steeldb_types::{ClientId, ReplicaId, limits};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 
 /// A replica's configuration.
@@ -10,12 +11,10 @@ use steeldb_wire::auth::{PublicKey, SecretKey};
 pub struct Config {
     /// Which replica this is.
     pub me: ReplicaId,
-    /// The replicas and their weights.
-    pub view: View,
+    /// The view that the cluster's life began with, and who its replicas are. Later ones are in the order.
+    pub genesis: Roster,
     /// This replica's key.
     pub key: SecretKey,
-    /// The replicas' public keys, by number.
-    pub replica_keys: Vec<PublicKey>,
     /// The clients' public keys.
     pub client_keys: BTreeMap<ClientId, PublicKey>,
     /// How long a request waits before it is forwarded; as long again before the leader is suspected. Doubles with
@@ -74,16 +73,14 @@ impl Config {
     /// The configuration of replica `me` with default limits and time-outs.
     pub fn new(
         me: ReplicaId,
-        view: View,
+        genesis: Roster,
         key: SecretKey,
-        replica_keys: Vec<PublicKey>,
         client_keys: BTreeMap<ClientId, PublicKey>,
     ) -> Config {
         Config {
             me,
-            view,
+            genesis,
             key,
-            replica_keys,
             client_keys,
             request_timeout: limits::REQUEST_TIMEOUT,
             resend_interval: limits::REQUEST_TIMEOUT / 4,
@@ -100,14 +97,8 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
         let wrong = |reason: &str| Err(StartError::Config(reason.into()));
-        if !self.view.contains(self.me) {
-            return wrong("this replica is not in the view");
-        }
-        if self.replica_keys.len() != usize::from(self.view.n()) {
-            return wrong("there must be one key per replica");
-        }
-        if self.replica_keys.get(usize::from(self.me.0)) != Some(&self.key.public()) {
-            return wrong("this replica's key is not the one in the list");
+        if self.genesis.key(self.me) != Some(&self.key.public()) {
+            return wrong("this replica is not in the view, or with another key");
         }
         if self.request_timeout.is_zero() || self.resend_interval.is_zero() {
             return wrong("time-outs must not be zero");
@@ -129,14 +120,5 @@ impl Config {
     #[cfg(not(feature = "planted-bugs"))]
     pub(crate) fn has(&self, _bug: PlantedBug) -> bool {
         false
-    }
-
-    /// Whether `replicas` are a WRITE or ACCEPT quorum.
-    pub(crate) fn is_quorum(&self, replicas: &[ReplicaId]) -> bool {
-        if self.has(PlantedBug::QuorumOneTooSmall) {
-            let absent = self.view.replicas().find(|replica| !replicas.contains(replica));
-            return self.view.is_quorum(replicas.iter().copied().chain(absent));
-        }
-        self.view.is_quorum(replicas.iter().copied())
     }
 }

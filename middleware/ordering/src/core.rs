@@ -7,6 +7,7 @@ use crate::effect::{Effect, EffectQueue, Refusal};
 use crate::event::{Event, Now};
 use crate::instance::{Accept, Held, Instance};
 use crate::log::DecidedLog;
+use crate::membership::{Membership, Roster};
 use crate::message::Message;
 use crate::pending::Pending;
 use crate::proof::{Claim, sign_accept};
@@ -25,6 +26,7 @@ use steeldb_types::{Digest, ReplicaId, limits};
 /// due. No input panics.
 pub struct Core {
     pub(crate) config: Config,
+    pub(crate) membership: Membership,
     pub(crate) effects: EffectQueue,
     pub(crate) log: DecidedLog,
     pub(crate) sessions: Sessions,
@@ -63,6 +65,7 @@ impl Core {
             catchup: CatchUp::default(),
             resend_at: None,
             delivered: restored.delivered,
+            membership: Membership::new(config.me, config.genesis.clone()),
             config,
         };
         for record in restored.records {
@@ -106,7 +109,7 @@ impl Core {
 
     /// The leader of that regency.
     pub fn leader(&self) -> ReplicaId {
-        self.config.view.leader(self.sync.regency().0)
+        self.membership.view().leader(self.sync.regency().number)
     }
 
     /// The last decided instance.
@@ -122,6 +125,21 @@ impl Core {
     /// Whether a request waits to be ordered.
     pub fn is_pending(&self, key: &RequestKey) -> bool {
         self.pending.digest(key).is_some()
+    }
+
+    /// The replicas of the current view.
+    pub fn roster(&self) -> &Arc<Roster> {
+        self.membership.roster()
+    }
+
+    /// Whether `replicas` are a WRITE or ACCEPT quorum.
+    pub(crate) fn is_quorum(&self, replicas: &[ReplicaId]) -> bool {
+        let view = self.membership.view();
+        if self.config.has(PlantedBug::QuorumOneTooSmall) {
+            let absent = view.replicas().find(|replica| !replicas.contains(replica));
+            return view.is_quorum(replicas.iter().copied().chain(absent));
+        }
+        view.is_quorum(replicas.iter().copied())
     }
 
     pub(crate) fn is_leader(&self) -> bool {
@@ -152,7 +170,7 @@ impl Core {
                 let held = self.instance.batch(claim.value).or(proposal);
                 let proposal = held.ok_or_else(|| StartError::Log("ACCEPT of an unknown value".into()))?;
                 self.instance.bound = Some((claim, proposal));
-                let signature = sign_accept(self.config.view.number(), instance, &claim, &self.config.key);
+                let signature = sign_accept(instance, &claim, &self.config.key);
                 self.instance.note_accept(me, Accept { claim, signature, verified: true });
             }
             Record::Write { .. } | Record::Accept { .. } => {
@@ -169,7 +187,7 @@ impl Core {
     }
 
     fn on_message(&mut self, cx: &Context<'_>, from: ReplicaId, message: Message) {
-        if from == self.config.me || !self.config.view.contains(from) {
+        if from == self.config.me || !self.membership.contains(from) {
             return;
         }
         match message {
@@ -320,7 +338,7 @@ impl Core {
     }
 
     fn on_link_up(&mut self, cx: &Context<'_>, peer: ReplicaId) {
-        if peer == self.config.me || !self.config.view.contains(peer) {
+        if peer == self.config.me || !self.membership.contains(peer) {
             return;
         }
         self.fetch(peer);

@@ -2,19 +2,36 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
+use steeldb_types::ViewNumber;
 
-/// Counts leaders' terms from 0: the leader of regency r is replica r mod n (Mod-SMaRt, section 4).
+/// A leader's term (Mod-SMaRt, section 4). Each view counts its own from 0, so a term of a later view comes after all of
+/// earlier ones, whatever was suspected there; the leader of the r-th is the r-th member from the view's first leader on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
-pub struct Regency(pub u64);
+pub struct Regency {
+    /// In which view.
+    pub view: ViewNumber,
+    /// Which of its terms, from 0.
+    pub number: u64,
+}
 
 /// Numbers consensus instances from 1; 0 is before all. Instance i decides the i-th batch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, BorshSerialize, BorshDeserialize)]
 pub struct InstanceNumber(pub u64);
 
 impl Regency {
-    /// The regency after this one.
+    /// A regency of a view.
+    pub const fn new(view: u64, number: u64) -> Regency {
+        Regency { view: ViewNumber(view), number }
+    }
+
+    /// The regency that a view begins with.
+    pub const fn first(view: ViewNumber) -> Regency {
+        Regency { view, number: 0 }
+    }
+
+    /// The regency after this one, in the same view.
     pub fn next(self) -> Regency {
-        Regency(self.0.saturating_add(1))
+        Regency { number: self.number.saturating_add(1), ..self }
     }
 }
 
@@ -27,7 +44,7 @@ impl InstanceNumber {
 
 impl fmt::Display for Regency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "regency {}", self.0)
+        write!(f, "regency {}.{}", self.view.0, self.number)
     }
 }
 
@@ -39,7 +56,7 @@ impl fmt::Display for InstanceNumber {
 
 impl fmt::Debug for Regency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "R{}", self.0)
+        write!(f, "R{}.{}", self.view.0, self.number)
     }
 }
 

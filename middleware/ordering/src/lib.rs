@@ -19,20 +19,21 @@
 //! ```
 //! use std::collections::{BTreeMap, VecDeque};
 //! use std::sync::Arc;
-//! use steeldb_ordering::{AcceptAll, Config, Core, Effect, Event, Now, Request, RequestId, Restored};
+//! use steeldb_ordering::{AcceptAll, Config, Core, Effect, Event, Now, Request, RequestId, Restored, Roster};
 //! use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
 //! use steeldb_wire::auth::SecretKey;
 //!
-//! let view = View::of_size(4).unwrap();
 //! let keys: Vec<SecretKey> = (0..4u8).map(|i| SecretKey::from_seed(&[i; 32])).collect();
+//! let publics = keys.iter().map(SecretKey::public).collect();
+//! let roster = Roster::of_keys(View::of_size(4).unwrap(), publics).unwrap();
 //! let client = SecretKey::from_seed(&[9; 32]);
 //! let clients = BTreeMap::from([(ClientId(1), client.public())]);
-//! let mut cores: Vec<Core> = view
+//! let mut cores: Vec<Core> = roster
+//!     .view()
 //!     .replicas()
 //!     .zip(&keys)
 //!     .map(|(me, key)| {
-//!         let publics = keys.iter().map(SecretKey::public).collect();
-//!         let config = Config::new(me, view.clone(), key.clone(), publics, clients.clone());
+//!         let config = Config::new(me, roster.clone(), key.clone(), clients.clone());
 //!         Core::new(config, Restored::nothing()).unwrap()
 //!     })
 //!     .collect();
@@ -75,6 +76,7 @@ mod event;
 mod ids;
 mod instance;
 mod log;
+mod membership;
 mod message;
 mod normal;
 mod pending;
@@ -93,6 +95,7 @@ pub use core::Core;
 pub use effect::{Delivery, Effect, Refusal};
 pub use event::{Event, Now};
 pub use ids::{InstanceNumber, Regency};
+pub use membership::{Member, Roster, RosterError};
 pub use message::Message;
 pub use proof::{Claim, Decision, Proof};
 pub use proposal::Proposal;

@@ -37,7 +37,7 @@ pub enum Message {
         instance: InstanceNumber,
         /// In which regency, which value.
         claim: Claim,
-        /// Over (view, regency, instance, value).
+        /// Over (regency with its view, instance, value).
         signature: Signature,
     },
     /// The sender wants to leave every regency below this one.

@@ -50,7 +50,7 @@ impl Core {
         regency: Regency,
         proposal: Arc<Proposal>,
     ) {
-        if from != self.config.view.leader(regency.0) {
+        if self.membership.leader(regency).is_some_and(|leader| leader != from) {
             self.effects.misbehaved(from, format!("proposed in {regency} without being its leader"));
             return;
         }
@@ -204,7 +204,7 @@ impl Core {
         let Some(held) = self.instance.held_in(regency) else { return false };
         if !self.sync.is_installed()
             || self.instance.bound.as_ref().is_some_and(|(bound, _)| bound.regency >= regency)
-            || !self.config.is_quorum(&self.instance.writers(held.claim))
+            || !self.is_quorum(&self.instance.writers(held.claim))
         {
             return false;
         }
@@ -213,7 +213,7 @@ impl Core {
         let unwritten = (!written).then(|| Arc::clone(&proposal));
         self.instance.bound = Some((claim, proposal));
         self.effects.persist(Record::Accept { instance, claim, proposal: unwritten });
-        let signature = sign_accept(self.config.view.number(), instance, &claim, &self.config.key);
+        let signature = sign_accept(instance, &claim, &self.config.key);
         self.instance.note_accept(me, Accept { claim, signature, verified: true });
         self.effects.broadcast(Message::Accept { instance, claim, signature });
         true
@@ -240,13 +240,12 @@ impl Core {
     pub(crate) fn try_decide(&mut self) -> bool {
         let claims: BTreeSet<Claim> = self.instance.accepts.values().map(|accept| accept.claim).collect();
         for claim in claims {
-            if !self.config.is_quorum(&self.instance.accepters(claim)) || !self.verify_accepts(claim) {
+            if !self.is_quorum(&self.instance.accepters(claim)) || !self.verify_accepts(claim) {
                 continue;
             }
             let Some(proposal) = self.instance.batch(claim.value) else { continue };
             let of_claim = self.instance.accepts.iter().filter(|(_, accept)| accept.claim == claim);
             let proof = Proof {
-                view: self.config.view.number(),
                 instance: self.instance.number,
                 claim,
                 accepts: of_claim.map(|(replica, accept)| (*replica, accept.signature)).collect(),
@@ -268,12 +267,11 @@ impl Core {
 
     /// Verifies the ACCEPTs of a claim, now that they are enough; drops bad ones. Whether they still are enough.
     fn verify_accepts(&mut self, claim: Claim) -> bool {
-        let (view, instance) = (self.config.view.number(), self.instance.number);
-        let keys = &self.config.replica_keys;
+        let (instance, roster) = (self.instance.number, self.membership.roster());
         let mut bad = Vec::new();
         for (replica, accept) in &mut self.instance.accepts {
             if accept.claim == claim && !accept.verified {
-                match verify_accept(view, instance, &claim, *replica, &accept.signature, keys) {
+                match verify_accept(instance, &claim, *replica, &accept.signature, roster) {
                     Ok(()) => accept.verified = true,
                     Err(reason) => bad.push((*replica, reason)),
                 }
@@ -283,7 +281,7 @@ impl Core {
             self.instance.accepts.remove(&replica);
             self.effects.misbehaved(replica, reason);
         }
-        self.config.is_quorum(&self.instance.accepters(claim))
+        self.is_quorum(&self.instance.accepters(claim))
     }
 
     /// Takes in the decision of the running instance: delivers it and goes on to the next.
@@ -315,7 +313,7 @@ impl Core {
     pub(crate) fn resend_as_leader(&mut self) {
         let regency = self.sync.regency();
         let Some(held) = self.instance.held_in(regency) else { return };
-        for peer in self.config.view.replicas().filter(|peer| *peer != self.config.me) {
+        for peer in self.membership.peers() {
             if self.instance.writes.get(&peer).is_none_or(|claim| claim.regency < regency) {
                 let proposal = Arc::clone(&held.proposal);
                 self.effects.send(peer, Message::Propose { regency, proposal });

@@ -5,12 +5,13 @@
 //! unnecessary. Safety: when a value was decided in regency r, every collection of weight Q_v shares a correct replica
 //! with the ACCEPT quorum, so it is not unbound, and no other value can be bound in it.
 
+use crate::membership::Membership;
 use crate::proof::Claim;
 use crate::{InstanceNumber, Proof, Regency};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
-use steeldb_types::{Digest, FaultModel, ReplicaId, View, ViewNumber};
-use steeldb_wire::auth::{Namespace, PublicKey, SecretKey, Signature};
+use steeldb_types::{Digest, FaultModel, ReplicaId, View};
+use steeldb_wire::auth::{Namespace, SecretKey, Signature};
 use steeldb_wire::codec;
 
 /// Values a STOPDATA may list as written; one regency adds at most one.
@@ -36,7 +37,7 @@ pub struct StopData {
 pub struct SignedStopData {
     /// What is said.
     pub data: StopData,
-    /// Over (view number, data).
+    /// Over the data; the regency names the view.
     pub signature: Signature,
 }
 
@@ -55,8 +56,8 @@ impl StopData {
         self.last.as_ref().map_or(InstanceNumber(0), |proof| proof.instance).next()
     }
 
-    pub(crate) fn sign(self, view: ViewNumber, key: &SecretKey) -> SignedStopData {
-        let signature = key.sign(Namespace::StopData, &codec::encode(&(view, &self)));
+    pub(crate) fn sign(self, key: &SecretKey) -> SignedStopData {
+        let signature = key.sign(Namespace::StopData, &codec::encode(&self));
         SignedStopData { data: self, signature }
     }
 }
@@ -65,27 +66,33 @@ impl SignedStopData {
     /// Checks form, signature and proof. `proofs_known` remembers proofs found good, since many will be the same.
     pub(crate) fn verify(
         &self,
-        view: &View,
-        keys: &[PublicKey],
+        membership: &Membership,
         proofs_known: &mut BTreeSet<Vec<u8>>,
     ) -> Result<(), String> {
         let data = &self.data;
         let replica = data.replica;
-        let key = keys
-            .get(usize::from(replica.0))
+        let view = data.regency.view;
+        let key = membership
+            .roster_of(view)
+            .and_then(|roster| roster.key(replica))
             .ok_or_else(|| format!("STOPDATA of unknown replica {replica}"))?;
         if data.written.len() > WRITTEN_MAX || !data.written.is_sorted_by(|a, b| a.value < b.value) {
             return Err(format!("STOPDATA of {replica}: the written values are not ascending"));
         }
-        if data.written.iter().chain(&data.bound).any(|claim| claim.regency >= data.regency) {
-            return Err(format!("STOPDATA of {replica} for {} has later votes", data.regency));
+        if data
+            .written
+            .iter()
+            .chain(&data.bound)
+            .any(|claim| claim.regency.view != view || claim.regency >= data.regency)
+        {
+            return Err(format!("STOPDATA of {replica} for {} has votes of others", data.regency));
         }
-        key.verify(Namespace::StopData, &codec::encode(&(view.number(), data)), &self.signature)
+        key.verify(Namespace::StopData, &codec::encode(data), &self.signature)
             .map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
         if let Some(proof) = &data.last {
             let encoded = codec::encode(proof);
             if !proofs_known.contains(&encoded) {
-                proof.verify(view, keys).map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
+                membership.verify(proof).map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
                 proofs_known.insert(encoded);
             }
         }
@@ -133,10 +140,10 @@ mod tests {
     const B: Digest = Digest([2; 32]);
 
     fn data(replica: u16, bound: Option<(u64, Digest)>, written: &[(u64, Digest)]) -> StopData {
-        let claim = |(regency, value): (u64, Digest)| Claim { regency: Regency(regency), value };
+        let claim = |(regency, value): (u64, Digest)| Claim { regency: Regency::new(0, regency), value };
         StopData {
             replica: ReplicaId(replica),
-            regency: Regency(9),
+            regency: Regency::new(0, 9),
             last: None,
             bound: bound.map(claim),
             written: written.iter().copied().map(claim).collect(),

@@ -48,12 +48,12 @@ pub(crate) struct Synchronization {
 impl Default for Synchronization {
     fn default() -> Self {
         Synchronization {
-            regency: Regency(0),
+            regency: Regency::default(),
             installed: true,
             selection: None,
             installed_by: Vec::new(),
             stops: BTreeMap::new(),
-            own_stop: Regency(0),
+            own_stop: Regency::default(),
             stop_data: BTreeMap::new(),
             fruitless: 0,
             deadline: None,
@@ -107,7 +107,7 @@ impl Synchronization {
     pub(crate) fn restore(&mut self, regency: Regency) {
         self.regency = self.regency.max(regency);
         self.own_stop = self.regency;
-        self.installed = self.regency == Regency(0);
+        self.installed = self.regency.number == 0;
     }
 
     /// The proof of `instance` in the STOPDATAs that installed the regency: verified when they came.
@@ -166,13 +166,13 @@ impl Core {
 
     /// Joins f + 1 that want a later regency; enters one that Q_v want, or whose STOPDATAs of weight Q_v came here.
     pub(crate) fn try_enter(&mut self, cx: &Context<'_>) -> bool {
-        let view = &self.config.view;
+        let view = self.membership.view();
         if let Some(regency) = self.sync.highest(|replicas| view.has_correct(replicas))
             && regency > self.sync.own_stop
         {
             self.stop(regency);
         }
-        let view = &self.config.view;
+        let view = self.membership.view();
         let stopped = self.sync.highest(|replicas| view.is_quorum(replicas));
         let candidates: BTreeSet<Regency> =
             self.sync.stop_data.values().map(|(signed, _)| signed.data.regency).collect();
@@ -221,7 +221,7 @@ impl Core {
             return None;
         }
         let value = data.bound.and(bound).map(|(_, proposal)| Arc::clone(proposal));
-        Some((data.sign(self.config.view.number(), &self.config.key), value))
+        Some((data.sign(&self.config.key), value))
     }
 
     fn send_stop_data(&mut self) {
@@ -241,7 +241,7 @@ impl Core {
         value: Option<Arc<Proposal>>,
     ) {
         let regency = signed.data.regency;
-        if signed.data.replica != from || self.config.view.leader(regency.0) != self.config.me {
+        if signed.data.replica != from || self.membership.leader(regency) != Some(self.config.me) {
             self.effects.misbehaved(from, "a STOPDATA of another, or for another");
             return;
         }
@@ -268,7 +268,7 @@ impl Core {
             self.effects.misbehaved(from, "a STOPDATA without the value it claims");
             return;
         }
-        let verified = signed.verify(&self.config.view, &self.config.replica_keys, &mut BTreeSet::new());
+        let verified = signed.verify(&self.membership, &mut BTreeSet::new());
         if let Err(reason) = verified {
             self.effects.misbehaved(from, reason);
             return;
@@ -289,12 +289,12 @@ impl Core {
             .filter(|(signed, _)| signed.data.regency == regency && signed.data.replica != me);
         let mut collected: Vec<(SignedStopData, Option<Arc<Proposal>>)> = others.cloned().collect();
         let present = collected.iter().map(|(signed, _)| signed.data.replica);
-        if !self.config.view.is_quorum(present.chain([me])) {
+        if !self.membership.view().is_quorum(present.chain([me])) {
             return false;
         }
         collected.extend(self.own_stop_data());
         let data: Vec<&StopData> = collected.iter().map(|(signed, _)| &signed.data).collect();
-        let Some(selection) = select(&self.config.view, &data) else { return false };
+        let Some(selection) = select(self.membership.view(), &data) else { return false };
         let proposal = match selection.bound {
             Some(value) => {
                 let mut values = collected.iter().filter_map(|(signed, value)| {
@@ -334,7 +334,7 @@ impl Core {
         stop_data: Vec<SignedStopData>,
         proposal: Option<Arc<Proposal>>,
     ) {
-        let from_leader = from == self.config.view.leader(regency.0);
+        let from_leader = self.membership.leader(regency) == Some(from);
         let installed = regency == self.sync.regency && self.sync.installed;
         if regency < self.sync.regency || (installed && self.sync.installed_by == stop_data) {
             if installed
@@ -373,7 +373,7 @@ impl Core {
 
     /// Every replica runs the leader's selection again.
     fn check_sync(&self, regency: Regency, stop_data: &[SignedStopData]) -> Result<Selection, String> {
-        if stop_data.len() > usize::from(self.config.view.n()) {
+        if stop_data.len() > usize::from(self.membership.view().n()) {
             return Err(format!("a SYNC with {} STOPDATAs", stop_data.len()));
         }
         let replicas: BTreeSet<ReplicaId> = stop_data.iter().map(|signed| signed.data.replica).collect();
@@ -382,10 +382,10 @@ impl Core {
         }
         let mut proofs_known = BTreeSet::new();
         for signed in stop_data {
-            signed.verify(&self.config.view, &self.config.replica_keys, &mut proofs_known)?;
+            signed.verify(&self.membership, &mut proofs_known)?;
         }
         let data: Vec<&StopData> = stop_data.iter().map(|signed| &signed.data).collect();
-        let mut selection = select(&self.config.view, &data)
+        let mut selection = select(self.membership.view(), &data)
             .ok_or_else(|| "a SYNC whose STOPDATAs are too few or not sound".to_string())?;
         if self.config.has(PlantedBug::SelectionNotChecked) {
             selection.bound = None;

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
     AcceptAll, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Proof, Proposal,
-    Record, Regency, Request, RequestId, Restored, SignedStopData, StopData,
+    Record, Regency, Request, RequestId, Restored, Roster, SignedStopData, StopData,
 };
-use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View, ViewNumber};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{SecretKey, Signature};
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -27,8 +27,12 @@ fn signature() -> impl Strategy<Value = Signature> {
     any::<u8>().prop_map(|byte| Signature([byte; 64]))
 }
 
+fn regency() -> impl Strategy<Value = Regency> {
+    (prop_oneof![4 => Just(0), 1 => number()], number()).prop_map(|(view, number)| Regency::new(view, number))
+}
+
 fn claim() -> impl Strategy<Value = Claim> {
-    (number(), digest()).prop_map(|(regency, value)| Claim { regency: Regency(regency), value })
+    (regency(), digest()).prop_map(|(regency, value)| Claim { regency, value })
 }
 
 fn request() -> impl Strategy<Value = Arc<Request>> {
@@ -63,8 +67,7 @@ fn proposal() -> impl Strategy<Value = Arc<Proposal>> {
 
 fn proof() -> impl Strategy<Value = Proof> {
     let accepts = prop::collection::vec((replica(), signature()), 0..5);
-    (number(), number(), claim(), accepts).prop_map(|(view, instance, claim, accepts)| Proof {
-        view: ViewNumber(view),
+    (number(), claim(), accepts).prop_map(|(instance, claim, accepts)| Proof {
         instance: InstanceNumber(instance),
         claim,
         accepts,
@@ -73,9 +76,9 @@ fn proof() -> impl Strategy<Value = Proof> {
 
 fn signed_stop_data() -> impl Strategy<Value = SignedStopData> {
     let written = prop::collection::vec(claim(), 0..4);
-    (replica(), number(), prop::option::of(proof()), prop::option::of(claim()), written, signature())
+    (replica(), regency(), prop::option::of(proof()), prop::option::of(claim()), written, signature())
         .prop_map(|(replica, regency, last, bound, written, signature)| SignedStopData {
-            data: StopData { replica, regency: Regency(regency), last, bound, written },
+            data: StopData { replica, regency, last, bound, written },
             signature,
         })
 }
@@ -87,7 +90,7 @@ fn message() -> impl Strategy<Value = Message> {
     });
     let stop_data = prop::collection::vec(signed_stop_data(), 0..5);
     let instance = || number().prop_map(InstanceNumber);
-    let regency = || number().prop_map(Regency);
+
     prop_oneof![
         requests().prop_map(|requests| Message::Forward { requests }),
         (regency(), proposal()).prop_map(|(regency, proposal)| Message::Propose { regency, proposal }),
@@ -112,7 +115,8 @@ fn config(me: u16) -> Config {
     let clients = BTreeMap::from([(ClientId(1), SecretKey::from_seed(&[9; 32]).public())]);
     let publics = keys.iter().map(SecretKey::public).collect();
     let key = keys[usize::from(me)].clone();
-    Config::new(ReplicaId(me), View::of_size(4).unwrap(), key, publics, clients)
+    let roster = Roster::of_keys(View::of_size(4).unwrap(), publics).unwrap();
+    Config::new(ReplicaId(me), roster, key, clients)
 }
 
 proptest! {

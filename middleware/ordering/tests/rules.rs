@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
     AcceptAll, Claim, Config, Core, Effect, Event, InstanceNumber, Message, Now, Proposal, Record, Refusal,
-    Regency, Request, RequestId, Restored, Validator,
+    Regency, Request, RequestId, Restored, Roster, Validator,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View, limits};
 use steeldb_wire::auth::SecretKey;
@@ -31,7 +31,8 @@ fn config(change: impl FnOnce(&mut Config)) -> Config {
     let keys: Vec<SecretKey> = (0..4u8).map(|i| SecretKey::from_seed(&[i; 32])).collect();
     let clients = BTreeMap::from([(ClientId(1), client().public())]);
     let publics = keys.iter().map(SecretKey::public).collect();
-    let mut config = Config::new(ReplicaId(1), View::of_size(4).unwrap(), keys[1].clone(), publics, clients);
+    let roster = Roster::of_keys(View::of_size(4).unwrap(), publics).unwrap();
+    let mut config = Config::new(ReplicaId(1), roster, keys[1].clone(), clients);
     change(&mut config);
     config
 }
@@ -46,7 +47,7 @@ fn proposal(timestamp: i64, requests: Vec<Arc<Request>>) -> Arc<Proposal> {
 }
 
 fn propose(proposal: &Arc<Proposal>) -> Message {
-    Message::Propose { regency: Regency(0), proposal: Arc::clone(proposal) }
+    Message::Propose { regency: Regency::new(0, 0), proposal: Arc::clone(proposal) }
 }
 
 impl Replica {
@@ -126,7 +127,7 @@ fn one_value_is_written_per_regency_even_after_a_restart() {
     let mut replica = Replica::new();
     replica.hears(LEADER, propose(&first));
     replica.hears(LEADER, propose(&second));
-    assert_eq!(replica.written(), [Claim { regency: Regency(0), value: first.digest() }]);
+    assert_eq!(replica.written(), [Claim { regency: Regency::new(0, 0), value: first.digest() }]);
     assert_eq!(replica.accused, [LEADER]);
     let mut replica = replica.restart();
     replica.hears(LEADER, propose(&second));
@@ -137,20 +138,20 @@ fn one_value_is_written_per_regency_even_after_a_restart() {
 fn nothing_is_voted_for_in_a_regency_left_even_after_a_restart() {
     let mut replica = Replica::new();
     for from in [0, 2, 3] {
-        replica.hears(ReplicaId(from), Message::Stop { regency: Regency(2), requests: vec![] });
+        replica.hears(ReplicaId(from), Message::Stop { regency: Regency::new(0, 2), requests: vec![] });
     }
-    assert_eq!(replica.core.regency(), Regency(2));
+    assert_eq!(replica.core.regency(), Regency::new(0, 2));
     assert_eq!(replica.count("STOPDATA"), 1);
     let value = proposal(1, vec![request(1, 1, b"a")]);
     for _ in 0..2 {
         replica.hears(LEADER, propose(&value));
-        let claim = Claim { regency: Regency(0), value: value.digest() };
+        let claim = Claim { regency: Regency::new(0, 0), value: value.digest() };
         for from in [0, 2, 3] {
             replica.hears(ReplicaId(from), Message::Write { instance: InstanceNumber(1), claim });
         }
         assert_eq!((replica.count("WRITE"), replica.count("ACCEPT")), (0, 0));
         replica = replica.restart();
-        assert_eq!(replica.core.regency(), Regency(2));
+        assert_eq!(replica.core.regency(), Regency::new(0, 2));
     }
 }
 
@@ -198,20 +199,20 @@ fn a_request_is_forwarded_first_and_the_leader_suspected_then() {
     assert_eq!((replica.count("FORWARD"), replica.count("STOP")), (1, 0));
     replica.pass(2 * SECOND_US);
     let stop = replica.said.iter().find(|message| message.name() == "STOP");
-    let expected = Message::Stop { regency: Regency(1), requests: vec![request(1, 1, b"a")] };
+    let expected = Message::Stop { regency: Regency::new(0, 1), requests: vec![request(1, 1, b"a")] };
     assert_eq!(stop, Some(&expected));
 }
 
 #[test]
 fn f_stops_are_not_joined_and_f_plus_one_are() {
     let mut replica = Replica::new();
-    let stop = |regency| Message::Stop { regency: Regency(regency), requests: vec![] };
+    let stop = |regency| Message::Stop { regency: Regency::new(0, regency), requests: vec![] };
     replica.hears(ReplicaId(2), stop(u64::MAX));
     assert_eq!(replica.count("STOP"), 0);
     replica.hears(ReplicaId(3), stop(1));
     assert_eq!(replica.count("STOP"), 1);
     // Its own makes three: Q_v.
-    assert_eq!(replica.core.regency(), Regency(1));
+    assert_eq!(replica.core.regency(), Regency::new(0, 1));
 }
 
 #[test]
@@ -242,6 +243,6 @@ fn what_cannot_be_ordered_is_turned_away_with_the_reason() {
 #[test]
 fn a_log_with_a_hole_is_refused() {
     let late = Arc::new(Proposal { instance: InstanceNumber(2), timestamp: Timestamp(1), requests: vec![] });
-    let records = vec![Record::Write { regency: Regency(0), proposal: late }];
+    let records = vec![Record::Write { regency: Regency::new(0, 0), proposal: late }];
     assert!(Core::new(config(|_| {}), Restored::new(InstanceNumber(0), records)).is_err());
 }

@@ -29,7 +29,7 @@ macro_rules! number {
 }
 
 number!(
-    /// A replica: its number in the configuration, 0 to n-1.
+    /// A replica: its number, stable and never used again once the replica was removed.
     ReplicaId(u16), "r"
 );
 number!(

@@ -5,6 +5,12 @@ use std::time::Duration;
 /// The largest frame on any link, bytes. A larger one: the peer misbehaved, the link is closed.
 pub const FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Replicas in a view. Past it: no such view.
+pub const REPLICAS_MAX: usize = 1024;
+
+/// The longest address of a replica, bytes. Past it: the change of the membership is invalid.
+pub const ADDRESS_BYTES_MAX: usize = 256;
+
 /// The largest request that can be ordered, bytes: a Commit with its certificate, or a maintenance statement.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 

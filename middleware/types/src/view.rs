@@ -30,14 +30,17 @@ pub struct Weight(u64);
 pub struct ViewNumber(pub u64);
 
 /// The replicas of a configuration and their weights.
-#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize)]
 pub struct View {
     number: ViewNumber,
     model: FaultModel,
-    n: u16,
     f: u16,
+    /// Ascending. Numbers are never used again, so that there may be gaps.
+    members: Vec<ReplicaId>,
     /// The replicas with weight V_max, ascending; empty when all weigh the same (Δ = 0).
     heavy: Vec<ReplicaId>,
+    /// The leader of the view's regency 0.
+    first_leader: ReplicaId,
 }
 
 /// Why a view cannot be.
@@ -58,7 +61,7 @@ pub enum ViewError {
     },
     /// The list of replicas with V_max is not what WHEAT asks for.
     #[error(
-        "with {spare} spare replicas exactly {needed} distinct replicas below {n} carry the weight V_max; got {got:?}"
+        "with {spare} spare replicas exactly {needed} distinct ones of the {n} carry the weight V_max; got {got:?}"
     )]
     HeavyReplicas {
         /// Δ.
@@ -70,11 +73,22 @@ pub enum ViewError {
         /// The list given.
         got: Vec<ReplicaId>,
     },
+    /// A replica is listed twice.
+    #[error("replica {0} is listed twice")]
+    RepeatedReplica(ReplicaId),
+    /// More replicas than [`limits::REPLICAS_MAX`](crate::limits::REPLICAS_MAX).
+    #[error("{n} replicas are more than a view may have")]
+    TooManyReplicas {
+        /// Replicas given.
+        n: usize,
+    },
+    /// The first leader is no member.
+    #[error("replica {0} cannot lead a view that it is not in")]
+    StrangeLeader(ReplicaId),
 }
 
 impl View {
-    /// A view of replicas 0 to n-1. `heavy` lists the replicas with V_max when n is above the minimum (Δ > 0): 2f of
-    /// them in the Byzantine model, f in the crash model; give an empty list to take the first ones.
+    /// A view of replicas 0 to n-1, led first by replica 0. `heavy` as in [`View::of_members`].
     ///
     /// # Errors
     /// [`ViewError`] says what is wrong with n, f or `heavy`.
@@ -83,10 +97,34 @@ impl View {
         model: FaultModel,
         n: u16,
         f: u16,
+        heavy: Vec<ReplicaId>,
+    ) -> Result<View, ViewError> {
+        View::of_members(number, model, (0..n).map(ReplicaId).collect(), f, heavy, ReplicaId(0))
+    }
+
+    /// A view of any members. `heavy` lists the replicas with V_max when n is above the minimum (Δ > 0): 2f of them in
+    /// the Byzantine model, f in the crash model; give an empty list to take the first ones.
+    ///
+    /// # Errors
+    /// [`ViewError`] says what is wrong.
+    pub fn of_members(
+        number: ViewNumber,
+        model: FaultModel,
+        mut members: Vec<ReplicaId>,
+        f: u16,
         mut heavy: Vec<ReplicaId>,
+        first_leader: ReplicaId,
     ) -> Result<View, ViewError> {
         if f == 0 {
             return Err(ViewError::NoFault);
+        }
+        if members.len() > crate::limits::REPLICAS_MAX {
+            return Err(ViewError::TooManyReplicas { n: members.len() });
+        }
+        let n = members.len() as u16;
+        members.sort();
+        if let Some(twice) = members.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ViewError::RepeatedReplica(twice[0]));
         }
         let needed = match model {
             FaultModel::Byzantine => 3 * u32::from(f) + 1,
@@ -102,18 +140,21 @@ impl View {
             (_, FaultModel::Crash) => f,
         };
         if heavy.is_empty() {
-            heavy = (0..heavy_needed).map(ReplicaId).collect();
+            heavy = members[..usize::from(heavy_needed)].to_vec();
         }
         let got = heavy.clone();
         heavy.sort();
         heavy.dedup();
         if heavy.len() != got.len()
             || heavy.len() != usize::from(heavy_needed)
-            || heavy.iter().any(|replica| replica.0 >= n)
+            || heavy.iter().any(|replica| members.binary_search(replica).is_err())
         {
             return Err(ViewError::HeavyReplicas { spare, needed: heavy_needed, n, got });
         }
-        Ok(View { number, model, n, f, heavy })
+        if members.binary_search(&first_leader).is_err() {
+            return Err(ViewError::StrangeLeader(first_leader));
+        }
+        Ok(View { number, model, f, members, heavy, first_leader })
     }
 
     /// The Byzantine view 0 of n replicas that tolerates the most faults: f = (n - 1) / 3.
@@ -136,7 +177,8 @@ impl View {
 
     /// How many replicas.
     pub fn n(&self) -> u16 {
-        self.n
+        // At most REPLICAS_MAX.
+        self.members.len() as u16
     }
 
     /// How many of them may be faulty.
@@ -147,19 +189,29 @@ impl View {
     /// Δ: replicas above the fault model's minimum.
     pub fn spare(&self) -> u16 {
         match self.model {
-            FaultModel::Byzantine => self.n - 3 * self.f - 1,
-            FaultModel::Crash => self.n - 2 * self.f - 1,
+            FaultModel::Byzantine => self.n() - 3 * self.f - 1,
+            FaultModel::Crash => self.n() - 2 * self.f - 1,
         }
     }
 
     /// The replicas, ascending.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
-        (0..self.n).map(ReplicaId)
+        self.members.clone().into_iter()
+    }
+
+    /// The replicas, ascending.
+    pub fn members(&self) -> &[ReplicaId] {
+        &self.members
+    }
+
+    /// One above the highest number: how long a table indexed by replica has to be.
+    pub fn table_len(&self) -> usize {
+        self.members.last().map_or(0, |highest| usize::from(highest.0) + 1)
     }
 
     /// Whether `replica` is of this view.
     pub fn contains(&self, replica: ReplicaId) -> bool {
-        replica.0 < self.n
+        self.members.binary_search(&replica).is_ok()
     }
 
     /// The replicas with weight V_max; empty when all weigh the same.
@@ -212,9 +264,18 @@ impl View {
         self.distinct(replicas).len() > usize::from(self.f)
     }
 
-    /// The leader of a regency: round robin.
+    /// The leader of regency 0.
+    pub fn first_leader(&self) -> ReplicaId {
+        self.first_leader
+    }
+
+    /// The leader of a regency of this view: round robin from the first leader on.
     pub fn leader(&self, regency: u64) -> ReplicaId {
-        ReplicaId((regency % u64::from(self.n)) as u16)
+        let n = self.members.len();
+        let first = self.members.iter().position(|member| *member == self.first_leader).unwrap_or(0);
+        // Below n, which is at most REPLICAS_MAX.
+        let steps = (regency % n as u64) as usize;
+        self.members[(first + steps) % n]
     }
 
     fn distinct(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> Vec<ReplicaId> {
@@ -227,6 +288,26 @@ impl View {
 
     fn sum(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> Weight {
         Weight(self.distinct(replicas).into_iter().map(|replica| self.weight(replica).0).sum())
+    }
+}
+
+/// Only what [`View::of_members`] makes can be decoded.
+impl BorshDeserialize for View {
+    fn deserialize_reader<R: std::io::Read>(reader: &mut R) -> std::io::Result<View> {
+        let invalid = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidData, reason);
+        let number = ViewNumber::deserialize_reader(reader)?;
+        let model = FaultModel::deserialize_reader(reader)?;
+        let f = u16::deserialize_reader(reader)?;
+        let members = Vec::<ReplicaId>::deserialize_reader(reader)?;
+        let heavy = Vec::<ReplicaId>::deserialize_reader(reader)?;
+        let first_leader = ReplicaId::deserialize_reader(reader)?;
+        let view = View::of_members(number, model, members.clone(), f, heavy.clone(), first_leader)
+            .map_err(|error| invalid(error.to_string()))?;
+        // One encoding per view.
+        if view.members != members || view.heavy != heavy {
+            return Err(invalid("a view whose lists are not ascending".into()));
+        }
+        Ok(view)
     }
 }
 
@@ -286,6 +367,27 @@ mod tests {
     }
 
     #[test]
+    fn views_with_gaps_count_their_members_alone() {
+        let ids = |list: &[u16]| list.iter().map(|i| ReplicaId(*i)).collect::<Vec<_>>();
+        let members = ids(&[5, 0, 3, 2, 9]);
+        let (number, model) = (ViewNumber(3), FaultModel::Byzantine);
+        let view = View::of_members(number, model, members.clone(), 1, ids(&[9, 3]), ReplicaId(5)).unwrap();
+        assert_eq!(view.members(), ids(&[0, 2, 3, 5, 9]));
+        assert!(
+            view.is_quorum(ids(&[3, 9, 0]))
+                && !view.is_quorum(ids(&[0, 2, 5]))
+                && !view.contains(ReplicaId(1))
+        );
+        let leaders: Vec<u16> = (0..6).map(|regency| view.leader(regency).0).collect();
+        assert_eq!(leaders, [5, 9, 0, 2, 3, 5]);
+        assert_eq!(view.table_len(), 10);
+        assert_eq!(borsh::from_slice::<View>(&borsh::to_vec(&view).unwrap()).unwrap(), view);
+        assert!(View::of_members(number, model, ids(&[0, 1, 1, 2]), 1, vec![], ReplicaId(0)).is_err());
+        assert!(View::of_members(number, model, members.clone(), 1, ids(&[1, 3]), ReplicaId(0)).is_err());
+        assert!(View::of_members(number, model, members, 1, vec![], ReplicaId(1)).is_err());
+    }
+
+    #[test]
     fn impossible_views_are_refused() {
         assert_eq!(View::of_size(3), Err(ViewError::NoFault));
         assert!(View::new(ViewNumber(0), FaultModel::Byzantine, 6, 2, vec![]).is_err());
@@ -293,5 +395,7 @@ mod tests {
         assert!(
             View::new(ViewNumber(0), FaultModel::Byzantine, 5, 1, vec![ReplicaId(0), ReplicaId(0)]).is_err()
         );
+        let empty = (0u64, FaultModel::Byzantine, 1u16, Vec::<u16>::new(), Vec::<u16>::new(), 0u16);
+        assert!(borsh::from_slice::<View>(&borsh::to_vec(&empty).unwrap()).is_err());
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use steeldb_ordering::{
     Claim, Decision, InstanceNumber, Message, Proof, Proposal, Regency, Request, RequestKey, SignedStopData,
 };
-use steeldb_types::{Digest, ReplicaId, Timestamp, ViewNumber};
+use steeldb_types::{Digest, ReplicaId, Timestamp};
 use steeldb_wire::auth::{Namespace, SecretKey, Signature};
 use steeldb_wire::codec;
 
@@ -104,7 +104,7 @@ impl Adversary {
     }
 
     fn accept(&self, instance: InstanceNumber, claim: Claim) -> Signature {
-        let bytes = codec::encode(&(ViewNumber(0), claim.regency, instance, claim.value));
+        let bytes = codec::encode(&(claim.regency, instance, claim.value));
         self.key.sign(Namespace::Accept, &bytes)
     }
 
@@ -135,7 +135,7 @@ impl Adversary {
             Message::StopData { data: SignedStopData { mut data, .. }, .. } => {
                 data.bound = None;
                 data.written.clear();
-                let bytes = codec::encode(&(ViewNumber(0), &data));
+                let bytes = codec::encode(&data);
                 let signature = self.key.sign(Namespace::StopData, &bytes);
                 vec![Message::StopData { data: SignedStopData { data, signature }, value: None }]
             }
@@ -171,10 +171,10 @@ impl Adversary {
             vec![Arc::new(Request::Certified { key: Digest([66; 32]), payload: b"forged".to_vec() })];
         let timestamp = Timestamp(1_000_000_000_000_000 + instance.0 as i64);
         let proposal = Arc::new(Proposal { instance, timestamp, requests });
-        let claim = Claim { regency: Regency(0), value: proposal.digest() };
+        let claim = Claim { regency: Regency::default(), value: proposal.digest() };
         let signature = self.accept(instance, claim);
         let accepts = (0..4).map(|replica| (ReplicaId(replica), signature)).collect();
-        let proof = Proof { view: ViewNumber(0), instance, claim, accepts };
+        let proof = Proof { instance, claim, accepts };
         Message::Decisions { decisions: vec![Arc::new(Decision { proposal, proof })], more: false }
     }
 }

@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use steeldb_ordering::{Config, Effect, Event, Message, Now, Regency, RequestKey};
+use steeldb_ordering::{Config, Effect, Event, Message, Now, Regency, RequestKey, Roster};
 use steeldb_types::{ReplicaId, Timestamp, View};
 use steeldb_wire::auth::SecretKey;
 
@@ -78,10 +78,11 @@ impl<'a> World<'a> {
         };
         let mut nodes = Vec::new();
         // The view of a size always exists here: sizes are 4, 5 and 7.
-        if let Ok(view) = View::of_size(scenario.n) {
-            for (id, key) in view.replicas().zip(&keys) {
+        let roster = View::of_size(scenario.n).map(|view| Roster::of_keys(view, replica_keys.clone()));
+        if let Ok(Ok(roster)) = roster {
+            for (id, key) in roster.view().replicas().zip(&keys) {
                 let clients = workload.client_keys.clone();
-                let mut config = Config::new(id, view.clone(), key.clone(), replica_keys.clone(), clients);
+                let mut config = Config::new(id, roster.clone(), key.clone(), clients);
                 config.request_timeout = REQUEST_TIMEOUT;
                 config.resend_interval = REQUEST_TIMEOUT / 4;
                 config.clock_tolerance = Duration::from_secs(1);
@@ -486,7 +487,7 @@ impl<'a> World<'a> {
             self.trace.line(self.now_us, &format!("{invariant} broken: {what}"));
         }
         let cores = self.nodes.iter().filter(|node| self.history.correct.contains(&node.id));
-        let regency = cores.filter_map(|node| Some(node.core.as_ref()?.regency().0)).max().unwrap_or(0);
+        let regency = cores.filter_map(|node| Some(node.core.as_ref()?.regency().number)).max().unwrap_or(0);
         let everywhere = |key: &RequestKey| {
             self.answers.get(key).is_some_and(|answers| answers.len() == self.history.correct.len())
         };

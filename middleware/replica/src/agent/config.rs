@@ -4,6 +4,7 @@ use crate::scheduler::ClientRights;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+use steeldb_ordering::{Member, Roster, RosterError};
 use steeldb_postgres::ServerConfig;
 use steeldb_transport::ReplicaAddress;
 use steeldb_types::{ClientId, ReplicaId, View};
@@ -52,6 +53,15 @@ pub struct AgentConfig {
 }
 
 impl AgentConfig {
+    pub(super) fn roster(&self) -> Result<Roster, RosterError> {
+        let member = |replica: &ReplicaAddress| Member {
+            id: replica.id,
+            key: replica.key,
+            address: replica.address.clone(),
+        };
+        Roster::new(self.view.clone(), self.replicas.iter().map(member).collect())
+    }
+
     pub(super) fn replica_keys(&self) -> Vec<PublicKey> {
         self.replicas.iter().map(|replica| replica.key).collect()
     }

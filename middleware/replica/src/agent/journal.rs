@@ -228,7 +228,7 @@ mod tests {
     }
 
     fn regencies(n: u64) -> Vec<Record> {
-        (0..n).map(|i| Record::Regency(Regency(i))).collect()
+        (0..n).map(|i| Record::Regency(Regency::new(0, i))).collect()
     }
 
     #[test]

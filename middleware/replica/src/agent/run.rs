@@ -59,13 +59,8 @@ async fn serve(
     })?;
     let clients: BTreeMap<ClientId, PublicKey> =
         config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
-    let mut core_config = ordering::Config::new(
-        config.me,
-        config.view.clone(),
-        config.key.clone(),
-        config.replica_keys(),
-        clients.clone(),
-    );
+    let mut core_config =
+        ordering::Config::new(config.me, config.roster()?, config.key.clone(), clients.clone());
     core_config.request_timeout = config.request_timeout;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
         .with_context(|| format!("journal {}", journal_path.display()))?;

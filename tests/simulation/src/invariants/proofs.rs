@@ -29,8 +29,8 @@ pub fn check(history: &History) -> Result<(), String> {
 
 fn convince(history: &History, proof: &Proof) -> Result<(), String> {
     let mut message = b"steeldb/1/accept\0".to_vec();
-    message.extend(0u64.to_le_bytes());
-    message.extend(proof.claim.regency.0.to_le_bytes());
+    message.extend(proof.claim.regency.view.0.to_le_bytes());
+    message.extend(proof.claim.regency.number.to_le_bytes());
     message.extend(proof.instance.0.to_le_bytes());
     message.extend(proof.claim.value.0);
     let mut signers = BTreeSet::new();

@@ -13,7 +13,7 @@ use steeldb_types::ReplicaId;
 
 /// Decisions in one answer, and their bytes.
 const DECISIONS_MAX: usize = 256;
-const DECISIONS_BYTES_MAX: usize = 6 * 1024 * 1024;
+pub(crate) const DECISIONS_BYTES_MAX: usize = 6 * 1024 * 1024;
 
 /// What was asked for: an instance and a regency.
 pub(crate) type Served = (InstanceNumber, Regency);
@@ -105,14 +105,14 @@ impl Core {
         from: InstanceNumber,
         regency: Regency,
     ) {
-        let helps = from < self.log.next() || (regency <= self.sync.regency() && self.sync.is_installed());
+        let helps = from <= self.reach() || (regency <= self.sync.regency() && self.sync.is_installed());
         if !helps || from == InstanceNumber(0) || self.is_served(cx, peer, (from, regency)) {
             return;
         }
         if regency <= self.sync.regency() {
             self.pass_sync_on(peer);
         }
-        if from >= self.log.next() {
+        if from > self.reach() {
             return;
         }
         match self.log.read(from, DECISIONS_BYTES_MAX, DECISIONS_MAX) {
@@ -124,7 +124,20 @@ impl Core {
     }
 
     pub(crate) fn on_decisions_read(&mut self, peer: ReplicaId, decisions: Vec<Arc<Decision>>) {
-        let Some(last) = decisions.last() else { return };
+        if peer == self.config.me {
+            let before = self.log.next();
+            let damaged = decisions.into_iter().find_map(|decision| self.take_decision(decision).err());
+            if let Some(reason) = damaged {
+                // Checksums held, so this replica wrote it so, or somebody else wrote into its log.
+                self.effects.misbehaved(peer, reason);
+            }
+            match self.log.next() > before {
+                true => self.read_own_decisions(),
+                false => self.fetch_from_next(),
+            }
+            return;
+        }
+        let Some(last) = decisions.last() else { return self.offer_checkpoint(peer) };
         let more = last.instance() < self.last_decided();
         self.effects.send(peer, Message::Decisions { decisions, more });
     }
@@ -132,20 +145,31 @@ impl Core {
     pub(crate) fn on_decisions(&mut self, from: ReplicaId, decisions: Vec<Arc<Decision>>, more: bool) {
         let before = self.log.next();
         for decision in decisions {
-            if decision.instance() != self.log.next() || decision.proposal.instance != self.log.next() {
-                continue;
-            }
-            let verified = decision.verify(self.membership.roster());
-            if let Err(reason) = verified
-                && !self.config.has(PlantedBug::ProofNotChecked)
-            {
+            if let Err(reason) = self.take_decision(decision) {
                 self.effects.misbehaved(from, reason);
                 return;
             }
-            self.decided(decision);
         }
-        if more && self.log.next() > before {
-            self.fetch(from);
+        if self.log.next() > before {
+            self.read_own_decisions();
+            if more {
+                self.fetch(from);
+            }
         }
+    }
+
+    /// Takes in a decision, from wherever, if it is the next one.
+    fn take_decision(&mut self, decision: Arc<Decision>) -> Result<(), String> {
+        let next = self.log.next();
+        if self.transfer.is_installing() || decision.instance() != next || decision.proposal.instance != next
+        {
+            return Ok(());
+        }
+        let verified = decision.verify(self.membership.roster());
+        if !self.config.has(PlantedBug::ProofNotChecked) {
+            verified?;
+        }
+        self.decided(decision);
+        Ok(())
     }
 }

@@ -34,6 +34,11 @@ pub struct Config {
     pub sessions_remembered_max: usize,
     /// Bytes of decided batches kept in memory for replicas that are behind.
     pub decisions_kept_bytes: usize,
+    /// How many instances lie between two checkpoints; 0: the application takes none, and no decision is ever let go
+    /// of. The same on every replica.
+    pub checkpoint_interval: u64,
+    /// How many instances before a stable checkpoint are kept in the log for replicas that are a little behind.
+    pub decisions_kept: u64,
     /// A bug to plant.
     #[cfg(feature = "planted-bugs")]
     pub planted_bug: Option<PlantedBug>,
@@ -56,6 +61,8 @@ pub enum PlantedBug {
     SignatureNotChecked,
     /// Executed requests are executed again.
     ExecutesTwice,
+    /// A checkpoint counts when one replica vouches for it.
+    CheckpointOfOne,
 }
 
 /// Why a core cannot start.
@@ -90,6 +97,8 @@ impl Config {
             pending_requests_per_client_max: limits::PENDING_REQUESTS_PER_CLIENT_MAX,
             sessions_remembered_max: limits::SESSIONS_REMEMBERED_MAX,
             decisions_kept_bytes: limits::DECISIONS_KEPT_BYTES,
+            checkpoint_interval: 0,
+            decisions_kept: limits::DECISIONS_KEPT,
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         }

@@ -1,6 +1,8 @@
 //! The core: events in, effects out.
 
-use crate::catchup::CatchUp;
+use crate::catchup::{CatchUp, DECISIONS_BYTES_MAX};
+use crate::checkpoint::{CoreState, StableCheckpoint};
+use crate::checkpointing::Checkpoints;
 use crate::config::{Config, PlantedBug, StartError};
 use crate::early::Early;
 use crate::effect::{Effect, EffectQueue, Refusal};
@@ -15,7 +17,9 @@ use crate::record::{Record, Restored};
 use crate::request::{Request, RequestKey, Validator};
 use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
+use crate::transfer::Transfer;
 use crate::{InstanceNumber, Regency};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_types::{Digest, ReplicaId, limits};
 
@@ -35,6 +39,12 @@ pub struct Core {
     pub(crate) early: Early,
     pub(crate) sync: Synchronization,
     pub(crate) catchup: CatchUp,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) transfer: Transfer,
+    /// Votes up to this instance may have been lost: none are cast there.
+    passive_upto: InstanceNumber,
+    /// Restored votes of instances that this replica has not got to again.
+    later_votes: BTreeMap<InstanceNumber, Vec<Record>>,
     /// When to send own messages again; set while something waits and nothing is decided.
     pub(crate) resend_at: Option<u64>,
     /// Up to where the application has taken deliveries.
@@ -63,6 +73,10 @@ impl Core {
             early: Early::default(),
             sync: Synchronization::default(),
             catchup: CatchUp::default(),
+            checkpoints: Checkpoints::default(),
+            transfer: Transfer::default(),
+            passive_upto: InstanceNumber(0),
+            later_votes: BTreeMap::new(),
             resend_at: None,
             delivered: restored.delivered,
             membership: Membership::new(config.me, config.genesis.clone()),
@@ -71,6 +85,14 @@ impl Core {
         for record in restored.records {
             core.restore(record)?;
         }
+        let known = core.reach().next();
+        if core.later_votes.last_key_value().is_some_and(|(instance, _)| *instance > known) {
+            return Err(StartError::Log("a vote for an instance beyond the next".into()));
+        }
+        if let Some(instance) = core.checkpoints.stable().map(|stable| stable.certificate.instance) {
+            core.drop_before(0, instance);
+        }
+        core.read_own_decisions();
         Ok(core)
     }
 
@@ -84,6 +106,11 @@ impl Core {
             Event::Tick => {}
             Event::LinkUp(peer) => self.on_link_up(&cx, peer),
             Event::DecisionsRead { peer, decisions } => self.on_decisions_read(peer, decisions),
+            Event::CheckpointTaken { instance, chunks } => self.on_checkpoint_taken(instance, chunks),
+            Event::ChunkRead { peer, instance, chunk, bytes } => {
+                self.on_chunk_read(peer, instance, chunk, bytes);
+            }
+            Event::CheckpointInstalled { instance } => self.on_checkpoint_installed(&cx, instance),
         }
         self.on_time(&cx);
         self.advance(&cx);
@@ -99,7 +126,7 @@ impl Core {
     pub fn next_timeout(&self) -> Option<u64> {
         let timer =
             if self.sync.is_installed() { self.pending.next_deadline() } else { self.sync.deadline() };
-        [timer, self.resend_at, self.catchup.due()].into_iter().flatten().min()
+        [timer, self.resend_at, self.catchup.due(), self.transfer.due()].into_iter().flatten().min()
     }
 
     /// The regency this replica is in.
@@ -161,29 +188,95 @@ impl Core {
         let me = self.config.me;
         match record {
             Record::Regency(regency) => self.sync.restore(regency),
-            Record::Write { regency, proposal } if proposal.instance == self.instance.number => {
+            Record::Write { regency, proposal } if self.restores_votes_in(proposal.instance) => {
                 let claim = Claim { regency, value: proposal.digest() };
                 self.instance.write(me, claim);
                 self.instance.held = Some(Held { claim, proposal, written: true });
             }
-            Record::Accept { instance, claim, proposal } if instance == self.instance.number => {
+            Record::Accept { instance, claim, proposal } if self.restores_votes_in(instance) => {
                 let held = self.instance.batch(claim.value).or(proposal);
                 let proposal = held.ok_or_else(|| StartError::Log("ACCEPT of an unknown value".into()))?;
                 self.instance.bound = Some((claim, proposal));
                 let signature = sign_accept(instance, &claim, &self.config.key);
                 self.instance.note_accept(me, Accept { claim, signature, verified: true });
             }
-            Record::Write { .. } | Record::Accept { .. } => {
-                return Err(StartError::Log("a vote for another instance than the next".into()));
-            }
-            Record::Decision(decision) => {
-                if decision.instance() != self.log.next() {
-                    return Err(StartError::Log(format!("{} is missing", self.log.next())));
-                }
-                self.append(decision);
-            }
+            Record::Write { ref proposal, .. } => self.keep_vote(proposal.instance, record),
+            Record::Accept { instance, .. } => self.keep_vote(instance, record),
+            Record::Decision(decision) => match decision.instance() {
+                instance if instance == self.log.next() => self.append(decision),
+                // Behind a hole: what is missing is fetched, and this one is read again then.
+                instance => self.passive_upto = self.passive_upto.max(instance),
+            },
+            Record::Checkpoint(stable) => self.restore_checkpoint(stable)?,
+            Record::Passive { upto } => self.passive_upto = self.passive_upto.max(upto),
         }
         Ok(())
+    }
+
+    fn restore_checkpoint(&mut self, stable: Arc<StableCheckpoint>) -> Result<(), StartError> {
+        let instance = stable.certificate.instance;
+        let state = stable.core_state().map_err(StartError::Log)?;
+        if self.last_decided() < instance && self.delivered < instance {
+            // The decisions are gone, and the application lacks what they led to.
+            self.passive_upto = self.passive_upto.max(instance);
+            self.transfer.restore(stable.certificate.clone(), self.config.me);
+            return Ok(());
+        }
+        if self.last_decided() < instance {
+            self.adopt_state(state, &stable);
+        }
+        self.transfer.give_up(self.last_decided());
+        self.checkpoints.restore(stable);
+        Ok(())
+    }
+
+    /// Goes on behind a checkpoint.
+    pub(crate) fn adopt_state(&mut self, state: CoreState, stable: &StableCheckpoint) {
+        self.log.restart_at(&state, stable.certificate.last.clone());
+        self.sessions = state.sessions;
+        self.membership.restore(state.views);
+        self.begin(state.instance.next());
+        self.early.hand_over(&mut self.instance);
+    }
+
+    /// Begins an instance, with the votes that this replica cast in it before a restart.
+    pub(crate) fn begin(&mut self, number: InstanceNumber) {
+        self.instance = Instance::new(number);
+        let later = self.later_votes.split_off(&number.next());
+        let votes = std::mem::replace(&mut self.later_votes, later).remove(&number);
+        for vote in votes.into_iter().flatten() {
+            // It fails only for an ACCEPT whose value is missing, which is refused when it is kept.
+            let _ = self.restore(vote);
+        }
+    }
+
+    /// Whether this replica knows all its votes in the running instance, and may cast more.
+    pub(crate) fn may_vote(&self) -> bool {
+        self.instance.number > self.passive_upto
+    }
+
+    fn restores_votes_in(&self, instance: InstanceNumber) -> bool {
+        instance == self.instance.number && self.may_vote()
+    }
+
+    fn keep_vote(&mut self, instance: InstanceNumber, record: Record) {
+        if instance > self.instance.number && instance > self.passive_upto {
+            self.later_votes.entry(instance).or_default().push(record);
+        }
+    }
+
+    /// How far decisions may be in this replica's log, holes aside.
+    pub(crate) fn reach(&self) -> InstanceNumber {
+        self.last_decided().max(self.passive_upto)
+    }
+
+    /// Votes may be missing up to an instance that is not decided here: this replica's own log may have decisions behind
+    /// the hole.
+    pub(crate) fn read_own_decisions(&mut self) {
+        if !self.may_vote() && self.transfer.is_idle() {
+            let (peer, from) = (self.config.me, self.log.next());
+            self.effects.push(Effect::ReadDecisions { peer, from, bytes_max: DECISIONS_BYTES_MAX });
+        }
     }
 
     fn on_message(&mut self, cx: &Context<'_>, from: ReplicaId, message: Message) {
@@ -204,6 +297,12 @@ impl Core {
             }
             Message::FetchDecisions { from: first, regency } => self.on_fetch(cx, from, first, regency),
             Message::Decisions { decisions, more } => self.on_decisions(from, decisions, more),
+            Message::Checkpoint { instance, digest, signature } => {
+                self.on_checkpoint(cx, from, instance, digest, signature);
+            }
+            Message::CheckpointOffer { certificate } => self.on_checkpoint_offer(cx, from, certificate),
+            Message::FetchState { instance, part } => self.on_fetch_state(cx, from, instance, part),
+            Message::State { instance, part, bytes } => self.on_state(cx, from, instance, part, bytes),
         }
     }
 
@@ -216,6 +315,7 @@ impl Core {
             || self.try_consider_early(cx)
             || self.try_propose(cx)
             || self.try_accept()
+            || self.try_stabilize(cx)
         {}
     }
 
@@ -293,6 +393,7 @@ impl Core {
         if self.catchup.due().is_some_and(|due| due <= now) {
             self.fetch_from_ahead(cx);
         }
+        self.on_transfer_timer(cx);
     }
 
     /// Mod-SMaRt, section 4.3: the first time-out forwards a request to the leader, the second suspects it.
@@ -315,7 +416,9 @@ impl Core {
         let stuck = self.instance.is_running()
             || !self.pending.is_empty()
             || !self.sync.is_installed()
-            || self.sync.wants_to_leave();
+            || self.sync.wants_to_leave()
+            || !self.may_vote()
+            || !self.transfer.is_idle();
         if !stuck {
             self.resend_at = None;
         } else if self.resend_at.is_none() {
@@ -342,6 +445,7 @@ impl Core {
             return;
         }
         self.fetch(peer);
+        self.resend_checkpoint(peer);
         if self.resend_at.is_some() {
             // Whoever comes back needs what is being waited for, now.
             self.resend_at = Some(cx.now.monotonic_us);

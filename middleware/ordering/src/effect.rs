@@ -38,15 +38,67 @@ pub enum Effect {
         reason: Refusal,
     },
     /// Read decisions out of the log for a replica that is far behind; answer with
-    /// [`Event::DecisionsRead`](crate::Event::DecisionsRead), or not at all.
+    /// [`Event::DecisionsRead`](crate::Event::DecisionsRead), with none if the first one is not there.
     ReadDecisions {
-        /// Who wants them.
+        /// Who wants them; this replica itself, when its log has a hole that others filled.
         peer: ReplicaId,
         /// The first instance wanted.
         from: InstanceNumber,
         /// How many bytes of proposals are enough ([`Proposal::size_bytes`](crate::Proposal::size_bytes)); at least
         /// one decision is wanted all the same.
         bytes_max: usize,
+    },
+    /// Take a checkpoint of the application's state: every delivery up to this instance, none after. When it is durable
+    /// and can be read in chunks, answer with [`Event::CheckpointTaken`](crate::Event::CheckpointTaken). It may be
+    /// left out; then this replica's log is not cut.
+    TakeCheckpoint {
+        /// After which instance.
+        instance: InstanceNumber,
+    },
+    /// Read a chunk of the application's part of a checkpoint for a replica that fetches it; always answer with
+    /// [`Event::ChunkRead`](crate::Event::ChunkRead).
+    ReadChunk {
+        /// Who wants it.
+        peer: ReplicaId,
+        /// Of which checkpoint.
+        instance: InstanceNumber,
+        /// Which, counting the application's chunks from 0.
+        chunk: u32,
+    },
+    /// Keep a chunk of the application's part of a checkpoint that is being fetched. It is the right one; chunks come in
+    /// any order, and not all may come.
+    StoreChunk {
+        /// Of which checkpoint.
+        instance: InstanceNumber,
+        /// Which, counting the application's chunks from 0.
+        chunk: u32,
+        /// The chunk.
+        bytes: Vec<u8>,
+    },
+    /// All chunks are there: replace the application's state by the checkpoint, which may then be read in chunks, too.
+    /// When that is durable, answer with [`Event::CheckpointInstalled`](crate::Event::CheckpointInstalled). Nothing is
+    /// delivered before.
+    InstallCheckpoint {
+        /// Which checkpoint.
+        instance: InstanceNumber,
+        /// How many chunks.
+        chunks: u32,
+    },
+    /// Checkpoints, and chunks of them, before this instance are not needed any more.
+    DropCheckpoints {
+        /// The oldest one still needed.
+        before: InstanceNumber,
+    },
+    /// Decisions before this instance may be dropped from the log, and all records before the last
+    /// [`Record::Checkpoint`] but the votes in undecided instances and the regency.
+    Truncate {
+        /// The oldest decision still wanted.
+        before: InstanceNumber,
+    },
+    /// Correct replicas signed another checkpoint than this replica's: its state is not what the order makes of it.
+    StateDiffers {
+        /// At which instance.
+        instance: InstanceNumber,
     },
     /// A regency is installed: its leader orders from now on. For logs.
     RegencyInstalled {

@@ -1,8 +1,8 @@
 //! What happens to a core.
 
-use crate::{Decision, Message, Request};
+use crate::{Decision, InstanceNumber, Message, Request};
 use std::sync::Arc;
-use steeldb_types::{ReplicaId, Timestamp};
+use steeldb_types::{Digest, ReplicaId, Timestamp};
 
 /// The time of an event, read by the shell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,5 +41,30 @@ pub enum Event {
         peer: ReplicaId,
         /// Consecutive decisions from the one asked for; empty when they are not there.
         decisions: Vec<Arc<Decision>>,
+    },
+    /// The answer to [`Effect::TakeCheckpoint`](crate::Effect::TakeCheckpoint): the state is durable and can be read.
+    CheckpointTaken {
+        /// After which instance.
+        instance: InstanceNumber,
+        /// The digest of each chunk, by [`Checkpoint::chunk_digest`](crate::Checkpoint::chunk_digest). Equal states
+        /// must give equal chunks on every replica.
+        chunks: Vec<Digest>,
+    },
+    /// The answer to [`Effect::ReadChunk`](crate::Effect::ReadChunk).
+    ChunkRead {
+        /// Who wants it.
+        peer: ReplicaId,
+        /// Of which checkpoint.
+        instance: InstanceNumber,
+        /// Which chunk.
+        chunk: u32,
+        /// The chunk; nothing when it is not there.
+        bytes: Option<Vec<u8>>,
+    },
+    /// The answer to [`Effect::InstallCheckpoint`](crate::Effect::InstallCheckpoint): the application's state is
+    /// durably that of the checkpoint.
+    CheckpointInstalled {
+        /// Which checkpoint.
+        instance: InstanceNumber,
     },
 }

@@ -11,6 +11,7 @@
 //! - **Integrity.** A client's request is delivered at most once, and only if the client signed it and the
 //!   [`Validator`] accepts it.
 //! - **Liveness.** Once messages arrive in time, what a correct replica holds is decided.
+//! - **Checkpoints.** What a replica starts from without having seen the decisions was signed by a correct replica that had.
 //! - **Durable before dependent** (A7). The core keeps an effect back until every record that arose before it is
 //!   durable; so an effect that was polled may be done at once, and the shell only reports [`Event::Persisted`].
 //!
@@ -68,6 +69,8 @@
 //! ```
 
 mod catchup;
+mod checkpoint;
+mod checkpointing;
 mod config;
 mod core;
 mod early;
@@ -87,7 +90,9 @@ mod request;
 mod sessions;
 mod stopdata;
 mod synchronization;
+mod transfer;
 
+pub use checkpoint::{Checkpoint, CheckpointCertificate, StableCheckpoint};
 #[cfg(feature = "planted-bugs")]
 pub use config::PlantedBug;
 pub use config::{Config, StartError};
@@ -96,7 +101,7 @@ pub use effect::{Delivery, Effect, Refusal};
 pub use event::{Event, Now};
 pub use ids::{InstanceNumber, Regency};
 pub use membership::{Member, Roster, RosterError};
-pub use message::Message;
+pub use message::{Message, Part};
 pub use proof::{Claim, Decision, Proof};
 pub use proposal::Proposal;
 pub use record::{Record, Restored};

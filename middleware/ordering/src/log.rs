@@ -1,16 +1,20 @@
 //! The decided log: where the total order has got to, and its last part in memory.
 
+use crate::checkpoint::{CoreState, chain};
 use crate::effect::Delivery;
 use crate::sessions::Sessions;
 use crate::{Decision, InstanceNumber, Proof};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use steeldb_types::{Position, Timestamp};
+use steeldb_types::{Digest, Position, Timestamp};
 
 pub(crate) struct DecidedLog {
     last: InstanceNumber,
     last_timestamp: Timestamp,
     position: Position,
+    /// The chained digest of all decided values.
+    history: Digest,
+    last_proof: Option<Proof>,
     tail: VecDeque<Arc<Decision>>,
     tail_bytes: usize,
     tail_bytes_max: usize,
@@ -22,6 +26,8 @@ impl DecidedLog {
             last: InstanceNumber(0),
             last_timestamp: Timestamp(i64::MIN),
             position: Position(0),
+            history: Digest::default(),
+            last_proof: None,
             tail: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max,
@@ -37,7 +43,26 @@ impl DecidedLog {
     }
 
     pub(crate) fn last_proof(&self) -> Option<&Proof> {
-        self.tail.back().map(|decision| &decision.proof)
+        self.last_proof.as_ref()
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
+    pub(crate) fn history(&self) -> Digest {
+        self.history
+    }
+
+    /// Goes on behind a checkpoint; `last` proves its instance.
+    pub(crate) fn restart_at(&mut self, state: &CoreState, last: Proof) {
+        self.last = state.instance;
+        self.last_timestamp = state.timestamp;
+        self.position = state.position;
+        self.history = state.history;
+        self.last_proof = Some(last);
+        self.tail.clear();
+        self.tail_bytes = 0;
     }
 
     /// Adds the next decision and numbers its requests. What was executed before is filtered out here, before
@@ -51,6 +76,8 @@ impl DecidedLog {
         let proposal = &decision.proposal;
         self.last = proposal.instance;
         self.last_timestamp = proposal.timestamp;
+        self.history = chain(self.history, self.last, decision.proof.claim.value);
+        self.last_proof = Some(decision.proof.clone());
         let mut requests = Vec::with_capacity(proposal.requests.len());
         for request in &proposal.requests {
             if sessions.execute(request) || executes_twice {
@@ -67,7 +94,7 @@ impl DecidedLog {
         };
         self.tail_bytes += proposal.size_bytes();
         self.tail.push_back(decision);
-        // The last one always stays: its proof goes into STOPDATA.
+        // The last one always stays: others are most likely to lack it.
         while self.tail_bytes > self.tail_bytes_max && self.tail.len() > 1 {
             if let Some(oldest) = self.tail.pop_front() {
                 self.tail_bytes -= oldest.proposal.size_bytes();

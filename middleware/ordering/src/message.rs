@@ -2,10 +2,10 @@
 //! in decision proofs, and STOPDATAs, in SYNC.
 
 use crate::stopdata::SignedStopData;
-use crate::{Claim, Decision, InstanceNumber, Proposal, Regency, Request};
+use crate::{CheckpointCertificate, Claim, Decision, InstanceNumber, Proposal, Regency, Request};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
-use steeldb_types::limits;
+use steeldb_types::{Digest, limits};
 use steeldb_wire::auth::Signature;
 use steeldb_wire::codec::{self, DecodeError};
 
@@ -77,6 +77,45 @@ pub enum Message {
         /// Whether the sender has more.
         more: bool,
     },
+    /// The sender computed this checkpoint (PBFT, section 4.3).
+    Checkpoint {
+        /// After which instance.
+        instance: InstanceNumber,
+        /// Its digest.
+        digest: Digest,
+        /// Over (view, instance, digest).
+        signature: Signature,
+    },
+    /// Answers a fetch of decisions, or of a part, that the sender does not have any more.
+    CheckpointOffer {
+        /// The newest checkpoint that it has.
+        certificate: Arc<CheckpointCertificate>,
+    },
+    /// Asks for a part of a checkpoint.
+    FetchState {
+        /// Of which checkpoint.
+        instance: InstanceNumber,
+        /// Which part.
+        part: Part,
+    },
+    /// A part of a checkpoint.
+    State {
+        /// Of which checkpoint.
+        instance: InstanceNumber,
+        /// Which part.
+        part: Part,
+        /// An encoded [`Checkpoint`](crate::Checkpoint), or a chunk.
+        bytes: Vec<u8>,
+    },
+}
+
+/// A part of a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Part {
+    /// What it consists of.
+    Contents,
+    /// The chunk of this number.
+    Chunk(u32),
 }
 
 impl Message {
@@ -105,6 +144,10 @@ impl Message {
             Message::Sync { .. } => "SYNC",
             Message::FetchDecisions { .. } => "FETCH-DECISIONS",
             Message::Decisions { .. } => "DECISIONS",
+            Message::Checkpoint { .. } => "CHECKPOINT",
+            Message::CheckpointOffer { .. } => "CHECKPOINT-OFFER",
+            Message::FetchState { .. } => "FETCH-STATE",
+            Message::State { .. } => "STATE",
         }
     }
 }

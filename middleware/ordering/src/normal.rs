@@ -3,7 +3,7 @@
 use crate::config::PlantedBug;
 use crate::core::{Context, Core};
 use crate::effect::Effect;
-use crate::instance::{Accept, Held, Instance};
+use crate::instance::{Accept, Held};
 use crate::message::Message;
 use crate::proof::{Claim, Decision, Proof, sign_accept, verify_accept};
 use crate::proposal::{Digests, Proposal};
@@ -18,6 +18,7 @@ impl Core {
     pub(crate) fn try_propose(&mut self, cx: &Context<'_>) -> bool {
         let (regency, number) = (self.sync.regency(), self.instance.number);
         if !self.is_leader()
+            || !self.may_vote()
             || !self.sync.is_installed()
             || self.instance.held_in(regency).is_some()
             || self.sync.selection().is_some_and(|s| s.instance > number || self.sync.binds(number))
@@ -115,7 +116,7 @@ impl Core {
         }
         let in_time = !free || self.is_in_time(cx, proposal.timestamp);
         self.carry_over(cx, &proposal, &digests, free);
-        if in_time {
+        if in_time && self.may_vote() {
             self.write(claim, proposal);
         } else {
             // Not WRITTEN, but held: should a quorum find it in time, it may be decided (A14).
@@ -203,6 +204,7 @@ impl Core {
         let (me, regency) = (self.config.me, self.sync.regency());
         let Some(held) = self.instance.held_in(regency) else { return false };
         if !self.sync.is_installed()
+            || !self.may_vote()
             || self.instance.bound.as_ref().is_some_and(|(bound, _)| bound.regency >= regency)
             || !self.is_quorum(&self.instance.writers(held.claim))
         {
@@ -238,6 +240,9 @@ impl Core {
     /// Decides on ACCEPTs of weight Q_v for one value in one regency, whichever regency this replica is in: they are
     /// a proof by themselves.
     pub(crate) fn try_decide(&mut self) -> bool {
+        if self.transfer.is_installing() {
+            return false;
+        }
         let claims: BTreeSet<Claim> = self.instance.accepts.values().map(|accept| accept.claim).collect();
         for claim in claims {
             if !self.is_quorum(&self.instance.accepters(claim)) || !self.verify_accepts(claim) {
@@ -259,6 +264,9 @@ impl Core {
     /// Decides on a proof out of the STOPDATAs that installed the regency, when the batch is held here. Who shows a
     /// proof may keep the batch to itself; correct replicas that accepted it hold it, and pass it on once decided.
     pub(crate) fn try_decide_by_proof(&mut self) -> bool {
+        if self.transfer.is_installing() {
+            return false;
+        }
         let Some(proof) = self.sync.proof_of(self.instance.number) else { return false };
         let Some(proposal) = self.instance.batch(proof.claim.value) else { return false };
         self.decided(Arc::new(Decision { proposal, proof }));
@@ -290,6 +298,7 @@ impl Core {
         // record: the votes that are durable elsewhere bind the instance to this value for ever.
         self.append(Arc::clone(&decision));
         self.effects.persist(Record::Decision(decision));
+        self.transfer.give_up(self.last_decided());
         self.sync.progress();
         self.resend_at = None;
         self.early.hand_over(&mut self.instance);
@@ -304,9 +313,11 @@ impl Core {
         let twice = self.config.has(PlantedBug::ExecutesTwice);
         let delivery = self.log.append(decision, &mut self.sessions, twice);
         if instance > self.delivered {
+            let proof = delivery.proof.clone();
             self.effects.push(Effect::Deliver(delivery));
+            self.take_checkpoint(&proof);
         }
-        self.instance = Instance::new(instance.next());
+        self.begin(instance.next());
     }
 
     /// Sends the proposal again to those who have not written it.

@@ -1,6 +1,6 @@
 //! What must be durable before anything that depends on it leaves (A7), and what a core is rebuilt from.
 
-use crate::{Claim, Decision, InstanceNumber, Proposal, Regency};
+use crate::{Claim, Decision, InstanceNumber, Proposal, Regency, StableCheckpoint};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use steeldb_types::limits;
@@ -29,6 +29,14 @@ pub enum Record {
     },
     /// An instance was decided.
     Decision(Arc<Decision>),
+    /// A checkpoint is stable, and its state is what this replica's is built on or is about to be replaced by.
+    Checkpoint(Arc<StableCheckpoint>),
+    /// This log was damaged: votes in instances up to this one may have been lost, so none are cast there any more. A
+    /// log never lets go of the last one before that instance is decided.
+    Passive {
+        /// The last instance concerned.
+        upto: InstanceNumber,
+    },
 }
 
 impl Record {
@@ -59,9 +67,13 @@ impl Restored {
     }
 
     /// A replica that starts again: all records whose persistence had begun and that survived, in their order, from
-    /// the first one on. `delivered` is the last instance whose delivery the application has completely taken;
-    /// decisions after it are delivered again, those up to it are not, even when they survived at the application
-    /// and not in the log.
+    /// the first one on, or from the last stable checkpoint on. `delivered` is the last instance whose delivery the
+    /// application has completely taken; decisions after it are delivered again, those up to it are not, even when they
+    /// survived at the application and not in the log. When decisions after it are not there any more, the state is
+    /// fetched from other replicas.
+    ///
+    /// After damage, [`Record::Passive`] comes before the records that the damage may have made incomplete; decisions may then
+    /// be missing, and are fetched again. Regencies must all be there, whatever happened.
     pub fn new<I>(delivered: InstanceNumber, records: I) -> Restored
     where
         I: IntoIterator<Item = Record>,

@@ -4,9 +4,12 @@
 //! again, because everything unknown up to the highest forgotten one is refused.
 
 use crate::{Request, RequestId, RequestKey};
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 use steeldb_types::{ClientId, SessionId};
 
+/// Part of every checkpoint.
+#[derive(Clone, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Sessions {
     clients: BTreeMap<ClientId, Client>,
     remembered_max: usize,
@@ -14,7 +17,7 @@ pub(crate) struct Sessions {
     executions: u64,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, BorshSerialize, BorshDeserialize)]
 struct Client {
     /// By session: the last executed sequence, and when (in executions).
     sessions: BTreeMap<SessionId, (u64, u64)>,

@@ -217,7 +217,7 @@ impl Core {
             data.bound = None;
             data.written.clear();
         }
-        if data.written.iter().chain(&data.bound).any(|claim| claim.regency >= regency) {
+        if !self.may_vote() || data.written.iter().chain(&data.bound).any(|claim| claim.regency >= regency) {
             return None;
         }
         let value = data.bound.and(bound).map(|(_, proposal)| Arc::clone(proposal));
@@ -303,7 +303,7 @@ impl Core {
                 let found = values.find(|(i, digest, _)| *i == selection.instance && *digest == value);
                 found.map(|(_, _, proposal)| Arc::clone(proposal))
             }
-            None if selection.instance == self.instance.number => self.new_proposal(cx),
+            None if selection.instance == self.instance.number && self.may_vote() => self.new_proposal(cx),
             None => None,
         };
         let stop_data: Vec<SignedStopData> = collected.into_iter().map(|(signed, _)| signed).collect();

@@ -29,6 +29,15 @@ pub const PENDING_REQUESTS_PER_CLIENT_MAX: usize = 8192;
 /// Bytes of decided batches that a replica keeps in memory for those that are behind; older ones are read back.
 pub const DECISIONS_KEPT_BYTES: usize = 16 * 1024 * 1024;
 
+/// Instances before a stable checkpoint whose decisions stay in the log for replicas that are a little behind.
+pub const DECISIONS_KEPT: u64 = 10_000;
+
+/// The largest chunk of a checkpoint, bytes.
+pub const CHECKPOINT_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Chunks in a checkpoint: 64 GiB. Past it none is taken.
+pub const CHECKPOINT_CHUNKS_MAX: usize = 65_536;
+
 /// Sessions a replica remembers per client for exactly-once execution; the longest unused one is forgotten.
 pub const SESSIONS_REMEMBERED_MAX: usize = 4096;
 

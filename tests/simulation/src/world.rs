@@ -363,6 +363,15 @@ impl<'a> World<'a> {
                 self.note(&format!("{at} installs {regency} of {leader}"));
             }
             Effect::Misbehaved { replica, reason } => self.misbehaved(at, replica, &reason),
+            Effect::StateDiffers { instance } => {
+                self.failure.get_or_insert(("checkpoints", format!("{at} differs at {instance}")));
+            }
+            Effect::TakeCheckpoint { .. }
+            | Effect::ReadChunk { .. }
+            | Effect::StoreChunk { .. }
+            | Effect::InstallCheckpoint { .. }
+            | Effect::DropCheckpoints { .. }
+            | Effect::Truncate { .. } => {}
         }
     }
 
@@ -532,5 +541,11 @@ fn describe(message: &Message) -> String {
             format!("{name} {} from {first:?} more {more}", decisions.len())
         }
         Message::Forward { requests } => format!("{name} {}", requests.len()),
+        Message::Checkpoint { instance, digest, .. } => format!("{name} {instance:?} {digest:?}"),
+        Message::CheckpointOffer { certificate } => format!("{name} {:?}", certificate.instance),
+        Message::FetchState { instance, part } => format!("{name} {instance:?} {part:?}"),
+        Message::State { instance, part, bytes } => {
+            format!("{name} {instance:?} {part:?} {} bytes", bytes.len())
+        }
     }
 }

@@ -27,6 +27,19 @@ impl Membership {
         Membership { me, views: vec![(InstanceNumber(1), Arc::clone(&current))], current }
     }
 
+    /// The views so far, for a checkpoint.
+    pub(crate) fn views(&self) -> Vec<(InstanceNumber, Arc<Roster>)> {
+        self.views.clone()
+    }
+
+    /// Goes on with a checkpoint's views.
+    pub(crate) fn restore(&mut self, views: Vec<(InstanceNumber, Arc<Roster>)>) {
+        if let Some((_, last)) = views.last() {
+            self.current = Arc::clone(last);
+            self.views = views;
+        }
+    }
+
     /// The current view's replicas.
     pub(crate) fn roster(&self) -> &Arc<Roster> {
         &self.current

@@ -299,6 +299,14 @@ impl Reactor {
             ordering::Effect::ReadDecisions { peer, from, .. } => {
                 tracing::warn!(%peer, ?from, "a replica is too far behind for what is kept in memory");
             }
+            // The database takes no checkpoints yet, and its configuration asks for none.
+            ordering::Effect::TakeCheckpoint { .. }
+            | ordering::Effect::ReadChunk { .. }
+            | ordering::Effect::StoreChunk { .. }
+            | ordering::Effect::InstallCheckpoint { .. }
+            | ordering::Effect::DropCheckpoints { .. }
+            | ordering::Effect::Truncate { .. }
+            | ordering::Effect::StateDiffers { .. } => {}
             ordering::Effect::RegencyInstalled { regency, leader } => {
                 tracing::info!(?regency, %leader, "regency installed");
             }

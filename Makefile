@@ -5,7 +5,7 @@ DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
 
-.PHONY: help demo build setup test lint test-ordering test-cluster bench nightly clean
+.PHONY: help demo build setup test lint test-ordering test-cluster bench bench-ordering nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -37,6 +37,9 @@ test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering inc
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
 	scripts/bench-tpcc.sh target/release/steeldb
+
+bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
+	scripts/bench-ordering.sh
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored

@@ -105,5 +105,5 @@ pub use message::{Message, Part};
 pub use proof::{Claim, Decision, Proof};
 pub use proposal::Proposal;
 pub use record::{Record, Restored};
-pub use request::{AcceptAll, Request, RequestId, RequestKey, Validator};
+pub use request::{AcceptAll, ORDERS_UNSIGNED_REQUESTS, Request, RequestId, RequestKey, Validator};
 pub use stopdata::{SignedStopData, StopData};

@@ -5,3 +5,6 @@ pub mod agent;
 pub mod guard;
 pub mod scheduler;
 pub mod validity;
+
+// What measures the cost of signatures must never reach a replica with data.
+const _: () = assert!(!steeldb_ordering::ORDERS_UNSIGNED_REQUESTS);

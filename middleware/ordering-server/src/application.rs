@@ -1,0 +1,47 @@
+//! What is replicated.
+
+use steeldb_ordering::{Request, RequestId};
+use steeldb_types::{Position, Timestamp};
+
+/// An ordered request, as the application sees it. The same on every replica.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// Its place in the total order.
+    pub position: Position,
+    /// The agreed time of its batch, ascending.
+    pub timestamp: Timestamp,
+    /// Whose it is.
+    pub id: RequestId,
+    /// The client's bytes.
+    pub payload: &'a [u8],
+}
+
+/// A deterministic state machine. Its state follows from the commands alone: no clock, randomness or hash order.
+pub trait Application: Send {
+    /// Executes a command; the reply goes to its client. At most [`limits::REPLY_BYTES_MAX`](crate::limits) bytes.
+    fn execute(&mut self, command: &Command<'_>) -> Vec<u8>;
+
+    /// Answers without order: one replica's word about its state now.
+    fn query(&self, payload: &[u8]) -> Vec<u8>;
+
+    /// Whether a request may be ordered: a pure function of the request, as
+    /// [`Validator`](steeldb_ordering::Validator) demands.
+    ///
+    /// # Errors
+    /// Says what is wrong with the request.
+    fn check(&self, request: &Request) -> Result<(), String> {
+        match request {
+            Request::Client { .. } => Ok(()),
+            _ => Err("this service orders clients' requests alone".into()),
+        }
+    }
+}
+
+/// An application in the role of the core's judge.
+pub(crate) struct Judge<'a, A: ?Sized>(pub(crate) &'a A);
+
+impl<A: Application + ?Sized> steeldb_ordering::Validator for Judge<'_, A> {
+    fn check(&self, request: &Request) -> Result<(), String> {
+        self.0.check(request)
+    }
+}

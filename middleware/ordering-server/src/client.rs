@@ -1,0 +1,293 @@
+//! A client over TCP: links to all replicas, many sessions, one task.
+
+use crate::collector::{Collector, Outcome};
+use crate::limits;
+use crate::message::{ClientMessage, Refused, ServerMessage};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use steeldb_ordering::{Request, RequestId};
+use steeldb_transport::{ClientConfig, ClientEvent, ClientLinks, ClientTransport, StartError};
+use steeldb_types::{ClientId, Position, ReplicaId, SessionId, SessionKey, View};
+use steeldb_wire::auth::SecretKey;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// A client of a service. Clones share its links.
+#[derive(Clone)]
+pub struct Client {
+    id: ClientId,
+    key: Arc<SecretKey>,
+    orders: mpsc::Sender<Order>,
+    links: ClientLinks,
+    up: watch::Receiver<BTreeSet<ReplicaId>>,
+    view: View,
+    sign: Sign,
+}
+
+/// Makes a request of a session's.
+type Sign = fn(RequestId, Vec<u8>, &SecretKey) -> Request;
+
+/// One session: its requests are executed in the order they are made, each once.
+pub struct Session {
+    client: Client,
+    key: SessionKey,
+    sequence: u64,
+}
+
+/// A request that was executed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Executed {
+    /// Where in the order.
+    pub position: Position,
+    /// What the application says.
+    pub result: Vec<u8>,
+}
+
+/// Why a request has no result.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InvokeError {
+    /// A correct replica refuses it for good.
+    #[error("refused: {0}")]
+    Refused(Refused),
+    /// The client was stopped, or the replica asked is not reachable.
+    #[error("no link")]
+    Closed,
+}
+
+enum Order {
+    Invoke { id: RequestId, frame: Bytes, answer: oneshot::Sender<Result<Executed, InvokeError>> },
+    Query { replica: ReplicaId, payload: Vec<u8>, answer: oneshot::Sender<Vec<u8>> },
+}
+
+impl Client {
+    /// Dials all replicas of `config`. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`ClientTransport::start`].
+    pub fn start(config: ClientConfig, view: View) -> Result<Client, StartError> {
+        Client::start_with(config, view, Request::signed)
+    }
+
+    /// As [`Client::start`], for requests that nobody signed.
+    ///
+    /// # Errors
+    /// As [`Client::start`].
+    #[cfg(feature = "unsigned-requests")]
+    pub fn start_unsigned(config: ClientConfig, view: View) -> Result<Client, StartError> {
+        Client::start_with(config, view, |id, payload, _| Request::unsigned(id, payload))
+    }
+
+    fn start_with(config: ClientConfig, view: View, sign: Sign) -> Result<Client, StartError> {
+        let (id, key) = (config.client, Arc::new(config.key.clone()));
+        let (links, events) = ClientTransport::start(config)?;
+        let (orders, order_receiver) = mpsc::channel(limits::IN_FLIGHT_MAX);
+        let (up_sender, up) = watch::channel(BTreeSet::new());
+        let task = Task {
+            links: links.clone(),
+            collector: Collector::new(view.clone()),
+            in_flight: HashMap::new(),
+            due: BTreeSet::new(),
+            queries: BTreeMap::new(),
+            next_query: 0,
+            up: up_sender,
+        };
+        tokio::spawn(task.run(order_receiver, events));
+        Ok(Client { id, key, orders, links, up, view, sign })
+    }
+
+    /// Waits for links to a quorum.
+    pub async fn ready(&self) {
+        let mut up = self.up.clone();
+        // Fails only when the client was stopped, which whoever waits here learns from its next request.
+        let _ = up.wait_for(|up| self.view.is_quorum(up.iter().copied())).await;
+    }
+
+    /// Opens a session. Its number must never have been used with this client's key before.
+    pub fn session(&self, session: SessionId) -> Session {
+        let key = SessionKey { client: self.id, session };
+        Session { client: self.clone(), key, sequence: 0 }
+    }
+
+    /// Asks one replica about its state; nothing when it cannot be reached. Its word alone.
+    pub async fn query(&self, replica: ReplicaId, payload: Vec<u8>) -> Option<Vec<u8>> {
+        let (answer, result) = oneshot::channel();
+        self.orders.send(Order::Query { replica, payload, answer }).await.ok()?;
+        result.await.ok()
+    }
+
+    /// Closes the links.
+    pub fn stop(&self) {
+        self.links.stop();
+    }
+}
+
+impl Session {
+    /// Has a request ordered and executed, and waits for it as long as it takes.
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn invoke(&mut self, payload: Vec<u8>) -> Result<Executed, InvokeError> {
+        self.sequence += 1;
+        let id = RequestId { session: self.key, sequence: self.sequence };
+        let request = (self.client.sign)(id, payload, &self.client.key);
+        let frame = ClientMessage::Order(Arc::new(request)).encode();
+        let (answer, result) = oneshot::channel();
+        let order = Order::Invoke { id, frame, answer };
+        self.client.orders.send(order).await.map_err(|_| InvokeError::Closed)?;
+        result.await.map_err(|_| InvokeError::Closed)?
+    }
+}
+
+struct Task {
+    links: ClientLinks,
+    collector: Collector,
+    in_flight: HashMap<RequestId, InFlight>,
+    /// When to send what again.
+    due: BTreeSet<(Instant, RequestId)>,
+    queries: BTreeMap<u64, (ReplicaId, oneshot::Sender<Vec<u8>>)>,
+    next_query: u64,
+    up: watch::Sender<BTreeSet<ReplicaId>>,
+}
+
+struct InFlight {
+    frame: Bytes,
+    answer: oneshot::Sender<Result<Executed, InvokeError>>,
+    due: Instant,
+    pause: Duration,
+}
+
+impl Task {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>, mut events: mpsc::Receiver<ClientEvent>) {
+        let mut batch = Vec::with_capacity(limits::EVENTS_AT_ONCE);
+        loop {
+            let due = self.due.first().map(|(due, _)| *due);
+            let due = due.unwrap_or_else(|| Instant::now() + limits::RESEND_INTERVAL);
+            let room = self.in_flight.len() < limits::IN_FLIGHT_MAX;
+            tokio::select! {
+                order = orders.recv(), if room => match order {
+                    Some(order) => self.order(order),
+                    // Every handle is gone.
+                    None => return self.links.stop(),
+                },
+                count = events.recv_many(&mut batch, limits::EVENTS_AT_ONCE) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for event in batch.drain(..) {
+                        self.event(event);
+                    }
+                }
+                () = tokio::time::sleep_until(due.into()) => self.resend(Instant::now()),
+            }
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            Order::Invoke { id, frame, answer } => {
+                self.collector.begin(id);
+                self.links.broadcast(frame.clone());
+                let due = Instant::now() + limits::RESEND_INTERVAL;
+                self.due.insert((due, id));
+                self.in_flight.insert(id, InFlight { frame, answer, due, pause: limits::BUSY_PAUSE });
+            }
+            Order::Query { replica, payload, answer } => {
+                self.next_query += 1;
+                let number = self.next_query;
+                if self.links.send(replica, ClientMessage::Query { number, payload }.encode()) {
+                    self.queries.insert(number, (replica, answer));
+                }
+            }
+        }
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        match event {
+            ClientEvent::ReplicaUp(replica) => {
+                self.up.send_modify(|up| {
+                    up.insert(replica);
+                });
+                // What was sent before is lost to it.
+                let mut ids: Vec<_> = self.in_flight.keys().copied().collect();
+                ids.sort();
+                for id in ids {
+                    self.links.send(replica, self.in_flight[&id].frame.clone());
+                }
+            }
+            ClientEvent::ReplicaDown(replica) => {
+                self.up.send_modify(|up| {
+                    up.remove(&replica);
+                });
+                self.queries.retain(|_, (asked, _)| *asked != replica);
+            }
+            ClientEvent::Frame(replica, frame) => match ServerMessage::decode(&frame) {
+                Ok(message) => self.message(replica, message),
+                Err(error) => tracing::warn!(peer = %replica, %error, "a replica sent nonsense"),
+            },
+        }
+    }
+
+    fn message(&mut self, from: ReplicaId, message: ServerMessage) {
+        match message {
+            ServerMessage::Executed { id, position, result } => {
+                let outcome = self.collector.executed(from, id, position, result);
+                self.outcome(id, outcome);
+            }
+            ServerMessage::Refused { id, reason } => {
+                let outcome = self.collector.refused(from, id, reason);
+                self.outcome(id, outcome);
+            }
+            ServerMessage::Answer { number, result } => {
+                if self.queries.get(&number).is_some_and(|(asked, _)| *asked == from)
+                    && let Some((_, answer)) = self.queries.remove(&number)
+                {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(result);
+                }
+            }
+            ServerMessage::Decisions { .. } => {}
+        }
+    }
+
+    fn outcome(&mut self, id: RequestId, outcome: Option<Outcome>) {
+        let result = match outcome {
+            None => return,
+            Some(Outcome::Busy) => return self.later(id),
+            Some(Outcome::Executed { position, result }) => Ok(Executed { position, result }),
+            Some(Outcome::Refused(reason)) => Err(InvokeError::Refused(reason)),
+        };
+        if let Some(in_flight) = self.in_flight.remove(&id) {
+            self.due.remove(&(in_flight.due, id));
+            // Whoever asked may have gone.
+            let _ = in_flight.answer.send(result);
+        }
+    }
+
+    /// Replicas are busy: sends it again after a pause that doubles.
+    fn later(&mut self, id: RequestId) {
+        let Some(in_flight) = self.in_flight.get_mut(&id) else { return };
+        self.due.remove(&(in_flight.due, id));
+        in_flight.due = Instant::now() + in_flight.pause;
+        in_flight.pause = (in_flight.pause * 2).min(limits::RESEND_INTERVAL);
+        self.due.insert((in_flight.due, id));
+    }
+
+    fn resend(&mut self, now: Instant) {
+        while let Some((due, id)) = self.due.first().copied() {
+            if due > now {
+                return;
+            }
+            self.due.pop_first();
+            let Some(in_flight) = self.in_flight.get_mut(&id) else { continue };
+            if in_flight.answer.is_closed() {
+                self.in_flight.remove(&id);
+                self.collector.forget(id);
+                continue;
+            }
+            self.links.broadcast(in_flight.frame.clone());
+            in_flight.due = now + limits::RESEND_INTERVAL;
+            self.due.insert((in_flight.due, id));
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! A replicated service over TCP: the ordering core ([`steeldb_ordering`]), links ([`steeldb_transport`]) and a log,
+//! around any [`Application`] that is a deterministic state machine. Nothing here knows SQL.
+//!
+//! - [`Shell`] runs one core: it carries out what concerns order alone (records, messages to peers, decisions for those
+//!   that are behind) and hands up the rest. A program with inputs of its own builds on it.
+//! - [`Server`] is such a program: clients' requests in, the application's replies out.
+//! - [`Client`] sends requests to all replicas and believes what a quorum of them says.
+//!
+//! # A replicated counter
+//!
+//! ```
+//! use steeldb_ordering_server::{Application, Command};
+//!
+//! /// Adds what it is sent; answers with the sum.
+//! #[derive(Default)]
+//! struct Counter(u64);
+//!
+//! impl Application for Counter {
+//!     fn execute(&mut self, command: &Command<'_>) -> Vec<u8> {
+//!         self.0 += command.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+//!         self.0.to_le_bytes().to_vec()
+//!     }
+//!
+//!     fn query(&self, _payload: &[u8]) -> Vec<u8> {
+//!         self.0.to_le_bytes().to_vec()
+//!     }
+//! }
+//! ```
+//!
+//! Invariants:
+//! - A reply leaves only after what it follows from is durable: the core keeps its delivery back until then.
+//! - The same decided order gives the same replies on every replica: an application sees nothing but commands.
+//! - A request that was executed is answered again from the cache, never executed again.
+//! - What clients can fill is bounded: waiting requests by the core, replies by [`limits`], streams by the follower's
+//!   own pace.
+
+mod application;
+mod client;
+mod clock;
+mod collector;
+mod follow;
+mod followers;
+mod journal;
+mod message;
+mod reactor;
+mod replies;
+mod server;
+mod shell;
+mod storage;
+
+pub use application::{Application, Command};
+pub use client::{Client, Executed, InvokeError, Session};
+pub use collector::{Collector, Outcome};
+pub use follow::{Blocks, Follower};
+pub use journal::{FileLog, JournalError, JournalReader};
+pub use message::{ClientMessage, Refused, ServerMessage};
+pub use server::{Server, ServerConfig, ServerError};
+pub use shell::{ReadBack, Report, Shell};
+pub use storage::{Answer, MemoryLog, Storage};
+
+/// Bounds of a server and a client.
+pub mod limits {
+    use std::time::Duration;
+
+    /// Sessions whose last reply a replica keeps; the one that was used longest ago is forgotten.
+    pub const REPLIES_MAX: usize = 65_536;
+
+    /// Bytes of replies that a replica keeps.
+    pub const REPLIES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+    /// The largest reply, bytes. An application that answers with more is cut off with an error in the log.
+    pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+    /// Connections that follow the ledger at one replica.
+    pub const FOLLOWERS_MAX: usize = 64;
+
+    /// Bytes of decisions on their way to one follower before it is left to catch up from the log.
+    pub const FOLLOWER_BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+    /// Bytes of decisions read from the log at once for a follower.
+    pub const FOLLOWER_READ_BYTES: usize = 1024 * 1024;
+
+    /// Events taken in before effects are run.
+    pub const EVENTS_AT_ONCE: usize = 256;
+
+    /// How long a client waits for a quorum before it sends a request again.
+    pub const RESEND_INTERVAL: Duration = Duration::from_secs(1);
+
+    /// How long a client waits after replicas said that they are busy; doubles up to [`RESEND_INTERVAL`].
+    pub const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+    /// Requests that one client may have in flight.
+    pub const IN_FLIGHT_MAX: usize = 4096;
+}

@@ -1,0 +1,107 @@
+//! What clients and servers say to each other, over links that have authenticated both.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::Bytes;
+use std::sync::Arc;
+use steeldb_ordering::{Decision, InstanceNumber, Refusal, Request, RequestId};
+use steeldb_types::{Position, limits};
+use steeldb_wire::codec::{self, DecodeError};
+
+/// From a client to a server.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum ClientMessage {
+    /// Order this and execute it.
+    Order(Arc<Request>),
+    /// Answer from the state as it is here and now.
+    Query {
+        /// Returned with the answer.
+        number: u64,
+        /// The application's bytes.
+        payload: Vec<u8>,
+    },
+    /// Send every decision from here on, as they are made.
+    Follow {
+        /// The first one wanted.
+        from: InstanceNumber,
+    },
+}
+
+/// From a server to a client.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum ServerMessage {
+    /// A request was executed.
+    Executed {
+        /// Which.
+        id: RequestId,
+        /// Where in the order.
+        position: Position,
+        /// What the application says.
+        result: Vec<u8>,
+    },
+    /// A request will not be executed on this server's behalf.
+    Refused {
+        /// Which.
+        id: RequestId,
+        /// Why.
+        reason: Refused,
+    },
+    /// Answers a query.
+    Answer {
+        /// As in the query.
+        number: u64,
+        /// What the application says.
+        result: Vec<u8>,
+    },
+    /// For a follower.
+    Decisions {
+        /// Consecutive and ascending, each with its proof; none at first, when the server has none yet.
+        decisions: Vec<Arc<Decision>>,
+        /// The last instance that the server has executed.
+        last: InstanceNumber,
+    },
+}
+
+/// Why a request was turned away.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize, thiserror::Error)]
+pub enum Refused {
+    /// Executed before, and the reply is no longer kept.
+    #[error("executed before, and its reply is no longer kept")]
+    Stale,
+    /// Try again later.
+    #[error("too many requests are waiting")]
+    Busy,
+    /// It can never be ordered.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        match refusal {
+            Refusal::Stale => Refused::Stale,
+            Refusal::Busy => Refused::Busy,
+            other => Refused::Invalid(other.to_string()),
+        }
+    }
+}
+
+macro_rules! framed {
+    ($($message:ident),*) => {$(
+        impl $message {
+            /// The canonical encoding, one frame.
+            pub fn encode(&self) -> Bytes {
+                Bytes::from(codec::encode(self))
+            }
+
+            /// Decodes exactly one frame.
+            ///
+            /// # Errors
+            /// [`DecodeError`]: the sender misbehaved.
+            pub fn decode(frame: &[u8]) -> Result<$message, DecodeError> {
+                codec::decode(frame, limits::FRAME_BYTES_MAX)
+            }
+        }
+    )*};
+}
+
+framed!(ClientMessage, ServerMessage);

@@ -1,0 +1,240 @@
+//! The one task of a server: feeds the core, runs the application, answers clients.
+
+use crate::application::{Application, Command, Judge};
+use crate::followers::{Followers, Read};
+use crate::limits;
+use crate::message::{ClientMessage, Refused, ServerMessage};
+use crate::replies::Replies;
+use crate::server::ServerError;
+use crate::shell::{ReadBack, Report, Shell};
+use crate::storage::Storage;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use steeldb_ordering::{Delivery, Event, InstanceNumber, Message, Refusal, Request, RequestId, RequestKey};
+use steeldb_transport::{ConnectionId, LinkEvent};
+use steeldb_types::{ClientId, ReplicaId};
+use tokio::sync::mpsc;
+
+/// How often followers that were too slow are looked at.
+const REFILL: Duration = Duration::from_millis(50);
+
+/// Requests whose clients wait here for a reply.
+const WAITING_MAX: usize = 2 * steeldb_types::limits::PENDING_REQUESTS_MAX;
+
+pub(crate) struct Reactor<A, S> {
+    pub(crate) me: ReplicaId,
+    pub(crate) application: A,
+    pub(crate) shell: Shell<S>,
+    pub(crate) replies: Replies,
+    pub(crate) followers: Followers,
+    pub(crate) connections: BTreeMap<ConnectionId, ClientId>,
+    /// Over which connection a request came that has no reply yet.
+    pub(crate) waiting: BTreeMap<RequestId, ConnectionId>,
+    /// The last instance the application has executed.
+    pub(crate) delivered: InstanceNumber,
+}
+
+/// What a reactor listens to.
+pub(crate) struct Inputs {
+    pub(crate) links: mpsc::Receiver<LinkEvent>,
+    pub(crate) persisted: mpsc::UnboundedReceiver<Result<u64, String>>,
+    pub(crate) reads: mpsc::UnboundedReceiver<ReadBack>,
+    pub(crate) follower_reads: mpsc::UnboundedReceiver<Read>,
+}
+
+impl<A: Application, S: Storage> Reactor<A, S> {
+    /// Runs until the links end.
+    ///
+    /// # Errors
+    /// [`ServerError::Log`]: the log failed; nothing may be promised any more.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), ServerError> {
+        let mut refill = tokio::time::interval(REFILL);
+        refill.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut events = Vec::with_capacity(limits::EVENTS_AT_ONCE);
+        self.settle();
+        loop {
+            let due = self.shell.next_timeout();
+            tokio::select! {
+                biased;
+                Some(done) = inputs.persisted.recv() => self.persisted(done)?,
+                Some(read) = inputs.reads.recv() => {
+                    self.shell.read_back(read, &Judge(&self.application));
+                }
+                Some(read) = inputs.follower_reads.recv() => {
+                    self.followers.read(read, self.shell.links());
+                    self.refill();
+                }
+                count = inputs.links.recv_many(&mut events, limits::EVENTS_AT_ONCE) => {
+                    if count == 0 {
+                        return Ok(());
+                    }
+                    for event in events.drain(..) {
+                        self.link_event(event);
+                    }
+                }
+                _ = refill.tick() => self.refill(),
+                () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
+                    self.shell.tick(&Judge(&self.application));
+                }
+            }
+            while let Ok(done) = inputs.persisted.try_recv() {
+                self.persisted(done)?;
+            }
+            self.settle();
+        }
+    }
+
+    fn refill(&mut self) {
+        let links = self.shell.links().clone();
+        self.followers.refill(self.shell.storage(), &links);
+    }
+
+    fn order(&mut self, event: Event) {
+        self.shell.handle(event, &Judge(&self.application));
+    }
+
+    fn persisted(&mut self, done: Result<u64, String>) -> Result<(), ServerError> {
+        let upto = done.map_err(ServerError::Log)?;
+        self.order(Event::Persisted { upto });
+        Ok(())
+    }
+
+    /// Runs effects until there are none.
+    pub(crate) fn settle(&mut self) {
+        while let Some(report) = self.shell.poll(&Judge(&self.application)) {
+            match report {
+                Report::Deliver { delivery, decision } => {
+                    self.deliver(&delivery);
+                    self.followers.delivered(delivery.instance, decision, self.shell.links());
+                }
+                Report::Refused { request, reason } => self.refused(request, reason),
+                Report::RegencyInstalled { regency, leader } => {
+                    tracing::info!(replica = %self.me, %leader, "{regency} installed");
+                }
+                Report::Misbehaved { replica, reason } => {
+                    tracing::warn!(replica = %self.me, peer = %replica, "misbehaved: {reason}");
+                }
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::PeerUp(peer) => self.order(Event::LinkUp(peer)),
+            LinkEvent::PeerDown(_) => {}
+            LinkEvent::PeerFrame(peer, frame) => match Message::decode(&frame) {
+                Ok(message) => self.order(Event::Message { from: peer, message }),
+                Err(error) => {
+                    tracing::warn!(replica = %self.me, %peer, %error, "a peer sent nonsense");
+                }
+            },
+            LinkEvent::ClientUp(connection, client) => {
+                self.connections.insert(connection, client);
+            }
+            LinkEvent::ClientDown(connection) => {
+                self.connections.remove(&connection);
+                self.followers.remove(connection);
+                self.waiting.retain(|_, waiting| *waiting != connection);
+            }
+            LinkEvent::ClientFrame(connection, frame) => self.client_frame(connection, &frame),
+        }
+    }
+
+    fn client_frame(&mut self, connection: ConnectionId, frame: &[u8]) {
+        let Some(client) = self.connections.get(&connection).copied() else { return };
+        match ClientMessage::decode(frame) {
+            Ok(ClientMessage::Order(request)) => self.request(connection, client, request),
+            Ok(ClientMessage::Query { number, payload }) => {
+                let result = self.within_bound(self.application.query(&payload));
+                self.send(connection, ServerMessage::Answer { number, result }.encode());
+            }
+            Ok(ClientMessage::Follow { from }) => {
+                if self.followers.add(connection, from, self.shell.links()) {
+                    self.refill();
+                } else {
+                    tracing::warn!(replica = %self.me, %client, "too many follow the ledger here");
+                    self.shell.links().close_client(connection);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(replica = %self.me, %client, %error, "a client sent nonsense");
+                self.shell.links().close_client(connection);
+            }
+        }
+    }
+
+    fn request(&mut self, connection: ConnectionId, client: ClientId, request: Arc<Request>) {
+        let RequestKey::Client(id) = request.key() else { return };
+        if id.session.client != client {
+            let reason = Refused::Invalid(format!("{client} may not speak for {}", id.session.client));
+            return self.refuse(connection, id, reason);
+        }
+        if let Some(reply) = self.replies.get(id) {
+            return self.send(connection, reply);
+        }
+        if self.waiting.len() >= WAITING_MAX {
+            return self.refuse(connection, id, Refused::Busy);
+        }
+        self.waiting.insert(id, connection);
+        self.order(Event::Request(request));
+    }
+
+    fn refused(&mut self, request: RequestKey, reason: Refusal) {
+        let RequestKey::Client(id) = request else { return };
+        // What is decided but not yet delivered is stale to the core; its reply is about to come.
+        if reason == Refusal::Stale && self.delivered < self.shell.core().last_decided() {
+            return;
+        }
+        if let Some(connection) = self.waiting.remove(&id) {
+            match self.replies.get(id) {
+                Some(reply) => self.send(connection, reply),
+                None => self.refuse(connection, id, reason.into()),
+            }
+        }
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        for (position, request) in &delivery.requests {
+            let RequestKey::Client(id) = request.key() else { continue };
+            let (position, timestamp) = (*position, delivery.timestamp);
+            let command = Command { position, timestamp, id, payload: request.payload() };
+            let result = self.application.execute(&command);
+            let result = self.within_bound(result);
+            let reply = ServerMessage::Executed { id, position, result }.encode();
+            self.replies.put(id, reply.clone());
+            self.reply(id, reply);
+        }
+        self.delivered = delivery.instance;
+    }
+
+    /// Replies to whoever waits; what the same session sent before can no longer be executed.
+    fn reply(&mut self, id: RequestId, reply: Bytes) {
+        if let Some(connection) = self.waiting.remove(&id) {
+            self.send(connection, reply);
+        }
+        let first = RequestId { sequence: 0, ..id };
+        while let Some((passed, connection)) = self.waiting.range(first..id).next() {
+            let (passed, connection) = (*passed, *connection);
+            self.waiting.remove(&passed);
+            self.refuse(connection, passed, Refused::Stale);
+        }
+    }
+
+    fn refuse(&self, connection: ConnectionId, id: RequestId, reason: Refused) {
+        self.send(connection, ServerMessage::Refused { id, reason }.encode());
+    }
+
+    fn send(&self, connection: ConnectionId, frame: Bytes) {
+        self.shell.links().send_client(connection, frame);
+    }
+
+    fn within_bound(&self, result: Vec<u8>) -> Vec<u8> {
+        if result.len() <= limits::REPLY_BYTES_MAX {
+            return result;
+        }
+        tracing::error!(replica = %self.me, bytes = result.len(), "a reply above the bound is sent as an empty one");
+        Vec::new()
+    }
+}

@@ -1,0 +1,122 @@
+//! Starting and stopping a server.
+
+use crate::application::Application;
+use crate::followers::Followers;
+use crate::limits;
+use crate::reactor::{Inputs, Reactor};
+use crate::replies::Replies;
+use crate::shell::Shell;
+use crate::storage::Storage;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use steeldb_ordering::{Core, InstanceNumber, Message, Record, Restored};
+use steeldb_transport::{LinkOptions, ReplicaAddress, ReplicaConfig, ReplicaLinks, ReplicaTransport};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// What a server is told when it starts.
+pub struct ServerConfig {
+    /// The core's: who this is, view, keys, clients, time-outs.
+    pub ordering: steeldb_ordering::Config,
+    /// Where to listen: host:port.
+    pub listen: String,
+    /// Where the other replicas are; an entry for this one is passed over.
+    pub replicas: Vec<ReplicaAddress>,
+    /// Bounds of the links.
+    pub options: LinkOptions,
+}
+
+/// Why a server cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The core refuses its configuration or its log.
+    #[error(transparent)]
+    Core(#[from] steeldb_ordering::StartError),
+    /// The links cannot be set up.
+    #[error(transparent)]
+    Links(#[from] steeldb_transport::StartError),
+    /// The log failed.
+    #[error("the log failed: {0}")]
+    Log(String),
+    /// The application panicked.
+    #[error("the server's task ended: {0}")]
+    Ended(String),
+}
+
+/// A running server.
+pub struct Server {
+    links: ReplicaLinks,
+    task: JoinHandle<Result<(), ServerError>>,
+}
+
+impl Server {
+    /// Starts a replica of `application` in its initial state: `records`, read back from `storage`, bring it to where it
+    /// was. `persisted` gives what `storage` reports later. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ServerError`].
+    pub async fn start<A, S>(
+        config: ServerConfig,
+        application: A,
+        storage: S,
+        records: Vec<Record>,
+        persisted: mpsc::UnboundedReceiver<Result<u64, String>>,
+    ) -> Result<Server, ServerError>
+    where
+        A: Application + 'static,
+        S: Storage + 'static,
+    {
+        let ServerConfig { ordering, listen, replicas, options } = config;
+        let me = ordering.me;
+        let transport = ReplicaConfig {
+            id: me,
+            key: ordering.key.clone(),
+            listen,
+            peers: replicas,
+            clients: ordering.client_keys.iter().map(|(client, key)| (*client, *key)).collect(),
+            options,
+        };
+        let core = Core::new(ordering, Restored::new(InstanceNumber(0), records))?;
+        let (links, link_events) = ReplicaTransport::start(transport).await?;
+        let (shell, reads) = Shell::new(core, storage, links.clone(), envelope);
+        let (followers, follower_reads) = Followers::new();
+        let reactor = Reactor {
+            me,
+            application,
+            shell,
+            replies: Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX),
+            followers,
+            connections: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            delivered: InstanceNumber(0),
+        };
+        let inputs = Inputs { links: link_events, persisted, reads, follower_reads };
+        Ok(Server { links, task: tokio::spawn(reactor.run(inputs)) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.links.address()
+    }
+
+    /// Resolves when the server ends, and says why.
+    ///
+    /// # Errors
+    /// [`ServerError`]; none after [`stop`](Server::stop).
+    pub async fn ended(&mut self) -> Result<(), ServerError> {
+        match (&mut self.task).await {
+            Ok(ended) => ended,
+            Err(error) => Err(ServerError::Ended(error.to_string())),
+        }
+    }
+
+    /// Closes links and port; [`ended`](Server::ended) then resolves.
+    pub fn stop(&self) {
+        self.links.stop();
+    }
+}
+
+fn envelope(message: Message) -> Bytes {
+    Bytes::from(message.encode())
+}

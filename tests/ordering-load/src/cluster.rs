@@ -1,0 +1,241 @@
+//! n replicas in processes of their own.
+
+use crate::application::State;
+use crate::cpu;
+use crate::identity;
+use crate::node::{NodeConfig, READY};
+use crate::relay::Relay;
+use anyhow::Context as _;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use steeldb_ordering_server::Client;
+use steeldb_transport::{ClientConfig, LinkOptions};
+use steeldb_types::{ClientId, ReplicaId, View};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+
+/// How a cluster is to be.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// The executable of this crate.
+    pub program: PathBuf,
+    /// Replicas.
+    pub n: u16,
+    /// Clients 1 to this one.
+    pub clients: u32,
+    /// Whether records go to disk.
+    pub log: bool,
+    /// The core's request time-out.
+    pub request_timeout: Duration,
+    /// Requests that may wait at a replica.
+    pub pending_requests_max: usize,
+    /// Whether links between replicas go through relays that can be cut.
+    pub relayed: bool,
+}
+
+impl ClusterOptions {
+    /// Four replicas with a log, default bounds.
+    pub fn new(program: PathBuf) -> ClusterOptions {
+        ClusterOptions {
+            program,
+            n: 4,
+            clients: 8,
+            log: true,
+            request_timeout: steeldb_types::limits::REQUEST_TIMEOUT,
+            pending_requests_max: steeldb_types::limits::PENDING_REQUESTS_MAX,
+            relayed: false,
+        }
+    }
+}
+
+/// A running cluster. Its processes end with it, and with this process.
+pub struct Cluster {
+    options: ClusterOptions,
+    folder: tempfile::TempDir,
+    addresses: Vec<String>,
+    processes: BTreeMap<ReplicaId, Child>,
+    relays: BTreeMap<(ReplicaId, ReplicaId), Relay>,
+    view: View,
+}
+
+impl Cluster {
+    /// Starts all replicas and waits until each is ready.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub async fn start(options: ClusterOptions) -> anyhow::Result<Cluster> {
+        let view = View::of_size(options.n)?;
+        let folder = tempfile::tempdir()?;
+        let addresses = free_addresses(usize::from(options.n)).await?;
+        let (processes, relays) = (BTreeMap::new(), BTreeMap::new());
+        let mut cluster = Cluster { options, folder, addresses, processes, relays, view };
+        for replica in cluster.view.replicas() {
+            cluster.start_replica(replica).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// The view.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// Where the replicas listen.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// A replica's log.
+    pub fn log(&self, replica: ReplicaId) -> PathBuf {
+        self.folder.path().join(format!("log-{}", replica.0))
+    }
+
+    /// Starts a replica that is not running, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not start; what it logged is in the error.
+    pub async fn start_replica(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
+        let mut replicas = self.addresses.clone();
+        if self.options.relayed {
+            // The one with the higher number dials.
+            for peer in 0..replica.0 {
+                let target = self.addresses[usize::from(peer)].clone();
+                let peer = ReplicaId(peer);
+                let relay = match self.relays.entry((replica, peer)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(none) => none.insert(Relay::start(target).await?),
+                };
+                replicas[usize::from(peer.0)] = relay.address().to_string();
+            }
+        }
+        let config = NodeConfig {
+            me: replica,
+            listen: self.addresses[usize::from(replica.0)].clone(),
+            replicas,
+            clients: self.options.clients,
+            log: self.options.log.then(|| self.log(replica)),
+            request_timeout_ms: u64::try_from(self.options.request_timeout.as_millis())?,
+            pending_requests_max: self.options.pending_requests_max,
+        };
+        let path = self.folder.path().join(format!("node-{}.json", replica.0));
+        std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
+        let errors = self.folder.path().join(format!("errors-{}", replica.0));
+        let child = spawn(&self.options.program, &path, &errors).await.with_context(|| {
+            let said = std::fs::read_to_string(&errors).unwrap_or_default();
+            format!("{replica} does not start: {said}")
+        })?;
+        self.processes.insert(replica, child);
+        Ok(())
+    }
+
+    /// Sends a signal to a replica's process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, replica: ReplicaId, signal: Signal) -> anyhow::Result<()> {
+        let pid = self.pid(replica).with_context(|| format!("{replica} is not running"))?;
+        kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
+        Ok(())
+    }
+
+    /// Kills a replica's process as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn crash(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
+        let mut child = self.processes.remove(&replica).context("not running")?;
+        child.kill().await?;
+        Ok(())
+    }
+
+    /// Cuts a replica off from all others, or lets it back; clients still reach it. For relayed clusters.
+    pub fn isolate(&self, replica: ReplicaId, cut: bool) {
+        for ((dialler, listener), relay) in &self.relays {
+            if *dialler == replica || *listener == replica {
+                relay.cut(cut);
+            }
+        }
+    }
+
+    /// CPU time that all running replicas have used.
+    pub fn cpu_used(&self) -> Duration {
+        self.processes.keys().filter_map(|replica| cpu::used(self.pid(*replica)?)).sum()
+    }
+
+    /// What a client needs to reach the cluster.
+    pub fn client_config(&self, client: ClientId) -> ClientConfig {
+        ClientConfig {
+            client,
+            key: identity::client_key(client),
+            replicas: identity::replicas(&self.addresses),
+            options: LinkOptions::default(),
+        }
+    }
+
+    /// A client with links to a quorum.
+    ///
+    /// # Errors
+    /// As [`Client::start`].
+    pub async fn client(&self, client: ClientId) -> anyhow::Result<Client> {
+        let client = Client::start(self.client_config(client), self.view.clone())?;
+        client.ready().await;
+        Ok(client)
+    }
+
+    /// Asks all replicas for their states until all tell the same.
+    ///
+    /// # Errors
+    /// When one answers something else than a state.
+    pub async fn agreed_state(&self, client: &Client) -> anyhow::Result<State> {
+        loop {
+            let mut states = Vec::new();
+            for replica in self.view.replicas() {
+                if let Some(bytes) = client.query(replica, Vec::new()).await {
+                    states.push(State::decode(&bytes)?);
+                }
+            }
+            if states.len() == usize::from(self.view.n()) && states.windows(2).all(|two| two[0] == two[1]) {
+                return Ok(states.remove(0));
+            }
+            // Not yet: gives the replicas the processor; the condition above is what is waited for.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn pid(&self, replica: ReplicaId) -> Option<u32> {
+        self.processes.get(&replica)?.id()
+    }
+}
+
+async fn spawn(program: &Path, config: &Path, errors: &Path) -> anyhow::Result<Child> {
+    let errors = std::fs::OpenOptions::new().create(true).append(true).open(errors)?;
+    let mut child = Command::new(program)
+        .arg("replica")
+        .arg("--config")
+        .arg(config)
+        .arg("--die-with-parent")
+        .arg(std::process::id().to_string())
+        .stdout(Stdio::piped())
+        .stderr(errors)
+        .kill_on_drop(true)
+        .spawn()?;
+    let stdout = child.stdout.take().context("no standard output")?;
+    let first = BufReader::new(stdout).lines().next_line().await?.unwrap_or_default();
+    anyhow::ensure!(first.starts_with(READY), "it said {first:?}");
+    Ok(child)
+}
+
+/// Addresses that were free a moment ago.
+async fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await?);
+    }
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+}

@@ -5,7 +5,7 @@
 //! faulty weight F_v make it *stable*: a correct replica computed it from the decided order, and holds it.
 
 use crate::sessions::Sessions;
-use crate::{InstanceNumber, Proof, Roster};
+use crate::{Decision, InstanceNumber, Proof, Roster, ViewChain};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
 use steeldb_types::{Digest, Hasher, Position, ReplicaId, Timestamp, ViewNumber, limits};
@@ -33,7 +33,7 @@ pub struct Checkpoint {
 /// Why a checkpoint is stable: what a replica that lacks it can check by itself.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub struct CheckpointCertificate {
-    /// The view of the signers.
+    /// The view of the signers: the one that the instance after the checkpoint's belongs to.
     pub view: ViewNumber,
     /// The checkpoint's instance.
     pub instance: InstanceNumber,
@@ -54,6 +54,9 @@ pub struct StableCheckpoint {
     pub checkpoint: Checkpoint,
     /// The core's chunks, joined.
     pub core: Vec<u8>,
+    /// The decisions that made the views up to there, as far as this replica knows them. Not part of what is certified:
+    /// they prove themselves.
+    pub views: Vec<Arc<Decision>>,
 }
 
 /// The core's own replicated state: what the decided order made of it.
@@ -66,6 +69,13 @@ pub(crate) struct CoreState {
     pub(crate) sessions: Sessions,
     /// The views so far, each with its first instance.
     pub(crate) views: Vec<(InstanceNumber, Arc<Roster>)>,
+}
+
+impl CoreState {
+    /// The view that the next instance belongs to: its replicas sign the checkpoint.
+    pub(crate) fn view(&self) -> ViewNumber {
+        self.views.last().map(|(_, roster)| roster.view().number()).unwrap_or_default()
+    }
 }
 
 impl Checkpoint {
@@ -111,9 +121,10 @@ impl CheckpointCertificate {
     ///
     /// # Errors
     /// Says what is wrong; whoever showed the certificate is at fault.
-    pub fn verify(&self, roster: &Roster) -> Result<(), String> {
+    pub fn verify(&self, views: &ViewChain) -> Result<(), String> {
+        let roster = views.roster_of(self.view).ok_or("the checkpoint is of an unknown view")?;
         let view = roster.view();
-        if self.view != view.number() {
+        if self.view != views.view_at(self.instance.next()) {
             return Err(format!("the checkpoint is of another view, {:?}", self.view));
         }
         if self.signatures.len() > usize::from(view.n()) || !self.signatures.is_sorted_by(|a, b| a.0 < b.0) {
@@ -128,7 +139,7 @@ impl CheckpointCertificate {
         if self.last.instance != self.instance {
             return Err("the checkpoint's proof is of another instance".into());
         }
-        self.last.verify(roster)
+        views.verify(&self.last)
     }
 }
 

@@ -36,13 +36,21 @@ pub(crate) struct Checkpoints {
     /// Own ones that are not stable, by instance.
     own: BTreeMap<InstanceNumber, Own>,
     /// By replica and instance, what it signed.
-    votes: BTreeMap<ReplicaId, BTreeMap<InstanceNumber, (Digest, Signature)>>,
+    votes: BTreeMap<ReplicaId, BTreeMap<InstanceNumber, CheckpointVote>>,
     /// Stable ones that this replica holds, with the time that a part was last served.
     held: BTreeMap<InstanceNumber, (Arc<StableCheckpoint>, u64)>,
     /// Chunks that the application is reading, by the peer that wants them.
     reading: BTreeMap<ReplicaId, u32>,
     /// Where this replica's state is known to differ from what others signed.
     differs_at: Option<InstanceNumber>,
+}
+
+#[derive(Clone, Copy)]
+struct CheckpointVote {
+    digest: Digest,
+    signature: Signature,
+    /// Not before this replica has got there itself: only then does it know whose signatures count.
+    verified: bool,
 }
 
 struct Own {
@@ -119,12 +127,17 @@ impl Core {
         if own.checkpoint.is_some() || chunks.len() + core_chunks_max() > limits::CHECKPOINT_CHUNKS_MAX {
             return;
         }
+        let view = own.state.view();
         let checkpoint = Checkpoint::new(&own.state, &codec::encode(&own.state), chunks);
         let digest = checkpoint.digest();
         own.checkpoint = Some(checkpoint);
-        let signature = sign_vote(self.membership.number(), instance, digest, &self.config.key);
+        if self.membership.roster_of(view).is_none_or(|roster| roster.key(me).is_none()) {
+            // Who was removed, or has yet to join, has no say.
+            return;
+        }
+        let signature = sign_vote(view, instance, digest, &self.config.key);
         let votes = self.checkpoints.votes.entry(me).or_default();
-        votes.insert(instance, (digest, signature));
+        votes.insert(instance, CheckpointVote { digest, signature, verified: true });
         if votes.len() > VOTES_PER_REPLICA_MAX {
             votes.pop_first();
         }
@@ -150,11 +163,7 @@ impl Core {
         if votes.contains_key(&instance) {
             return;
         }
-        if let Err(reason) = verify_vote(instance, digest, from, &signature, self.membership.roster()) {
-            self.effects.misbehaved(from, reason);
-            return;
-        }
-        votes.insert(instance, (digest, signature));
+        votes.insert(instance, CheckpointVote { digest, signature, verified: false });
         if votes.len() > VOTES_PER_REPLICA_MAX {
             votes.pop_first();
         }
@@ -171,13 +180,21 @@ impl Core {
         let Some(own) = self.checkpoints.own.get(&instance) else { return false };
         let Some(checkpoint) = &own.checkpoint else { return false };
         let digest = checkpoint.digest();
+        let Some(roster) = self.membership.roster_of(own.state.view()) else { return false };
+        let view = roster.view();
         let mut signers: BTreeMap<Digest, Vec<(ReplicaId, Signature)>> = BTreeMap::new();
-        for (replica, votes) in &self.checkpoints.votes {
-            if let Some((digest, signature)) = votes.get(&instance) {
-                signers.entry(*digest).or_default().push((*replica, *signature));
+        for (replica, votes) in &mut self.checkpoints.votes {
+            let Some(vote) = votes.get_mut(&instance).filter(|_| view.contains(*replica)) else { continue };
+            if !vote.verified
+                && let Err(reason) = verify_vote(instance, vote.digest, *replica, &vote.signature, roster)
+            {
+                self.effects.misbehaved(*replica, reason);
+                votes.remove(&instance);
+                continue;
             }
+            vote.verified = true;
+            signers.entry(vote.digest).or_default().push((*replica, vote.signature));
         }
-        let view = self.membership.view();
         let one_is_enough = self.config.has(PlantedBug::CheckpointOfOne);
         let mut enough = signers.into_iter().filter(|(_, signatures)| {
             one_is_enough || view.exceeds_faulty_weight(signatures.iter().map(|(replica, _)| *replica))
@@ -199,7 +216,8 @@ impl Core {
             last: own.last.clone(),
         };
         let core = codec::encode(&own.state);
-        let stable = Arc::new(StableCheckpoint { certificate, checkpoint: checkpoint.clone(), core });
+        let views = self.membership.chain().certificates_upto(certificate.view);
+        let stable = Arc::new(StableCheckpoint { certificate, checkpoint: checkpoint.clone(), core, views });
         self.checkpoints.hold(Arc::clone(&stable), cx.now.monotonic_us);
         self.effects.persist(Record::Checkpoint(stable));
         self.drop_before(cx.now.monotonic_us, instance);
@@ -222,8 +240,8 @@ impl Core {
     /// Shows the last stable checkpoint to a replica that wants decisions which are not kept any more.
     pub(crate) fn offer_checkpoint(&mut self, peer: ReplicaId) {
         if let Some(stable) = self.checkpoints.stable() {
-            let certificate = Arc::new(stable.certificate.clone());
-            self.effects.send(peer, Message::CheckpointOffer { certificate });
+            let (certificate, views) = (Arc::new(stable.certificate.clone()), stable.views.clone());
+            self.effects.send(peer, Message::CheckpointOffer { certificate, views });
         }
     }
 
@@ -279,8 +297,8 @@ impl Core {
     /// Sends this replica's last own checkpoint again.
     pub(crate) fn resend_checkpoint(&mut self, peer: ReplicaId) {
         let votes = self.checkpoints.votes.get(&self.config.me);
-        if let Some((instance, (digest, signature))) = votes.and_then(|votes| votes.last_key_value()) {
-            let (instance, digest, signature) = (*instance, *digest, *signature);
+        if let Some((instance, vote)) = votes.and_then(|votes| votes.last_key_value()) {
+            let (instance, digest, signature) = (*instance, vote.digest, vote.signature);
             self.effects.send(peer, Message::Checkpoint { instance, digest, signature });
         }
     }

@@ -17,6 +17,8 @@ pub struct Config {
     pub key: SecretKey,
     /// The clients' public keys.
     pub client_keys: BTreeMap<ClientId, PublicKey>,
+    /// The keys that sign changes of the membership. The same on every replica, for ever.
+    pub administrators: Vec<PublicKey>,
     /// How long a request waits before it is forwarded; as long again before the leader is suspected. Doubles with
     /// every regency that brings no progress.
     pub request_timeout: Duration,
@@ -63,6 +65,14 @@ pub enum PlantedBug {
     ExecutesTwice,
     /// A checkpoint counts when one replica vouches for it.
     CheckpointOfOne,
+    /// After a change of the membership, quorums are still counted with the weights of the view before.
+    OldViewQuorum,
+    /// Replicas are counted, not their weights, and 2f + 1 of any weight are enough.
+    WeightsMisSummed,
+    /// Anyone may change the membership.
+    UnsignedChangeAccepted,
+    /// A change of the membership may name another view than the current one.
+    ReplayedChangeAccepted,
 }
 
 /// Why a core cannot start.
@@ -89,6 +99,7 @@ impl Config {
             genesis,
             key,
             client_keys,
+            administrators: Vec::new(),
             request_timeout: limits::REQUEST_TIMEOUT,
             resend_interval: limits::REQUEST_TIMEOUT / 4,
             clock_tolerance: limits::CLOCK_TOLERANCE,
@@ -106,8 +117,9 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
         let wrong = |reason: &str| Err(StartError::Config(reason.into()));
-        if self.genesis.key(self.me) != Some(&self.key.public()) {
-            return wrong("this replica is not in the view, or with another key");
+        // One that is not in the genesis view has been added since, or will be.
+        if self.genesis.key(self.me).is_some_and(|key| *key != self.key.public()) {
+            return wrong("this replica is in the view with another key");
         }
         if self.request_timeout.is_zero() || self.resend_interval.is_zero() {
             return wrong("time-outs must not be zero");

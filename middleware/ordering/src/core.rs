@@ -9,6 +9,7 @@ use crate::effect::{Effect, EffectQueue, Refusal};
 use crate::event::{Event, Now};
 use crate::instance::{Accept, Held, Instance};
 use crate::log::DecidedLog;
+use crate::membership::{Change, ViewChain, verify_administrator};
 use crate::membership::{Membership, Roster};
 use crate::message::Message;
 use crate::pending::Pending;
@@ -19,9 +20,10 @@ use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
 use crate::transfer::Transfer;
 use crate::{InstanceNumber, Regency};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use steeldb_types::{Digest, ReplicaId, limits};
+use steeldb_types::{Digest, ReplicaId, ViewNumber, limits};
+use steeldb_wire::auth::{PublicKey, Signature};
 
 /// One replica of the ordering protocol: a deterministic state machine without clock, randomness or I/O.
 ///
@@ -45,6 +47,8 @@ pub struct Core {
     passive_upto: InstanceNumber,
     /// Restored votes of instances that this replica has not got to again.
     later_votes: BTreeMap<InstanceNumber, Vec<Record>>,
+    /// A view has begun since the requests that wait were judged.
+    pub(crate) view_is_new: bool,
     /// When to send own messages again; set while something waits and nothing is decided.
     pub(crate) resend_at: Option<u64>,
     /// Up to where the application has taken deliveries.
@@ -79,7 +83,8 @@ impl Core {
             later_votes: BTreeMap::new(),
             resend_at: None,
             delivered: restored.delivered,
-            membership: Membership::new(config.me, config.genesis.clone()),
+            membership: Membership::new(config.me, config.key.public(), config.genesis.clone()),
+            view_is_new: false,
             config,
         };
         for record in restored.records {
@@ -159,9 +164,24 @@ impl Core {
         self.membership.roster()
     }
 
+    /// The views so far, with the decisions that made them.
+    pub fn views(&self) -> &ViewChain {
+        self.membership.chain()
+    }
+
     /// Whether `replicas` are a WRITE or ACCEPT quorum.
     pub(crate) fn is_quorum(&self, replicas: &[ReplicaId]) -> bool {
         let view = self.membership.view();
+        if self.config.has(PlantedBug::OldViewQuorum)
+            && let Some(before) = view.number().0.checked_sub(1)
+            && let Some(before) = self.membership.roster_of(ViewNumber(before))
+        {
+            return before.view().is_quorum(replicas.iter().copied());
+        }
+        if self.config.has(PlantedBug::WeightsMisSummed) {
+            let members: BTreeSet<_> = replicas.iter().filter(|replica| view.contains(**replica)).collect();
+            return members.len() > 2 * usize::from(view.f());
+        }
         if self.config.has(PlantedBug::QuorumOneTooSmall) {
             let absent = view.replicas().find(|replica| !replicas.contains(replica));
             return view.is_quorum(replicas.iter().copied().chain(absent));
@@ -234,8 +254,12 @@ impl Core {
     pub(crate) fn adopt_state(&mut self, state: CoreState, stable: &StableCheckpoint) {
         self.log.restart_at(&state, stable.certificate.last.clone());
         self.sessions = state.sessions;
-        self.membership.restore(state.views);
+        let known = self.membership.number();
+        self.membership.restore(state.views, stable.views.clone());
         self.begin(state.instance.next());
+        if self.membership.number() > known {
+            self.begin_view();
+        }
         self.early.hand_over(&mut self.instance);
     }
 
@@ -280,7 +304,17 @@ impl Core {
     }
 
     fn on_message(&mut self, cx: &Context<'_>, from: ReplicaId, message: Message) {
-        if from == self.config.me || !self.membership.contains(from) {
+        // Whoever is no member may ask for decisions, and show some: they prove themselves. One that was removed, or is
+        // to join, catches up so, and helps others to.
+        let proves_itself = matches!(
+            message,
+            Message::FetchDecisions { .. }
+                | Message::Decisions { .. }
+                | Message::CheckpointOffer { .. }
+                | Message::FetchState { .. }
+                | Message::State { .. }
+        );
+        if from == self.config.me || !(self.membership.contains(from) || proves_itself) {
             return;
         }
         match message {
@@ -291,7 +325,7 @@ impl Core {
                 self.on_accept(cx, from, instance, Accept { claim, signature, verified: false });
             }
             Message::Stop { regency, requests } => self.on_stop(cx, from, regency, &requests),
-            Message::StopData { data, value } => self.on_stop_data(from, data, value),
+            Message::StopData { data, value } => self.on_stop_data(cx, from, data, value),
             Message::Sync { regency, stop_data, proposal } => {
                 self.on_sync(cx, from, regency, stop_data, proposal);
             }
@@ -300,7 +334,9 @@ impl Core {
             Message::Checkpoint { instance, digest, signature } => {
                 self.on_checkpoint(cx, from, instance, digest, signature);
             }
-            Message::CheckpointOffer { certificate } => self.on_checkpoint_offer(cx, from, certificate),
+            Message::CheckpointOffer { certificate, views } => {
+                self.on_checkpoint_offer(cx, from, certificate, &views);
+            }
             Message::FetchState { instance, part } => self.on_fetch_state(cx, from, instance, part),
             Message::State { instance, part, bytes } => self.on_state(cx, from, instance, part, bytes),
         }
@@ -308,7 +344,8 @@ impl Core {
 
     /// Applies the protocol's rules until none applies any more. Handlers only take note of facts.
     fn advance(&mut self, cx: &Context<'_>) {
-        while self.try_enter(cx)
+        while self.try_judge_again(cx)
+            || self.try_enter(cx)
             || self.try_synchronize(cx)
             || self.try_decide()
             || self.try_decide_by_proof()
@@ -328,6 +365,9 @@ impl Core {
     /// Takes a request into the pending set, its timer running.
     fn admit(&mut self, cx: &Context<'_>, request: &Arc<Request>) -> Result<(), Refusal> {
         let key = request.key();
+        if !self.membership.votes() {
+            return Err(Refusal::NotAMember);
+        }
         if request.payload().len() > limits::REQUEST_BYTES_MAX {
             return Err(Refusal::TooLarge);
         }
@@ -358,7 +398,11 @@ impl Core {
     /// Takes in requests that a replica passed on.
     pub(crate) fn adopt(&mut self, cx: &Context<'_>, from: ReplicaId, requests: &[Arc<Request>]) {
         for request in requests {
-            if let Err(Refusal::Invalid(reason)) = self.admit(cx, request) {
+            // What its sender found valid in an earlier or a later view is no lie.
+            let lasting = matches!(**request, Request::Client { .. });
+            if let Err(Refusal::Invalid(reason)) = self.admit(cx, request)
+                && lasting
+            {
                 self.effects.misbehaved(from, format!("passed on an invalid request: {reason}"));
                 return;
             }
@@ -367,10 +411,34 @@ impl Core {
 
     /// Whether a request may be ordered at all: signature, then the application's judgement.
     pub(crate) fn verify(&self, cx: &Context<'_>, request: &Request) -> Result<(), String> {
+        if let Request::Membership { payload, administrator, signature } = request {
+            return self.verify_change(cx, payload, administrator, signature);
+        }
         if !self.config.has(PlantedBug::SignatureNotChecked) {
             request.verify_signature(&self.config.client_keys)?;
         }
-        cx.validator.check(request)
+        cx.validator.check(request, self.membership.roster())
+    }
+
+    /// Whether the membership may be changed so, from this view to the next.
+    fn verify_change(
+        &self,
+        cx: &Context<'_>,
+        payload: &[u8],
+        administrator: &PublicKey,
+        signature: &Signature,
+    ) -> Result<(), String> {
+        if !self.config.has(PlantedBug::UnsignedChangeAccepted) {
+            verify_administrator(payload, administrator, signature, &self.config.administrators)
+                .map_err(|error| error.to_string())?;
+        }
+        let roster = self.membership.roster();
+        let mut change = Change::decode(payload).map_err(|error| error.to_string())?;
+        if self.config.has(PlantedBug::ReplayedChangeAccepted) {
+            (change.from, change.of) = (roster.view().number(), roster.digest());
+        }
+        let next = roster.changed(&change).map_err(|error| error.to_string())?;
+        cx.validator.check_change(roster, &next)
     }
 
     pub(crate) fn wait(&mut self, cx: &Context<'_>, request: &Arc<Request>, digest: Digest) {
@@ -418,7 +486,9 @@ impl Core {
             || !self.sync.is_installed()
             || self.sync.wants_to_leave()
             || !self.may_vote()
-            || !self.transfer.is_idle();
+            || !self.transfer.is_idle()
+            // One that is to join asks until it knows the view that it is in.
+            || self.membership.is_joining();
         if !stuck {
             self.resend_at = None;
         } else if self.resend_at.is_none() {
@@ -441,7 +511,7 @@ impl Core {
     }
 
     fn on_link_up(&mut self, cx: &Context<'_>, peer: ReplicaId) {
-        if peer == self.config.me || !self.membership.contains(peer) {
+        if peer == self.config.me {
             return;
         }
         self.fetch(peer);

@@ -1,6 +1,6 @@
 //! What a core wants done, and the queue that keeps effects back until what they depend on is durable.
 
-use crate::{InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey};
+use crate::{InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey, Roster};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use steeldb_types::{Position, ReplicaId, Timestamp};
@@ -107,6 +107,14 @@ pub enum Effect {
         /// Its leader.
         leader: ReplicaId,
     },
+    /// A view begins: who the replicas are from an instance on. Links follow it, and whatever else counts replicas. After a
+    /// restart it comes again for every view that was read back.
+    ViewInstalled {
+        /// The view's replicas.
+        roster: Arc<Roster>,
+        /// Its first instance.
+        first: InstanceNumber,
+    },
     /// A replica did what no correct one does. For logs.
     Misbehaved {
         /// Who.
@@ -147,6 +155,9 @@ pub enum Refusal {
     /// Too many requests wait, of all clients or of this one. Try again later.
     #[error("too many requests are waiting")]
     Busy,
+    /// This replica is not in the current view.
+    #[error("this replica is not a member of the current view")]
+    NotAMember,
     /// Another request with the same key waits.
     #[error("another request with the same identity is waiting")]
     Conflict,

@@ -100,7 +100,7 @@ pub use core::Core;
 pub use effect::{Delivery, Effect, Refusal};
 pub use event::{Event, Now};
 pub use ids::{InstanceNumber, Regency};
-pub use membership::{Member, Roster, RosterError};
+pub use membership::{Change, ChangeError, Joining, Member, Roster, RosterError, ViewChain};
 pub use message::{Message, Part};
 pub use proof::{Claim, Decision, Proof};
 pub use proposal::Proposal;

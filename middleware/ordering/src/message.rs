@@ -90,6 +90,8 @@ pub enum Message {
     CheckpointOffer {
         /// The newest checkpoint that it has.
         certificate: Arc<CheckpointCertificate>,
+        /// The decisions that made the views up to then, for who does not know them.
+        views: Vec<Arc<Decision>>,
     },
     /// Asks for a part of a checkpoint.
     FetchState {

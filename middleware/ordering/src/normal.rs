@@ -34,10 +34,14 @@ impl Core {
 
     /// A batch of what waits, at a time after the last.
     pub(crate) fn new_proposal(&mut self, cx: &Context<'_>) -> Option<Arc<Proposal>> {
-        let requests =
+        let mut requests =
             self.pending.batch(&self.sessions, self.config.batch_requests_max, limits::BATCH_BYTES_MAX);
         if requests.is_empty() {
             return None;
+        }
+        // A change of the membership is alone in its batch, in its turn.
+        if let Some(first) = requests.iter().position(|request| request.is_membership()) {
+            requests.truncate(first.max(1));
         }
         let after_last = Timestamp(self.log.last_timestamp().0.saturating_add(1));
         let timestamp = cx.now.wall.max(after_last);
@@ -82,6 +86,9 @@ impl Core {
 
     /// Considers the leader's proposal for the running instance and, when it is acceptable, writes it.
     fn consider(&mut self, cx: &Context<'_>, proposal: Arc<Proposal>) {
+        if !self.membership.votes() {
+            return;
+        }
         let (regency, leader) = (self.sync.regency(), self.leader());
         let digests = proposal.digests();
         let claim = Claim { regency, value: digests.value };
@@ -135,6 +142,9 @@ impl Core {
         }
         if proposal.timestamp <= self.log.last_timestamp() {
             return Err("its timestamp is not after the last".into());
+        }
+        if requests.len() > 1 && requests.iter().any(|request| request.is_membership()) {
+            return Err("a change of the membership that is not alone".into());
         }
         let mut keys = BTreeSet::new();
         for (request, digest) in requests.iter().zip(&digests.requests) {
@@ -243,7 +253,10 @@ impl Core {
         if self.transfer.is_installing() {
             return false;
         }
-        let claims: BTreeSet<Claim> = self.instance.accepts.values().map(|accept| accept.claim).collect();
+        // Of this view alone: in others, others count.
+        let view = self.membership.number();
+        let claims = self.instance.accepts.values().map(|accept| accept.claim);
+        let claims: BTreeSet<Claim> = claims.filter(|claim| claim.regency.view == view).collect();
         for claim in claims {
             if !self.is_quorum(&self.instance.accepters(claim)) || !self.verify_accepts(claim) {
                 continue;
@@ -292,7 +305,8 @@ impl Core {
         self.is_quorum(&self.instance.accepters(claim))
     }
 
-    /// Takes in the decision of the running instance: delivers it and goes on to the next.
+    /// Takes in the decision of the running instance: delivers it and goes on to the next, in the next view if it makes
+    /// one. What leaves from then on waits for its record, so nobody votes in a view that it may forget.
     pub(crate) fn decided(&mut self, decision: Arc<Decision>) {
         // The delivery depends on this replica's ACCEPT, which may be in the quorum, but not on the decision's own
         // record: the votes that are durable elsewhere bind the instance to this value for ever.
@@ -307,6 +321,8 @@ impl Core {
     /// Adds a decision to the log and hands it to the application, unless it says it has it.
     pub(crate) fn append(&mut self, decision: Arc<Decision>) {
         let instance = decision.instance();
+        let replays = self.config.has(PlantedBug::ReplayedChangeAccepted);
+        let makes_view = self.membership.take(&decision, replays);
         for request in &decision.proposal.requests {
             self.pending.settle(&request.key());
         }
@@ -318,6 +334,12 @@ impl Core {
             self.take_checkpoint(&proof);
         }
         self.begin(instance.next());
+        match makes_view {
+            Ok(true) => self.begin_view(),
+            Ok(false) => {}
+            // A quorum judged it, so this does not happen with at most f faulty replicas; and all alike stay in this view.
+            Err(_) => {}
+        }
     }
 
     /// Sends the proposal again to those who have not written it.

@@ -14,6 +14,7 @@ use steeldb_types::{ClientId, Digest, SessionKey};
 enum Owner {
     Session(SessionKey),
     Certified(Digest),
+    Membership(Digest),
 }
 
 #[derive(Default)]
@@ -53,6 +54,7 @@ fn address(key: &RequestKey) -> (Owner, u64) {
     match key {
         RequestKey::Client(id) => (Owner::Session(id.session), id.sequence),
         RequestKey::Certified(digest) => (Owner::Certified(*digest), 0),
+        RequestKey::Membership(digest) => (Owner::Membership(*digest), 0),
     }
 }
 
@@ -113,15 +115,32 @@ impl Pending {
             self.turns.insert(queue.turn, owner);
         }
         for waiting in settled.into_values() {
-            self.timers.remove(&(waiting.deadline, waiting.request.key()));
-            self.len -= 1;
-            if let Owner::Session(session) = owner
-                && let Some(count) = self.per_client.get_mut(&session.client)
-            {
-                *count -= 1;
-                if *count == 0 {
-                    self.per_client.remove(&session.client);
-                }
+            self.drop_waiting(owner, &waiting);
+        }
+    }
+
+    /// Forgets one request.
+    fn forget(&mut self, key: &RequestKey) {
+        let (owner, sequence) = address(key);
+        let Some(queue) = self.queues.get_mut(&owner) else { return };
+        let Some(waiting) = queue.waiting.remove(&sequence) else { return };
+        if queue.waiting.is_empty() {
+            self.turns.remove(&queue.turn);
+            self.queues.remove(&owner);
+        }
+        self.drop_waiting(owner, &waiting);
+    }
+
+    /// Takes what left its queue out of the counts.
+    fn drop_waiting(&mut self, owner: Owner, waiting: &Waiting) {
+        self.timers.remove(&(waiting.deadline, waiting.request.key()));
+        self.len -= 1;
+        if let Owner::Session(session) = owner
+            && let Some(count) = self.per_client.get_mut(&session.client)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.per_client.remove(&session.client);
             }
         }
     }
@@ -213,6 +232,16 @@ impl Pending {
             self.timers.insert((waiting.deadline, key));
         }
         expired
+    }
+
+    /// Forgets the requests that `keep` does not want: the view they were found valid in is over.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&Request) -> bool) {
+        let waiting = self.queues.values().flat_map(|queue| queue.waiting.values());
+        let gone: Vec<RequestKey> =
+            waiting.filter(|waiting| !keep(&waiting.request)).map(|waiting| waiting.request.key()).collect();
+        for key in gone {
+            self.forget(&key);
+        }
     }
 
     /// Starts every timer anew, under a new leader.

@@ -1,5 +1,6 @@
 //! Requests: what is ordered. The core reads their identity and checks signatures; payloads mean nothing to it.
 
+use crate::Roster;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +50,16 @@ pub enum Request {
         /// The application's bytes, proof included.
         payload: Vec<u8>,
     },
+    /// Changes who the replicas are, from the next instance on: alone in its batch, judged by the core. The
+    /// application is told of the new view and need not read it.
+    Membership {
+        /// The encoded [`Change`](crate::Change).
+        payload: Vec<u8>,
+        /// Who signed it.
+        administrator: PublicKey,
+        /// Over the payload in [`Namespace::Membership`].
+        signature: Signature,
+    },
 }
 
 /// What a request is known by while it waits.
@@ -58,26 +69,37 @@ pub enum RequestKey {
     Client(RequestId),
     /// Carrying its own proof.
     Certified(Digest),
+    /// A change of the membership, by its digest.
+    Membership(Digest),
 }
 
 /// The application's judgement of requests.
 ///
-/// `check` must be a pure, deterministic function of the request (and of constants every replica shares): it may not
+/// Both functions must be pure and deterministic, of their arguments and of constants every replica shares: they may not
 /// wait, look at the clock, or look at anything decided or received. All correct replicas must judge alike, or a
-/// correct leader looks faulty. A verdict is kept as long as the request waits.
+/// correct leader looks faulty. A verdict is kept as long as the request waits and the view lasts.
 pub trait Validator {
-    /// Whether `request` may be ordered.
+    /// Whether `request`, which is no change of the membership, may be ordered in the view of `roster`.
     ///
     /// # Errors
     /// Says what is wrong with the request. Whoever proposed or passed it on is at fault.
-    fn check(&self, request: &Request) -> Result<(), String>;
+    fn check(&self, request: &Request, roster: &Roster) -> Result<(), String>;
+
+    /// Whether the application can bear that `next` follows the view of `roster`. The core has found it legal.
+    ///
+    /// # Errors
+    /// Says what the application cannot do.
+    fn check_change(&self, roster: &Roster, next: &Roster) -> Result<(), String> {
+        let _ = (roster, next);
+        Ok(())
+    }
 }
 
 /// Accepts everything that is properly signed.
 pub struct AcceptAll;
 
 impl Validator for AcceptAll {
-    fn check(&self, _request: &Request) -> Result<(), String> {
+    fn check(&self, _request: &Request, _roster: &Roster) -> Result<(), String> {
         Ok(())
     }
 }
@@ -100,13 +122,16 @@ impl Request {
         match self {
             Request::Client { id, .. } => RequestKey::Client(*id),
             Request::Certified { key, .. } => RequestKey::Certified(*key),
+            Request::Membership { .. } => RequestKey::Membership(self.digest()),
         }
     }
 
     /// The application's bytes.
     pub fn payload(&self) -> &[u8] {
         match self {
-            Request::Client { payload, .. } | Request::Certified { payload, .. } => payload,
+            Request::Client { payload, .. }
+            | Request::Certified { payload, .. }
+            | Request::Membership { payload, .. } => payload,
         }
     }
 
@@ -120,8 +145,16 @@ impl Request {
             Request::Certified { key, payload } => {
                 hasher.part(b"certified").part(&key.0).part(payload);
             }
+            Request::Membership { payload, administrator, signature } => {
+                hasher.part(b"membership").part(payload).part(&administrator.0).part(&signature.0);
+            }
         }
         hasher.finish()
+    }
+
+    /// Whether it changes the membership.
+    pub fn is_membership(&self) -> bool {
+        matches!(self, Request::Membership { .. })
     }
 
     /// Its size when it travels, give or take its framing.
@@ -130,7 +163,7 @@ impl Request {
         self.payload().len() + OVERHEAD_BYTES
     }
 
-    /// Checks the client's signature; nothing to check for a certified request.
+    /// Checks the client's signature; nothing to check for other requests.
     ///
     /// # Errors
     /// The client is unknown, or the signature does not verify.

@@ -87,6 +87,9 @@ impl SignedStopData {
         {
             return Err(format!("STOPDATA of {replica} for {} has votes of others", data.regency));
         }
+        if membership.first_of(view).is_none_or(|first| data.instance() < first) {
+            return Err(format!("STOPDATA of {replica} from before its view"));
+        }
         key.verify(Namespace::StopData, &codec::encode(data), &self.signature)
             .map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
         if let Some(proof) = &data.last {

@@ -102,6 +102,19 @@ impl Synchronization {
         self.fruitless = 0;
     }
 
+    /// A view begins, with the first of its regencies. That one is installed by the decision which made the view: in a
+    /// new view nothing was voted for yet, so there is nothing that a leader could overlook.
+    fn begin(&mut self, regency: Regency) {
+        if self.regency >= regency {
+            // Read back from the log, or from a checkpoint: this replica was there before.
+            return;
+        }
+        let later = |of: Regency| of.view >= regency.view;
+        self.stop_data.retain(|_, (signed, _)| later(signed.data.regency));
+        let stop_data = std::mem::take(&mut self.stop_data);
+        *self = Synchronization { regency, own_stop: regency, stop_data, ..Synchronization::default() };
+    }
+
     /// Reads back that a regency was entered. Whether it was installed is not in the log: peers pass its SYNC on, or
     /// time-outs lead on to the next one.
     pub(crate) fn restore(&mut self, regency: Regency) {
@@ -128,10 +141,32 @@ impl Synchronization {
 }
 
 impl Core {
+    /// The decision just taken in made a view: it begins with the next instance, and nothing of the view before counts.
+    pub(crate) fn begin_view(&mut self) {
+        let first = self.membership.chain().first();
+        self.sync.begin(Regency::first(self.membership.number()));
+        self.view_is_new = true;
+        let roster = Arc::clone(self.membership.roster());
+        self.effects.push(Effect::ViewInstalled { roster, first });
+    }
+
+    /// What waits was found valid in the view before: it is judged again, and its timers run anew.
+    pub(crate) fn try_judge_again(&mut self, cx: &Context<'_>) -> bool {
+        if !std::mem::take(&mut self.view_is_new) {
+            return false;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let votes = self.membership.votes();
+        pending.retain(|request| votes && self.verify(cx, request).is_ok());
+        pending.restart_timers(cx.now.monotonic_us.saturating_add(self.timeout_us()));
+        self.pending = pending;
+        true
+    }
+
     /// Asks to leave the regency: its leader is faulty, or too slow.
     pub(crate) fn suspect(&mut self) {
         let next = self.sync.regency.next();
-        if self.sync.own_stop < next {
+        if self.sync.own_stop < next && self.membership.votes() {
             self.stop(next);
         }
     }
@@ -160,12 +195,20 @@ impl Core {
             return;
         }
         self.adopt(cx, from, requests);
+        if regency.view != self.membership.number() {
+            // Of a view that is over here: its sender will hear of that. Of one to come: this replica asks for it.
+            self.note_ahead(cx, from, self.instance.number, regency);
+            return;
+        }
         let known = self.sync.stops.entry(from).or_default();
         *known = (*known).max(regency);
     }
 
     /// Joins f + 1 that want a later regency; enters one that Q_v want, or whose STOPDATAs of weight Q_v came here.
     pub(crate) fn try_enter(&mut self, cx: &Context<'_>) -> bool {
+        if !self.membership.votes() {
+            return false;
+        }
         let view = self.membership.view();
         if let Some(regency) = self.sync.highest(|replicas| view.has_correct(replicas))
             && regency > self.sync.own_stop
@@ -174,8 +217,9 @@ impl Core {
         }
         let view = self.membership.view();
         let stopped = self.sync.highest(|replicas| view.is_quorum(replicas));
+        let candidates = self.sync.stop_data.values().map(|(signed, _)| signed.data.regency);
         let candidates: BTreeSet<Regency> =
-            self.sync.stop_data.values().map(|(signed, _)| signed.data.regency).collect();
+            candidates.filter(|regency| regency.view == view.number()).collect();
         let told = candidates.into_iter().rev().find(|regency| {
             let of = self.sync.stop_data.values().map(|(signed, _)| &signed.data);
             view.is_quorum(of.filter(|data| data.regency == *regency).map(|data| data.replica))
@@ -203,9 +247,11 @@ impl Core {
     /// Where this replica stands; nothing once it has voted in the regency itself (it was there before a restart).
     fn own_stop_data(&self) -> Option<(SignedStopData, Option<Arc<Proposal>>)> {
         let regency = self.sync.regency;
-        let bound = self.instance.bound.as_ref();
-        let written =
-            self.instance.written.iter().map(|(value, regency)| Claim { regency: *regency, value: *value });
+        // What was voted for in an earlier view does not bind in this one.
+        let of_view = |of: Regency| of.view == regency.view;
+        let bound = self.instance.bound.as_ref().filter(|(claim, _)| of_view(claim.regency));
+        let written = self.instance.written.iter().filter(|(_, of)| of_view(**of));
+        let written = written.map(|(value, regency)| Claim { regency: *regency, value: *value });
         let mut data = StopData {
             replica: self.config.me,
             regency,
@@ -236,11 +282,16 @@ impl Core {
 
     pub(crate) fn on_stop_data(
         &mut self,
+        cx: &Context<'_>,
         from: ReplicaId,
         signed: SignedStopData,
         value: Option<Arc<Proposal>>,
     ) {
         let regency = signed.data.regency;
+        if regency.view > self.membership.number() {
+            self.note_ahead(cx, from, self.instance.number, regency);
+            return;
+        }
         if signed.data.replica != from || self.membership.leader(regency) != Some(self.config.me) {
             self.effects.misbehaved(from, "a STOPDATA of another, or for another");
             return;
@@ -334,6 +385,10 @@ impl Core {
         stop_data: Vec<SignedStopData>,
         proposal: Option<Arc<Proposal>>,
     ) {
+        if regency.view > self.membership.number() {
+            self.note_ahead(cx, from, self.instance.number, regency);
+            return;
+        }
         let from_leader = self.membership.leader(regency) == Some(from);
         let installed = regency == self.sync.regency && self.sync.installed;
         if regency < self.sync.regency || (installed && self.sync.installed_by == stop_data) {

@@ -3,13 +3,13 @@
 //! Invariants: nothing is asked for that is not certified, so what comes is bounded by what a correct replica signed;
 //! every part is judged by its digest when it comes; who sends a wrong part or none in time is replaced by another.
 
-use crate::InstanceNumber;
 use crate::checkpoint::{Checkpoint, CheckpointCertificate, StableCheckpoint};
 use crate::config::PlantedBug;
 use crate::core::{Context, Core};
 use crate::effect::Effect;
 use crate::message::{Message, Part};
 use crate::record::Record;
+use crate::{Decision, InstanceNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use steeldb_types::{ReplicaId, limits};
@@ -24,6 +24,8 @@ pub(crate) struct Transfer {
     /// By replica, the checkpoint it offered instead of the decisions that it was asked for.
     offers: BTreeMap<ReplicaId, Arc<CheckpointCertificate>>,
     fetching: Option<Fetching>,
+    /// Decisions that made views, verified, by instance.
+    views: BTreeMap<InstanceNumber, Arc<Decision>>,
     /// All parts are there, and the application is taking them over.
     installing: Option<Arc<StableCheckpoint>>,
 }
@@ -87,6 +89,7 @@ impl Core {
         cx: &Context<'_>,
         from: ReplicaId,
         certificate: Arc<CheckpointCertificate>,
+        views: &[Arc<Decision>],
     ) {
         let newest = self.transfer.fetching.as_ref().map(|fetching| fetching.certificate.instance);
         let wanted = newest.max(Some(self.last_decided())).unwrap_or_default();
@@ -98,12 +101,16 @@ impl Core {
             }
             return;
         }
-        let Some(roster) = self.membership.roster_of(certificate.view) else { return };
+        let mut chain = self.membership.chain().clone();
+        let followed = views.iter().try_for_each(|decision| chain.follow(decision).map(|_| ()));
         if !self.config.has(PlantedBug::CheckpointOfOne)
-            && let Err(reason) = certificate.verify(roster)
+            && let Err(reason) = followed.and_then(|()| certificate.verify(&chain))
         {
             self.effects.misbehaved(from, reason);
             return;
+        }
+        for decision in views {
+            self.transfer.views.insert(decision.instance(), Arc::clone(decision));
         }
         self.transfer.offers.insert(from, certificate);
         if self.transfer.fetching.is_none()
@@ -204,7 +211,8 @@ impl Core {
         let Some(checkpoint) = fetching.checkpoint else { return };
         let certificate = CheckpointCertificate::clone(&fetching.certificate);
         let core = fetching.core.into_values().flatten().collect();
-        let stable = Arc::new(StableCheckpoint { certificate, checkpoint, core });
+        let views = std::mem::take(&mut self.transfer.views).into_values().collect();
+        let stable = Arc::new(StableCheckpoint { certificate, checkpoint, core, views });
         if stable.core_state().is_err() {
             // No correct replica signed such a thing: more than f replicas are faulty.
             return;

@@ -374,21 +374,21 @@ fn a_liar_is_found_out_and_another_sender_used() {
         },
         // Another checkpoint under the certificate.
         |message| match message {
-            Message::CheckpointOffer { certificate } => {
+            Message::CheckpointOffer { certificate, views } => {
                 let mut certificate = (*certificate).clone();
                 certificate.digest.0[0] ^= 1;
-                Some(Message::CheckpointOffer { certificate: certificate.into() })
+                Some(Message::CheckpointOffer { certificate: certificate.into(), views })
             }
             other => Some(other),
         },
         // Only its own signature, twice.
         |message| match message {
-            Message::CheckpointOffer { certificate } => {
+            Message::CheckpointOffer { certificate, views } => {
                 let mut certificate = (*certificate).clone();
                 certificate.signatures.truncate(1);
                 let own = certificate.signatures[0];
                 certificate.signatures.push(own);
-                Some(Message::CheckpointOffer { certificate: certificate.into() })
+                Some(Message::CheckpointOffer { certificate: certificate.into(), views })
             }
             other => Some(other),
         },

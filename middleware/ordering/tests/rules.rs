@@ -159,7 +159,7 @@ fn nothing_is_voted_for_in_a_regency_left_even_after_a_restart() {
 fn an_invalid_proposal_is_not_written_and_its_leader_suspected() {
     struct Refuse;
     impl Validator for Refuse {
-        fn check(&self, _: &Request) -> Result<(), String> {
+        fn check(&self, _: &Request, _: &Roster) -> Result<(), String> {
             Err("no".into())
         }
     }

@@ -34,6 +34,8 @@ pub enum Namespace {
     Sync,
     /// A replica's checkpoint.
     Checkpoint,
+    /// An administrator's change of the membership.
+    Membership,
 }
 
 impl Namespace {
@@ -50,6 +52,7 @@ impl Namespace {
             Namespace::Propose => b"steeldb/1/propose\0",
             Namespace::Sync => b"steeldb/1/sync\0",
             Namespace::Checkpoint => b"steeldb/1/checkpoint\0",
+            Namespace::Membership => b"steeldb/1/membership\0",
         }
     }
 }

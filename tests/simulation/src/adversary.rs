@@ -190,5 +190,10 @@ fn forged(request: &Request) -> Request {
         Request::Certified { key, .. } => {
             Request::Certified { key: *key, payload: b"refuse: forged".to_vec() }
         }
+        Request::Membership { payload, administrator, .. } => Request::Membership {
+            payload: payload.clone(),
+            administrator: *administrator,
+            signature: Signature([7; 64]),
+        },
     }
 }

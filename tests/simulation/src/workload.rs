@@ -3,7 +3,7 @@
 use crate::scenario::Scenario;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use steeldb_ordering::{Request, RequestId, RequestKey, Validator};
+use steeldb_ordering::{Request, RequestId, RequestKey, Roster, Validator};
 use steeldb_types::{ClientId, Digest, SessionId, SessionKey};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 
@@ -14,7 +14,7 @@ const REFUSED_CLIENT: ClientId = ClientId(9);
 pub(crate) struct Application;
 
 impl Validator for Application {
-    fn check(&self, request: &Request) -> Result<(), String> {
+    fn check(&self, request: &Request, _roster: &Roster) -> Result<(), String> {
         if request.payload().starts_with(b"refuse") { Err("refused".into()) } else { Ok(()) }
     }
 }

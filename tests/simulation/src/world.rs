@@ -362,6 +362,9 @@ impl<'a> World<'a> {
             Effect::RegencyInstalled { regency, leader } => {
                 self.note(&format!("{at} installs {regency} of {leader}"));
             }
+            Effect::ViewInstalled { roster, first } => {
+                self.note(&format!("{at} installs view {} at {first}", roster.view().number().0));
+            }
             Effect::Misbehaved { replica, reason } => self.misbehaved(at, replica, &reason),
             Effect::StateDiffers { instance } => {
                 self.failure.get_or_insert(("checkpoints", format!("{at} differs at {instance}")));
@@ -542,7 +545,7 @@ fn describe(message: &Message) -> String {
         }
         Message::Forward { requests } => format!("{name} {}", requests.len()),
         Message::Checkpoint { instance, digest, .. } => format!("{name} {instance:?} {digest:?}"),
-        Message::CheckpointOffer { certificate } => format!("{name} {:?}", certificate.instance),
+        Message::CheckpointOffer { certificate, .. } => format!("{name} {:?}", certificate.instance),
         Message::FetchState { instance, part } => format!("{name} {instance:?} {part:?}"),
         Message::State { instance, part, bytes } => {
             format!("{name} {instance:?} {part:?} {} bytes", bytes.len())

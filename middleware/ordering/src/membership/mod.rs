@@ -1,70 +1,79 @@
 //! Who the replicas are, in the current view and in those before. Everything in the core that counts replicas or
 //! verifies what they signed asks here.
-//!
-//! Invariants: views follow each other without gaps, each from a later instance on than the one before; every instance
-//! belongs to exactly one view, the last one that begins at it or before.
 
+mod chain;
+mod change;
 mod roster;
 
+pub use chain::ViewChain;
+pub(crate) use change::verify_administrator;
+pub use change::{Change, ChangeError, Joining};
 pub use roster::{Member, Roster, RosterError};
 
-use crate::{InstanceNumber, Proof, Regency};
+use crate::{Decision, InstanceNumber, Proof, Regency};
 use std::sync::Arc;
 use steeldb_types::{ReplicaId, View, ViewNumber};
+use steeldb_wire::auth::PublicKey;
 
-/// The views so far.
+/// The views so far, as replica `me` sees them.
 pub(crate) struct Membership {
     me: ReplicaId,
-    /// By number, from the genesis view on: the first instance of each, and its replicas.
-    views: Vec<(InstanceNumber, Arc<Roster>)>,
-    /// The last of them.
-    current: Arc<Roster>,
+    key: PublicKey,
+    chain: ViewChain,
 }
 
 impl Membership {
-    pub(crate) fn new(me: ReplicaId, genesis: Roster) -> Membership {
-        let current = Arc::new(genesis);
-        Membership { me, views: vec![(InstanceNumber(1), Arc::clone(&current))], current }
+    pub(crate) fn new(me: ReplicaId, key: PublicKey, genesis: Roster) -> Membership {
+        Membership { me, key, chain: ViewChain::new(genesis) }
+    }
+
+    pub(crate) fn chain(&self) -> &ViewChain {
+        &self.chain
     }
 
     /// The views so far, for a checkpoint.
     pub(crate) fn views(&self) -> Vec<(InstanceNumber, Arc<Roster>)> {
-        self.views.clone()
+        self.chain.views()
     }
 
-    /// Goes on with a checkpoint's views.
-    pub(crate) fn restore(&mut self, views: Vec<(InstanceNumber, Arc<Roster>)>) {
-        if let Some((_, last)) = views.last() {
-            self.current = Arc::clone(last);
-            self.views = views;
-        }
+    /// Goes on with a checkpoint's views, if there are more of them, and the decisions that made them, as far as known.
+    pub(crate) fn restore(&mut self, views: Vec<(InstanceNumber, Arc<Roster>)>, made_by: Vec<Arc<Decision>>) {
+        self.chain.restore(views, made_by);
     }
 
     /// The current view's replicas.
     pub(crate) fn roster(&self) -> &Arc<Roster> {
-        &self.current
+        self.chain.roster()
     }
 
     /// The current view.
     pub(crate) fn view(&self) -> &View {
-        self.current.view()
+        self.roster().view()
     }
 
     /// Its number.
     pub(crate) fn number(&self) -> ViewNumber {
-        self.current.view().number()
+        self.view().number()
     }
 
     /// The replicas of a view, if it is known.
     pub(crate) fn roster_of(&self, view: ViewNumber) -> Option<&Arc<Roster>> {
-        let genesis = self.views.first()?.1.view().number();
-        let index = usize::try_from(view.0.checked_sub(genesis.0)?).ok()?;
-        self.views.get(index).map(|(_, roster)| roster)
+        self.chain.roster_of(view)
     }
 
     /// Whether `replica` is of the current view.
     pub(crate) fn contains(&self, replica: ReplicaId) -> bool {
         self.view().contains(replica)
+    }
+
+    /// Whether this replica is: one that was removed, or has yet to join, does not vote.
+    pub(crate) fn votes(&self) -> bool {
+        self.roster().key(self.me) == Some(&self.key)
+    }
+
+    /// Whether this replica is none of the views known: it is to join.
+    pub(crate) fn is_joining(&self) -> bool {
+        self.me >= self.roster().next_id()
     }
 
     /// The other replicas of the current view, ascending.
@@ -73,23 +82,23 @@ impl Membership {
         self.view().replicas().filter(move |replica| *replica != me)
     }
 
-    /// Checks a proof with the keys of the view it names, which must be the one that its instance belongs to.
-    pub(crate) fn verify(&self, proof: &Proof) -> Result<(), String> {
-        let roster = self.roster_of(proof.view()).ok_or("the proof is of an unknown view")?;
-        if self.view_at(proof.instance) != proof.view() {
-            return Err(format!("the proof of {} is of another view than its", proof.instance));
-        }
-        proof.verify(roster)
-    }
-
-    /// The view that an instance belongs to, as far as views are known.
-    pub(crate) fn view_at(&self, instance: InstanceNumber) -> ViewNumber {
-        let begun = self.views.iter().rev().find(|(first, _)| *first <= instance);
-        begun.map_or(self.number(), |(_, roster)| roster.view().number())
-    }
-
     /// The leader of a regency; nothing for one of a view that is not known.
     pub(crate) fn leader(&self, regency: Regency) -> Option<ReplicaId> {
-        self.roster_of(regency.view).map(|roster| roster.view().leader(regency.number))
+        self.chain.leader(regency)
+    }
+
+    /// The first instance of a view, if it is known.
+    pub(crate) fn first_of(&self, view: ViewNumber) -> Option<InstanceNumber> {
+        self.chain.first_of(view)
+    }
+
+    /// Checks a proof with the keys of the view that its instance belongs to.
+    pub(crate) fn verify(&self, proof: &Proof) -> Result<(), String> {
+        self.chain.verify(proof)
+    }
+
+    /// Takes the next view, if a decision that was verified makes one.
+    pub(crate) fn take(&mut self, decision: &Arc<Decision>, replays: bool) -> Result<bool, String> {
+        self.chain.take(decision, replays)
     }
 }

@@ -2,8 +2,9 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeSet;
-use steeldb_types::{ReplicaId, View, limits};
+use steeldb_types::{Digest, ReplicaId, View, limits};
 use steeldb_wire::auth::PublicKey;
+use steeldb_wire::codec;
 
 /// A replica of a view.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -96,6 +97,15 @@ impl Roster {
     /// A member's public key.
     pub fn key(&self, replica: ReplicaId) -> Option<&PublicKey> {
         self.member(replica).map(|member| &member.key)
+    }
+
+    /// What identifies this view and its members, in this cluster and no other.
+    pub fn digest(&self) -> Digest {
+        Digest::of("steeldb/view", &[&codec::encode(self)])
+    }
+
+    pub(super) fn with_next_id(self, next_id: u16) -> Roster {
+        Roster { next_id, ..self }
     }
 
     /// The lowest number that was never given to a replica: the next new one's.

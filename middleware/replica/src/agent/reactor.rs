@@ -296,6 +296,10 @@ impl Reactor {
             }
             // Another replica's copy was ordered first.
             ordering::Effect::Refused { request: RequestKey::Certified(_), .. } => {}
+            ordering::Effect::Refused { request: RequestKey::Membership(_), .. } => {}
+            ordering::Effect::ViewInstalled { roster, first } => {
+                tracing::info!(view = roster.view().number().0, %first, "view installed");
+            }
             ordering::Effect::ReadDecisions { peer, from, .. } => {
                 tracing::warn!(%peer, ?from, "a replica is too far behind for what is kept in memory");
             }
@@ -324,7 +328,7 @@ impl Reactor {
                 Ok(payload) => {
                     let request = match request.key() {
                         RequestKey::Client(id) => Some((id.session, id.sequence)),
-                        RequestKey::Certified(_) => None,
+                        RequestKey::Certified(_) | RequestKey::Membership(_) => None,
                     };
                     if let Some((session, sequence)) = request {
                         self.executed.insert((session.session, session.client), sequence);

@@ -1,6 +1,6 @@
 //! What is replicated.
 
-use steeldb_ordering::{Request, RequestId};
+use steeldb_ordering::{Request, RequestId, Roster};
 use steeldb_types::{Position, Timestamp};
 
 /// An ordered request, as the application sees it. The same on every replica.
@@ -41,7 +41,11 @@ pub trait Application: Send {
 pub(crate) struct Judge<'a, A: ?Sized>(pub(crate) &'a A);
 
 impl<A: Application + ?Sized> steeldb_ordering::Validator for Judge<'_, A> {
-    fn check(&self, request: &Request) -> Result<(), String> {
+    fn check(&self, request: &Request, _roster: &Roster) -> Result<(), String> {
         self.0.check(request)
+    }
+
+    fn check_change(&self, _roster: &Roster, _next: &Roster) -> Result<(), String> {
+        Err("this service's links cannot follow a change of the membership yet".into())
     }
 }

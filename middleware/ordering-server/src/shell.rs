@@ -154,7 +154,8 @@ impl<S: Storage> Shell<S> {
                 | Effect::InstallCheckpoint { .. }
                 | Effect::DropCheckpoints { .. }
                 | Effect::Truncate { .. }
-                | Effect::StateDiffers { .. } => {}
+                | Effect::StateDiffers { .. }
+                | Effect::ViewInstalled { .. } => {}
                 Effect::Misbehaved { replica, reason } => {
                     return Some(Report::Misbehaved { replica, reason });
                 }

@@ -7,10 +7,10 @@ use crate::queue::{End, Queue, locked};
 use crate::throttle::Throttle;
 use crate::{LinkError, LinkOptions, ReplicaAddress, StartError, socket, tls};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use steeldb_types::{ClientId, ReplicaId};
 use steeldb_wire::auth::{PublicKey, SecretKey};
@@ -73,21 +73,29 @@ pub struct ReplicaLinks(Arc<Shared>);
 struct Shared {
     id: ReplicaId,
     address: SocketAddr,
-    peers: BTreeMap<ReplicaId, Slot>,
-    identities: HashMap<PublicKey, Identity>,
+    key: SecretKey,
+    peers: Mutex<BTreeMap<ReplicaId, Arc<Slot>>>,
+    identities: Mutex<HashMap<PublicKey, Identity>>,
+    /// The keys of `identities`, for TLS.
+    known: tls::Known,
     clients: Mutex<HashMap<ConnectionId, (ClientId, Arc<Queue>)>>,
     next_connection: AtomicU64,
     options: LinkOptions,
     refused: Throttle,
+    /// For links that are opened later; ends with the tasks of those that are there.
+    events: mpsc::WeakSender<LinkEvent>,
     stop: CancellationToken,
 }
 
 /// Where the link with one peer goes.
 struct Slot {
+    peer: ReplicaAddress,
     current: Mutex<Option<Arc<Queue>>>,
     /// Held from Up to Down, so that a link that replaces another begins after the other has ended.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     lines: Throttle,
+    /// Ends the link, and dialling, when the peer is one no more.
+    stop: CancellationToken,
 }
 
 /// Whose key it is.
@@ -123,56 +131,59 @@ impl ReplicaTransport {
         let address = listener
             .local_addr()
             .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
-        let others = || config.peers.iter().filter(|peer| peer.id != config.id);
-        let identities = identities(&config)?;
-        let acceptor = tls::acceptor(&config.key, identities.keys().copied())?;
-        let stop = CancellationToken::new();
-        let mut diallers = Vec::new();
-        for peer in others().filter(|peer| peer.id < config.id) {
-            diallers.push((peer.id, Dialler::new(peer.clone(), &config.key, config.options, stop.clone())?));
-        }
+        let identities = identities(config.id, &config.key, &config.peers, &config.clients)?;
+        let known = tls::Known::default();
+        let acceptor = tls::acceptor(&config.key, known.clone())?;
+        let (events, receiver) = mpsc::channel(config.options.events_max);
         let shared = Arc::new(Shared {
             id: config.id,
             address,
-            peers: others().map(|peer| (peer.id, Slot::new())).collect(),
-            identities,
+            key: config.key,
+            peers: Mutex::default(),
+            identities: Mutex::default(),
+            known,
             clients: Mutex::default(),
             next_connection: AtomicU64::new(1),
             options: config.options,
             refused: Throttle::new(LOG_LINES_PER_WINDOW),
-            stop,
+            events: events.downgrade(),
+            stop: CancellationToken::new(),
         });
-        let (events, receiver) = mpsc::channel(config.options.events_max);
+        shared.identify(identities);
         info!(replica = %config.id, %address, "listening");
-        for (peer, dialler) in diallers {
-            tokio::spawn(keep(peer, dialler, shared.clone(), events.clone()));
-        }
+        shared.link_with(config.peers, &events)?;
         tokio::spawn(listen(listener, acceptor, shared.clone(), events));
         Ok((ReplicaLinks(shared), receiver))
     }
 }
 
-fn identities(config: &ReplicaConfig) -> Result<HashMap<PublicKey, Identity>, StartError> {
+/// Whose keys are accepted, if each stands for one node.
+fn identities(
+    me: ReplicaId,
+    own: &SecretKey,
+    replicas: &[ReplicaAddress],
+    clients: &[(ClientId, PublicKey)],
+) -> Result<HashMap<PublicKey, Identity>, StartError> {
     let mut identities = HashMap::new();
-    let (mut peers, mut clients) = (BTreeMap::new(), BTreeMap::new());
-    for peer in config.peers.iter().filter(|peer| peer.id != config.id) {
-        if peers.insert(peer.id, ()).is_some() {
+    let (mut peers, mut ids) = (BTreeSet::new(), BTreeSet::new());
+    for peer in replicas.iter().filter(|peer| peer.id != me) {
+        if !peers.insert(peer.id) {
             return Err(StartError::RepeatedId(peer.id.to_string()));
         }
         if identities.insert(peer.key, Identity::Peer(peer.id)).is_some() {
             return Err(StartError::RepeatedKey(peer.key));
         }
     }
-    for (client, key) in &config.clients {
-        if clients.insert(*client, ()).is_some() {
+    for (client, key) in clients {
+        if !ids.insert(*client) {
             return Err(StartError::RepeatedId(client.to_string()));
         }
         if identities.insert(*key, Identity::Client(*client)).is_some() {
             return Err(StartError::RepeatedKey(*key));
         }
     }
-    match identities.contains_key(&config.key.public()) {
-        true => Err(StartError::RepeatedKey(config.key.public())),
+    match identities.contains_key(&own.public()) {
+        true => Err(StartError::RepeatedKey(own.public())),
         false => Ok(identities),
     }
 }
@@ -270,30 +281,84 @@ struct Connection {
 }
 
 impl Shared {
+    fn identify(&self, identities: HashMap<PublicKey, Identity>) {
+        let keys = identities.keys().copied().collect();
+        // Whole whatever a thread that panicked left behind.
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = keys;
+        *locked(&self.identities) = identities;
+    }
+
+    /// Makes `peers` the ones that this replica has links with: ends others, and dials whom it is to dial.
+    fn link_with(
+        self: &Arc<Self>,
+        peers: Vec<ReplicaAddress>,
+        events: &mpsc::Sender<LinkEvent>,
+    ) -> Result<(), StartError> {
+        let wanted: BTreeMap<ReplicaId, ReplicaAddress> =
+            peers.into_iter().filter(|peer| peer.id != self.id).map(|peer| (peer.id, peer)).collect();
+        let mut slots = locked(&self.peers);
+        // Where a peer that dials this replica listens makes no difference here.
+        let is_same = |slot: &Slot, peer: &ReplicaAddress| {
+            slot.peer.key == peer.key && (peer.id > self.id || slot.peer.address == peer.address)
+        };
+        let mut turns = BTreeMap::new();
+        slots.retain(|id, slot| {
+            let kept = wanted.get(id).is_some_and(|peer| is_same(slot, peer));
+            if !kept {
+                slot.stop.cancel();
+                turns.insert(*id, slot.turn.clone());
+            }
+            kept
+        });
+        for (id, peer) in wanted {
+            if slots.contains_key(&id) {
+                continue;
+            }
+            let slot = Slot {
+                peer: peer.clone(),
+                current: Mutex::new(None),
+                turn: turns.remove(&id).unwrap_or_default(),
+                lines: Throttle::new(LOG_LINES_PER_WINDOW),
+                stop: self.stop.child_token(),
+            };
+            if id < self.id {
+                let dialler = Dialler::new(peer, &self.key, self.options, slot.stop.clone())?;
+                tokio::spawn(keep(id, dialler, self.clone(), events.clone()));
+            }
+            slots.insert(id, Arc::new(slot));
+        }
+        Ok(())
+    }
+
+    fn slot(&self, peer: ReplicaId) -> Option<Arc<Slot>> {
+        locked(&self.peers).get(&peer).cloned()
+    }
+
     fn admit(self: &Arc<Self>, key: PublicKey) -> Result<Admitted, LinkError> {
-        match self.identities.get(&key) {
-            Some(Identity::Peer(peer)) if *peer > self.id => Ok(Admitted::Peer(*peer)),
+        let identity = locked(&self.identities).get(&key).copied();
+        match identity {
+            Some(Identity::Peer(peer)) if peer > self.id => Ok(Admitted::Peer(peer)),
             Some(Identity::Peer(peer)) => {
                 Err(LinkError::Unexpected(format!("{peer} dials {}, which dials it itself", self.id)))
             }
             Some(Identity::Client(client)) => {
                 let mut clients = locked(&self.clients);
-                let open = clients.values().filter(|(other, _)| other == client).count();
+                let open = clients.values().filter(|(other, _)| *other == client).count();
                 if open >= self.options.connections_per_client_max {
                     let reason = format!("{client} has {open} connections already");
                     return Err(LinkError::Unexpected(reason));
                 }
                 let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
                 let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
-                clients.insert(id, (*client, queue.clone()));
-                Ok(Admitted::Client(Connection { id, client: *client, queue, shared: self.clone() }))
+                clients.insert(id, (client, queue.clone()));
+                Ok(Admitted::Client(Connection { id, client, queue, shared: self.clone() }))
             }
             None => Err(LinkError::Unexpected("unknown key".into())),
         }
     }
 
     async fn run_peer(&self, peer: ReplicaId, link: Link, events: &mpsc::Sender<LinkEvent>) {
-        let Some(slot) = self.peers.get(&peer) else { return };
+        let Some(slot) = self.slot(peer) else { return };
         // The newest link wins: the peer may have restarted before this side noticed that the old one is dead.
         let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
         if let Some(older) = locked(&slot.current).replace(queue.clone()) {
@@ -308,7 +373,7 @@ impl Shared {
             if events.send(LinkEvent::PeerUp(peer)).await.is_err() {
                 return;
             }
-            let end = link.run(&queue, events, |frame| LinkEvent::PeerFrame(peer, frame), &self.stop).await;
+            let end = link.run(&queue, events, |frame| LinkEvent::PeerFrame(peer, frame), &slot.stop).await;
             match noted {
                 Some(_) if is_misbehaviour(&end) => warn!(replica = %self.id, %peer, "link down: {end}"),
                 Some(_) => info!(replica = %self.id, %peer, "link down: {end}"),
@@ -353,31 +418,40 @@ impl Drop for Connection {
     }
 }
 
-impl Slot {
-    fn new() -> Slot {
-        Slot {
-            current: Mutex::new(None),
-            turn: tokio::sync::Mutex::new(()),
-            lines: Throttle::new(LOG_LINES_PER_WINDOW),
-        }
-    }
-}
-
 impl ReplicaLinks {
     /// Sends a frame to a peer. False when it was dropped: no link, or the link ends because it takes too little.
     pub fn send_peer(&self, peer: ReplicaId, frame: Bytes) -> bool {
         if !within_bound(&frame, self.0.options.frame_bytes_max) {
             return false;
         }
-        let queue = self.0.peers.get(&peer).and_then(|slot| locked(&slot.current).clone());
+        let queue = self.0.slot(peer).and_then(|slot| locked(&slot.current).clone());
         queue.is_some_and(|queue| queue.push(frame))
     }
 
     /// Sends a frame to all peers; not to this replica itself.
     pub fn broadcast(&self, frame: Bytes) {
-        for peer in self.0.peers.keys() {
-            self.send_peer(*peer, frame.clone());
+        let peers: Vec<ReplicaId> = locked(&self.0.peers).keys().copied().collect();
+        for peer in peers {
+            self.send_peer(peer, frame.clone());
         }
+    }
+
+    /// Makes `peers` the replicas that this one has links with, from now on; an entry for this one is passed over.
+    /// Links with others, and with those that have another key or moved, are closed; new ones are opened. Nothing
+    /// changes once the links were stopped.
+    ///
+    /// # Errors
+    /// [`StartError`] when replicas share a number or a key, or have a client's key: nothing changes then.
+    pub fn set_peers(&self, peers: Vec<ReplicaAddress>) -> Result<(), StartError> {
+        let Some(events) = self.0.events.upgrade() else { return Ok(()) };
+        let of_clients = |(key, identity): (&PublicKey, &Identity)| match identity {
+            Identity::Client(client) => Some((*client, *key)),
+            Identity::Peer(_) => None,
+        };
+        let clients: Vec<_> = locked(&self.0.identities).iter().filter_map(of_clients).collect();
+        let identities = identities(self.0.id, &self.0.key, &peers, &clients)?;
+        self.0.identify(identities);
+        self.0.link_with(peers, &events)
     }
 
     /// Sends a frame to a client. False when it was dropped: the connection is gone, or ends because it takes too
@@ -404,7 +478,7 @@ impl ReplicaLinks {
 
     /// Whether the link with `peer` is up.
     pub fn is_up(&self, peer: ReplicaId) -> bool {
-        self.0.peers.get(&peer).is_some_and(|slot| locked(&slot.current).is_some())
+        self.0.slot(peer).is_some_and(|slot| locked(&slot.current).is_some())
     }
 
     /// Where this replica listens.

@@ -350,6 +350,58 @@ async fn a_peer_that_restarts_is_found_again_from_both_sides() {
 }
 
 #[tokio::test]
+async fn links_open_and_close_as_the_peers_change() {
+    let (addresses, mut nodes) = replicas(3, options()).await;
+    let (newcomer, mut newcomer_events) = nodes.remove(2);
+    let (one, mut one_events) = nodes.remove(1);
+    let (zero, mut zero_events) = nodes.remove(0);
+    let up = |events: Vec<Option<LinkEvent>>| {
+        let mut ids: Vec<u16> = events
+            .into_iter()
+            .map(|event| match event {
+                Some(LinkEvent::PeerUp(peer)) => peer.0,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(up(vec![zero_events.recv().await, zero_events.recv().await]), [1, 2]);
+    assert_eq!(up(vec![one_events.recv().await, one_events.recv().await]), [0, 2]);
+    assert_eq!(up(vec![newcomer_events.recv().await, newcomer_events.recv().await]), [0, 1]);
+    // Removed: its links end, and it is let in no more.
+    zero.set_peers(addresses[..2].to_vec()).unwrap();
+    assert_eq!(zero_events.recv().await, Some(LinkEvent::PeerDown(r(2))));
+    assert_eq!(newcomer_events.recv().await, Some(LinkEvent::PeerDown(r(0))));
+    assert!(!zero.send_peer(r(2), bytes("nothing")) && zero.send_peer(r(1), bytes("still there")));
+    assert_eq!(one_events.recv().await, Some(LinkEvent::PeerFrame(r(0), bytes("still there"))));
+    let refused = dialler(&addresses[0], replica_key(2)).connect().await;
+    assert!(refused.is_err());
+    // Added again, by whom it dials, and by one that dials it and believes it elsewhere at first.
+    zero.set_peers(addresses.clone()).unwrap();
+    assert_eq!(zero_events.recv().await, Some(LinkEvent::PeerUp(r(2))));
+    newcomer.stop();
+    while newcomer_events.recv().await.is_some() {}
+    assert_eq!(one_events.recv().await, Some(LinkEvent::PeerDown(r(2))));
+    let moved = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let place = address(1, moved.local_addr().unwrap());
+    one.stop();
+    while one_events.recv().await.is_some() {}
+    let (_one, mut one_events) = ReplicaTransport::start_on(moved, config(1, &addresses, options())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (newcomer, mut newcomer_events) =
+        ReplicaTransport::start_on(listener, config(2, &addresses, options())).unwrap();
+    assert_eq!(newcomer_events.recv().await, Some(LinkEvent::PeerUp(r(0))));
+    newcomer.set_peers(vec![addresses[0].clone(), place]).unwrap();
+    assert_eq!(newcomer_events.recv().await, Some(LinkEvent::PeerUp(r(1))));
+    assert_eq!(up(vec![one_events.recv().await, one_events.recv().await]), [0, 2]);
+    // A key stands for one node.
+    let twice = ReplicaAddress { id: r(7), ..addresses[0].clone() };
+    assert!(newcomer.set_peers(vec![addresses[0].clone(), twice]).is_err());
+    assert!(newcomer.is_up(r(0)) && newcomer.is_up(r(1)));
+}
+
+#[tokio::test]
 async fn a_newer_link_of_a_peer_takes_the_place_of_the_older_one() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = address(0, listener.local_addr().unwrap());

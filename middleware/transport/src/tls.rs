@@ -13,7 +13,7 @@ use rustls::{
     ServerConfig, SignatureScheme,
 };
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
@@ -42,10 +42,11 @@ const PKCS8_PREFIX: [u8; 16] =
 pub(crate) fn connector(own: &SecretKey, expected: PublicKey) -> Result<TlsConnector, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let identity = identity(own)?;
+    let known = Arc::new(RwLock::new(BTreeSet::from([expected])));
     let mut config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(KnownKeys::new([expected], provider)))
+        .with_custom_certificate_verifier(Arc::new(KnownKeys::new(known, provider)))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity)));
     config.enable_sni = false;
     config.resumption = rustls::client::Resumption::disabled();
@@ -53,14 +54,14 @@ pub(crate) fn connector(own: &SecretKey, expected: PublicKey) -> Result<TlsConne
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// Keys that are accepted; may change at any time, for connections that come later.
+pub(crate) type Known = Arc<RwLock<BTreeSet<PublicKey>>>;
+
 /// Accepts, as the node with `own` key, whoever holds one of the `known` keys.
 ///
 /// # Errors
 /// When TLS refuses the key.
-pub(crate) fn acceptor(
-    own: &SecretKey,
-    known: impl IntoIterator<Item = PublicKey>,
-) -> Result<TlsAcceptor, Error> {
+pub(crate) fn acceptor(own: &SecretKey, known: Known) -> Result<TlsAcceptor, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let identity = identity(own)?;
     let mut config = ServerConfig::builder_with_provider(provider.clone())
@@ -108,21 +109,26 @@ fn key_of(spki: &[u8]) -> Option<PublicKey> {
     spki.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok()).map(PublicKey)
 }
 
-/// Accepts raw public keys of a fixed set, on either side.
+/// Accepts raw public keys of a set, on either side.
 #[derive(Debug)]
 struct KnownKeys {
-    keys: BTreeSet<PublicKey>,
+    keys: Known,
     provider: Arc<CryptoProvider>,
 }
 
 impl KnownKeys {
-    fn new(keys: impl IntoIterator<Item = PublicKey>, provider: Arc<CryptoProvider>) -> KnownKeys {
-        KnownKeys { keys: keys.into_iter().collect(), provider }
+    fn new(keys: Known, provider: Arc<CryptoProvider>) -> KnownKeys {
+        KnownKeys { keys, provider }
+    }
+
+    fn contains(&self, key: &PublicKey) -> bool {
+        // Whole whatever a thread that panicked left behind.
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     fn check(&self, end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
         match key_of(end_entity) {
-            Some(key) if others.is_empty() && self.keys.contains(&key) => Ok(()),
+            Some(key) if others.is_empty() && self.contains(&key) => Ok(()),
             _ => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }

@@ -354,13 +354,21 @@ fn one_offer_starts_nothing() {
 
 #[test]
 fn a_liar_is_found_out_and_another_sender_used() {
-    let lies: [fn(Message) -> Option<Message>; 5] = [
+    let lies: [fn(Message) -> Option<Message>; 6] = [
         // Silence.
         |message| (message.name() != "STATE").then_some(message),
         // Other bytes.
         |message| match message {
             Message::State { instance, part, mut bytes } => {
                 bytes.push(0);
+                Some(Message::State { instance, part, bytes })
+            }
+            other => Some(other),
+        },
+        // Other bytes in chunks alone.
+        |message| match message {
+            Message::State { instance, part: part @ Part::Chunk(_), mut bytes } => {
+                bytes[0] ^= 1;
                 Some(Message::State { instance, part, bytes })
             }
             other => Some(other),

@@ -42,22 +42,28 @@ $$;
 -- authority cannot be who calls: it is a MAC, HMAC-SHA-256 (RFC 2104, written out in its two hashes, which is sound
 -- where a bare hash of key and message could be extended) over all fields, of which all but the last have a fixed or a
 -- stated length. A MAC serves once: its tx_id is a key.
-CREATE FUNCTION steeldb.record_transaction(tx_id bytea, slot int8, operations int4, transcript bytea, mac bytea)
+-- Names and operators are all qualified, so a search_path of the function's own, which costs each call, is not needed.
+-- ran_ddl is the agent's knowledge that steeldb.ddl_command has rows: what DDL this transaction ran is in its write set,
+-- and nobody else needs it.
+CREATE FUNCTION steeldb.record_transaction(
+    tx_id bytea, slot int8, operations int4, transcript bytea, mac bytea, ran_ddl bool)
 RETURNS void
 LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    secret steeldb.agent_secret;
 BEGIN
-    SELECT * INTO STRICT secret FROM steeldb.agent_secret;
-    IF sha256(secret.outer_pad || sha256(secret.inner_pad || int4send(length(tx_id)) || tx_id || int8send(slot)
-        || int4send(operations) || transcript)) IS DISTINCT FROM mac THEN
+    INSERT INTO steeldb.transaction
+    SELECT tx_id, slot, operations, transcript FROM steeldb.agent_secret AS secret
+    WHERE pg_catalog.sha256(secret.outer_pad OPERATOR(pg_catalog.||) pg_catalog.sha256(
+        secret.inner_pad OPERATOR(pg_catalog.||) pg_catalog.int4send(pg_catalog.length(tx_id))
+        OPERATOR(pg_catalog.||) tx_id OPERATOR(pg_catalog.||) pg_catalog.int8send(slot)
+        OPERATOR(pg_catalog.||) pg_catalog.int4send(operations) OPERATOR(pg_catalog.||) transcript))
+        OPERATOR(pg_catalog.=) mac;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'the record of a transaction is written by SteelDB alone' USING ERRCODE = '42501';
     END IF;
-    INSERT INTO steeldb.transaction VALUES (tx_id, slot, operations, transcript);
-    -- What DDL this transaction ran is in its write set; nobody else needs it.
-    DELETE FROM steeldb.ddl_command;
+    IF ran_ddl THEN
+        DELETE FROM steeldb.ddl_command;
+    END IF;
 END
 $$;
 

@@ -27,3 +27,5 @@ $$;
 
 -- Only schema steeldb's functions are for clients: its tables show other clients' work.
 REVOKE ALL ON steeldb.migration, steeldb.transaction, steeldb.ddl_command FROM PUBLIC;
+-- A session may see whether it has DDL to account for: no other transaction's rows are ever visible.
+GRANT SELECT ON steeldb.ddl_command TO PUBLIC;

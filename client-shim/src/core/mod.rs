@@ -89,6 +89,9 @@ pub struct Transmit {
     pub to: Vec<ReplicaId>,
     /// What.
     pub message: ClientMessage,
+    /// The only replica that acts on it at once, if there is one: with deferred execution the others start on a
+    /// transaction's operations when its client has finished, so theirs may travel with what comes next.
+    pub at_once: Option<ReplicaId>,
 }
 
 /// What the application is told. Operations are answered in the order they were given.
@@ -366,8 +369,14 @@ impl Core {
 
     fn send(&mut self, to: Vec<ReplicaId>, message: ClientMessage) {
         if !to.is_empty() {
-            self.transmits.push_back(Transmit { to, message });
+            self.transmits.push_back(Transmit { to, message, at_once: None });
         }
+    }
+
+    /// Sends what the master acts on and the others do not, for now.
+    fn send_operation(&mut self, to: Vec<ReplicaId>, message: ClientMessage) {
+        let at_once = Some(self.config.master);
+        self.transmits.push_back(Transmit { to, message, at_once });
     }
 
     /// Signs a request to be ordered and sends it to all replicas; its sequence number.

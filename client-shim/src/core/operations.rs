@@ -120,9 +120,14 @@ impl Core {
         let members = self.members();
         if statement.new {
             let text = text.as_ref().clone();
-            self.send(members.clone(), ClientMessage::Define { session, statement: statement.id, text });
+            self.send_operation(members.clone(), ClientMessage::Define { session, statement: statement.id, text });
         }
-        self.send(members, ClientMessage::Operation(operation));
+        if leading {
+            // Every replica takes a leading lock as it comes (A10).
+            self.send(members, ClientMessage::Operation(operation));
+        } else {
+            self.send_operation(members, ClientMessage::Operation(operation));
+        }
         true
     }
 
@@ -138,7 +143,7 @@ impl Core {
         data.data(chunk);
         let number = outstanding.number;
         let to = self.members();
-        self.send(to, ClientMessage::CopyData { tx, number, data: chunk.to_vec() });
+        self.send_operation(to, ClientMessage::CopyData { tx, number, data: chunk.to_vec() });
     }
 
     /// The end of the COPY data; `failure` is CopyFail's message.
@@ -154,7 +159,7 @@ impl Core {
         outstanding.step = Step::Ready(operation.digest(*statement, Some(copy)));
         let number = outstanding.number;
         let to = self.members();
-        self.send(to, ClientMessage::CopyEnd { tx, number, failure });
+        self.send_operation(to, ClientMessage::CopyEnd { tx, number, failure });
     }
 
     pub(super) fn begun(&mut self, from: ReplicaId, tx: TxId, slot: Slot) {

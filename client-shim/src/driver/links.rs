@@ -9,6 +9,11 @@ pub trait Links: Send + Sync + 'static {
     /// Sends a frame; it is dropped when the link is down.
     fn send(&self, replica: ReplicaId, frame: Bytes);
 
+    /// Sends a frame that the replica does nothing with yet; it may wait a moment for company, in its place.
+    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) {
+        self.send(replica, frame);
+    }
+
     /// Bytes that wait to be sent; 0 when the link is down.
     fn backlog(&self, replica: ReplicaId) -> usize;
 }
@@ -16,6 +21,10 @@ pub trait Links: Send + Sync + 'static {
 impl Links for ClientLinks {
     fn send(&self, replica: ReplicaId, frame: Bytes) {
         ClientLinks::send(self, replica, frame);
+    }
+
+    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) {
+        ClientLinks::send_relaxed(self, replica, frame);
     }
 
     fn backlog(&self, replica: ReplicaId) -> usize {

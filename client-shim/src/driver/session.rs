@@ -234,7 +234,11 @@ impl Session {
             // Encoded once, shared by all links.
             let frame = Bytes::from(encode(&transmit.message));
             for replica in transmit.to {
-                self.shared.links.send(replica, frame.clone());
+                if transmit.at_once.is_none_or(|only| only == replica) {
+                    self.shared.links.send(replica, frame.clone());
+                } else {
+                    self.shared.links.send_relaxed(replica, frame.clone());
+                }
             }
         }
     }

@@ -53,8 +53,16 @@ async fn main() -> Result<(), Failure> {
     let start = TransactionStart::new(Timestamp(1_700_000_000_123_456), &[7; 32]);
     client.simple("BEGIN").await?;
     timed(&mut client, "SELECT 1", "SELECT 1", &[]).await?;
-    timed(&mut client, "begin_transaction", transaction::BEGIN_TRANSACTION_SQL, &start.parameters()).await?;
-    timed(&mut client, "assigned xid", transaction::ASSIGNED_XID_SQL, &[]).await?;
+    let started = Instant::now();
+    for _ in 0..ROUNDS {
+        transaction::begin_transaction(&mut client, &start).await?;
+    }
+    println!("{:55} {:8.2} us", "begin_transaction", started.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64);
+    let started = Instant::now();
+    for _ in 0..ROUNDS {
+        client.simple(transaction::COMPLETE_SQL).await?;
+    }
+    println!("{:55} {:8.2} us", "complete", started.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64);
     for expression in ["1", "pg_catalog.now()", "now()", "pg_catalog.gen_random_uuid()", "gen_random_uuid()"]
     {
         let started = Instant::now();

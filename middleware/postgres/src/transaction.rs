@@ -2,32 +2,20 @@
 //! voted transaction leaves (A5).
 
 use crate::connection::{Backend, BackendError};
+use crate::quote;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::fmt;
 use steeldb_types::{Digest, Hasher, Slot, Timestamp, TxId};
 
-/// The first statement of every transaction after its snapshot was taken or imported: parameters are
-/// [`TransactionStart::now`], [`TransactionStart::seed`] and [`TransactionStart::random`], as text. One round trip; a
-/// query, so `SET TRANSACTION SNAPSHOT` must come before it.
-pub const BEGIN_TRANSACTION_SQL: &str = "SELECT pg_catalog.set_config('steeldb.now', $1, true), \
-     pg_catalog.set_config('steeldb.seed', $2, true), \
-     pg_catalog.set_config('steeldb.uuid_counter', '0', true), \
-     pg_catalog.setseed($3::pg_catalog.float8)";
+/// Completes a transaction's operations: the implicit last one (B5), then one row that says whether the transaction has
+/// assigned a transaction id, so that it must be voted (A9), and the digest of what its DDL did; NULL without DDL. Works
+/// in a READ ONLY transaction. Every name in it is qualified: it runs in the client's session.
+pub const COMPLETE_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE; \
+     SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL, \
+     CASE WHEN EXISTS (SELECT FROM steeldb.ddl_command) THEN steeldb.ddl_effects() END";
 
-/// Records a transaction before PREPARE: parameters are tx_id and transcript as `\x` hexadecimal, slot, operations and
-/// the MAC ([`RecordSecret::mac`]); see [`Record::parameters`].
-pub const RECORD_TRANSACTION_SQL: &str = "SELECT steeldb.record_transaction($1::pg_catalog.bytea, $2::pg_catalog.int8, \
-     $3::pg_catalog.int4, $4::pg_catalog.bytea, $5::pg_catalog.bytea)";
-
-/// Answers `t` when the transaction has assigned a transaction id, so that it must be voted (A9). Works in a READ ONLY
-/// transaction.
-pub const ASSIGNED_XID_SQL: &str = "SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL";
-
-/// The implicit last operation (B5).
-pub const CONSTRAINTS_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE";
-
-/// The text parameters of [`BEGIN_TRANSACTION_SQL`].
+/// What every transaction starts with besides its snapshot: the agreed time and randomness.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TransactionStart {
     /// The agreed time, ISO 8601 in UTC with microseconds.
@@ -48,9 +36,20 @@ impl TransactionStart {
         }
     }
 
-    /// The parameters in order.
-    pub fn parameters(&self) -> [Option<&str>; 3] {
-        [Some(&self.now), Some(&self.seed), Some(&self.random)]
+    /// Appends the statements that set them, for the transaction alone. They take no snapshot, so `SET TRANSACTION
+    /// SNAPSHOT` may come before or after; and they are utility statements, which nothing a client defines can replace.
+    pub fn push_sql(&self, sql: &mut String) {
+        for (setting, value) in [
+            ("steeldb.now", self.now.as_str()),
+            ("steeldb.seed", &self.seed),
+            ("steeldb.uuid_counter", "0"),
+            ("seed", &self.random),
+        ] {
+            sql.push_str("; SET LOCAL ");
+            sql.push_str(setting);
+            sql.push_str(" = ");
+            quote::push_literal(sql, value);
+        }
     }
 }
 
@@ -105,16 +104,19 @@ impl Record {
         tx_id_bytes(self.tx)
     }
 
-    /// The text parameters of [`RECORD_TRANSACTION_SQL`].
-    pub fn parameters(&self, secret: &RecordSecret) -> [String; 5] {
-        let bytea = |bytes: &[u8]| format!("\\x{}", hex::encode(bytes));
-        [
+    /// The call of `steeldb.record_transaction`, authorised by `secret`. `ran_ddl`: its DDL commands are noted in the
+    /// transaction, and are to be forgotten.
+    pub fn sql(&self, secret: &RecordSecret, ran_ddl: bool) -> String {
+        // decode(), since a literal with a backslash would depend on the session's settings.
+        let bytea = |bytes: &[u8]| format!("pg_catalog.decode('{}', 'hex')", hex::encode(bytes));
+        format!(
+            "SELECT steeldb.record_transaction({}, {}::pg_catalog.int8, {}::pg_catalog.int4, {}, {}, {ran_ddl})",
             bytea(&self.tx_id()),
-            self.slot_number().to_string(),
-            self.operations_number().to_string(),
+            self.slot_number(),
+            self.operations_number(),
             bytea(&self.transcript.0),
             bytea(&secret.mac(self)),
-        ]
+        )
     }
 
     // PostgreSQL has no unsigned numbers; neither comes near the sign in a cluster's life.
@@ -191,9 +193,7 @@ pub async fn record_transaction(
     secret: &RecordSecret,
     record: &Record,
 ) -> Result<(), BackendError> {
-    let parameters = record.parameters(secret);
-    let parameters: Vec<Option<&str>> = parameters.iter().map(|text| Some(text.as_str())).collect();
-    backend.extended(RECORD_TRANSACTION_SQL, &parameters).await.map(|_| ())
+    backend.simple(&record.sql(secret, true)).await.map(|_| ())
 }
 
 /// Starts a transaction's replicated time and randomness in the session's open transaction.
@@ -201,7 +201,9 @@ pub async fn record_transaction(
 /// # Errors
 /// [`BackendError`].
 pub async fn begin_transaction(backend: &mut Backend, start: &TransactionStart) -> Result<(), BackendError> {
-    backend.extended(BEGIN_TRANSACTION_SQL, &start.parameters()).await.map(|_| ())
+    let mut sql = String::new();
+    start.push_sql(&mut sql);
+    backend.simple(&sql).await.map(|_| ())
 }
 
 /// Whether `tx` is recorded, that is committed here (A5). On a superuser's session.

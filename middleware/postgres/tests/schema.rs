@@ -115,23 +115,24 @@ async fn a5_a_record_needs_the_agents_mac() {
     let mut db = server.database("records").await;
     let tx = TxId { counter: 9, ..TxId::default() };
     let record = Record { tx, slot: Position(5), operations: 3, transcript: Digest::of("t", &[]) };
-    let parameters = record.parameters(&db.secret);
-    for changed in 0..5 {
-        let mut forged = parameters.clone();
-        forged[changed] = match changed {
-            1 | 2 => "4".to_string(),
-            _ => forged[changed].replacen("\\x", "\\x00", 1),
-        };
-        let forged: Vec<Option<&str>> = forged.iter().map(|text| Some(text.as_str())).collect();
-        let error = db.client.extended(transaction::RECORD_TRANSACTION_SQL, &forged).await.unwrap_err();
-        assert_eq!(error.sqlstate(), Some("42501"), "{changed}");
+    let sql = record.sql(&db.secret, false);
+    let other_tx = Record { tx: TxId { counter: 8, ..tx }, ..record.clone() };
+    let other_slot = Record { slot: Position(6), ..record.clone() };
+    let other_operations = Record { operations: 4, ..record.clone() };
+    let other_transcript = Record { transcript: Digest::of("u", &[]), ..record.clone() };
+    for other in [other_tx, other_slot, other_operations, other_transcript] {
+        let mac = |record: &Record| hex::encode(db.secret.mac(record));
+        let forged = sql.replacen(&mac(&record), &mac(&other), 1);
+        assert_ne!(forged, sql);
+        let error = db.client.simple(&forged).await.unwrap_err();
+        assert_eq!(error.sqlstate(), Some("42501"), "{forged}");
     }
     assert!(!transaction::is_recorded(&mut db.admin, tx).await.unwrap());
     transaction::record_transaction(&mut db.client, &db.secret, &record).await.unwrap();
     assert!(transaction::is_recorded(&mut db.admin, tx).await.unwrap());
     let again = transaction::record_transaction(&mut db.client, &db.secret, &record).await.unwrap_err();
     assert_eq!(again.sqlstate(), Some("23505"));
-    let null = db.client.simple("SELECT steeldb.record_transaction('\\x01', 1, 1, '\\x01', NULL)").await;
+    let null = db.client.simple("SELECT steeldb.record_transaction('\\x01', 1, 1, '\\x01', NULL, false)").await;
     null.unwrap();
     let rows = db.admin.simple("SELECT count(*) FROM steeldb.transaction").await.unwrap();
     assert_eq!(rows.value(), Some("1"));
@@ -151,7 +152,7 @@ async fn clients_cannot_tamper_with_the_schema() {
         "CREATE TABLE steeldb.t (a int)",
         "CREATE FUNCTION steeldb.now(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE OR REPLACE FUNCTION steeldb.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
-        "ALTER FUNCTION steeldb.record_transaction(bytea, int8, int4, bytea, bytea) SECURITY INVOKER",
+        "ALTER FUNCTION steeldb.record_transaction(bytea, int8, int4, bytea, bytea, bool) SECURITY INVOKER",
         "DROP SCHEMA steeldb CASCADE",
         "CREATE TRIGGER x BEFORE INSERT ON steeldb.transaction FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "ALTER EVENT TRIGGER steeldb_ddl_end DISABLE",
@@ -285,7 +286,7 @@ async fn a9_whether_a_transaction_wrote_is_known() {
         db.begin().await;
         db.client.simple(sql).await.unwrap();
         assert_eq!(
-            db.client.simple(transaction::ASSIGNED_XID_SQL).await.unwrap().value(),
+            db.client.simple(transaction::COMPLETE_SQL).await.unwrap().value(),
             Some(wrote),
             "{sql}"
         );

@@ -128,6 +128,15 @@ impl ClientLinks {
         self.queue(replica).is_some_and(|queue| queue.push(frame))
     }
 
+    /// Sends a frame that `replica` does nothing with yet: it may wait some 50 ms for company, and keeps its place
+    /// among the others. False as with [`ClientLinks::send`].
+    pub fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) -> bool {
+        if !crate::replica::within_bound(&frame, self.0.frame_bytes_max) {
+            return false;
+        }
+        self.queue(replica).is_some_and(|queue| queue.push_relaxed(frame))
+    }
+
     /// Sends a frame to all replicas.
     pub fn broadcast(&self, frame: Bytes) {
         for replica in self.0.queues.keys() {

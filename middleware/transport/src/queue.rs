@@ -5,8 +5,14 @@ use crate::LinkError;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// Relaxed frames leave once they and what waits before them have this size, or after this time, if no urgent one takes
+/// them along first.
+const RELAXED_BYTES: usize = 32 * 1024;
+const RELAXED_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Counted for each frame besides its bytes, so that empty frames are bounded, too.
 const FRAME_OVERHEAD_BYTES: usize = 64;
@@ -33,6 +39,8 @@ pub(crate) struct Queue {
 struct State {
     frames: VecDeque<Bytes>,
     bytes: usize,
+    /// Something in `frames` is not to wait for company.
+    urgent: bool,
     end: Option<End>,
 }
 
@@ -44,12 +52,22 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Queue {
     /// An empty queue of at most `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Queue {
-        let state = State { frames: VecDeque::new(), bytes: 0, end: None };
+        let state = State { frames: VecDeque::new(), bytes: 0, urgent: false, end: None };
         Queue { state: Mutex::new(state), filled: Notify::new(), ended: CancellationToken::new(), bytes_max }
     }
 
     /// Adds a frame. False when it was dropped: the link is ending, or ends now because the bound is passed.
     pub(crate) fn push(&self, frame: Bytes) -> bool {
+        self.add(frame, true)
+    }
+
+    /// Adds a frame that nobody waits for yet: it travels, in order, with the next one pushed, or after a moment.
+    /// Fewer, larger writes cost both ends less.
+    pub(crate) fn push_relaxed(&self, frame: Bytes) -> bool {
+        self.add(frame, false)
+    }
+
+    fn add(&self, frame: Bytes, urgent: bool) -> bool {
         let size = frame.len() + FRAME_OVERHEAD_BYTES;
         let mut state = locked(&self.state);
         if state.end.is_some() {
@@ -60,10 +78,16 @@ impl Queue {
             self.end(End::Full);
             return false;
         }
+        let was_empty = state.frames.is_empty();
         state.bytes += size;
         state.frames.push_back(frame);
+        state.urgent |= urgent || state.bytes >= RELAXED_BYTES;
+        // The first relaxed frame starts the writer's patience.
+        let wake = state.urgent || was_empty;
         drop(state);
-        self.filled.notify_one();
+        if wake {
+            self.filled.notify_one();
+        }
         true
     }
 
@@ -109,13 +133,29 @@ impl Queue {
     /// Waits for frames and takes all there are. False when there are none and none will come.
     pub(crate) async fn take(&self, batch: &mut VecDeque<Bytes>) -> bool {
         loop {
-            if self.try_take(batch) {
-                return true;
+            let waiting = {
+                let state = locked(&self.state);
+                if state.end.is_some() || state.urgent {
+                    break;
+                }
+                !state.frames.is_empty()
+            };
+            if !waiting {
+                self.filled.notified().await;
+            } else if tokio::time::timeout(RELAXED_PATIENCE, self.urgent()).await.is_err() {
+                break;
             }
-            if self.end_reason().is_some() {
-                return false;
-            }
+        }
+        self.try_take(batch)
+    }
+
+    async fn urgent(&self) {
+        loop {
             self.filled.notified().await;
+            let state = locked(&self.state);
+            if state.urgent || state.end.is_some() {
+                return;
+            }
         }
     }
 
@@ -123,6 +163,7 @@ impl Queue {
     pub(crate) fn try_take(&self, batch: &mut VecDeque<Bytes>) -> bool {
         let mut state = locked(&self.state);
         std::mem::swap(batch, &mut state.frames);
+        state.urgent = false;
         !batch.is_empty()
     }
 
@@ -153,6 +194,25 @@ mod tests {
         assert!(!queue.push(frame(0)));
         assert_eq!(queue.ended().await, End::Full);
         assert!(!queue.push(frame(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn relaxed_frames_travel_with_the_next_urgent_one_or_after_a_while() {
+        let queue = Queue::new(1 << 20);
+        let mut batch = VecDeque::new();
+        let started = tokio::time::Instant::now();
+        assert!(queue.push_relaxed(frame(1)) && queue.push_relaxed(frame(2)) && queue.push(frame(3)));
+        assert!(queue.take(&mut batch).await);
+        assert_eq!(batch.iter().map(Bytes::len).collect::<Vec<_>>(), [1, 2, 3], "in order, at once");
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        batch.clear();
+        assert!(queue.push_relaxed(frame(1)));
+        assert!(queue.take(&mut batch).await);
+        assert_eq!(started.elapsed(), RELAXED_PATIENCE, "alone, by virtual time");
+        batch.clear();
+        assert!(queue.push_relaxed(frame(RELAXED_BYTES)));
+        assert!(queue.take(&mut batch).await);
+        assert_eq!(started.elapsed(), RELAXED_PATIENCE, "enough for a write of its own");
     }
 
     #[tokio::test]

@@ -188,7 +188,11 @@ impl Reactor {
             }
             Ok(PeerMessage::Votes(bundle)) => {
                 let Some(key) = self.judge.keys.get(usize::from(peer.0)) else { return };
-                match bundle.open(peer, key) {
+                if !self.scheduler.wants(&bundle) {
+                    return;
+                }
+                let opened = bundle.open(peer, key, &mut self.judge.memo.borrow_mut());
+                match opened {
                     Ok(votes) => self.schedule(Event::Votes(votes)),
                     Err(error) => tracing::warn!(%peer, %error, "a peer sent votes it did not sign"),
                 }
@@ -386,7 +390,10 @@ impl Reactor {
                 self.fetch_again();
             }
             Effect::Submit(ordered) => self.submit(&ordered),
-            Effect::SendVotes(bundle) => self.links.broadcast(PeerMessage::Votes(bundle).encode()),
+            Effect::SendVotes(bundle) => {
+                bundle.remember_own(self.me, &mut self.judge.memo.borrow_mut());
+                self.links.broadcast(PeerMessage::Votes(bundle).encode());
+            }
             Effect::ResendVotes { to, bundle } => {
                 self.links.send_peer(to, PeerMessage::Votes(bundle).encode());
             }

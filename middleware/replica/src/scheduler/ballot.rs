@@ -60,6 +60,11 @@ impl Ballot {
         Some(certificate)
     }
 
+    /// Whether a Commit certificate was gathered: it can be submitted again from the votes that are here.
+    pub(super) fn has_commit_certificate(&self) -> bool {
+        self.commit_submitted_us.is_some()
+    }
+
     /// The Abort certificate, at most once in `again_us`.
     pub(super) fn abort_certificate(
         &mut self,

@@ -35,10 +35,23 @@ impl Scheduler {
             let batch = std::mem::replace(&mut self.cast, rest);
             let Some(bundle) = VoteBundle::new(batch, &self.config.key) else { return };
             self.push(Effect::SendVotes(bundle.clone()));
-            if let Ok(own) = bundle.open(self.config.me, &self.config.key.public()) {
-                self.votes(own);
-            }
+            self.votes(bundle.open_own(self.config.me));
         }
+    }
+
+    /// Whether a batch of votes can still tell this replica anything, so that its signature is worth verifying. What has
+    /// its outcome here, or a commit certificate whose Finish is here, needs no more votes.
+    pub fn wants(&self, bundle: &VoteBundle) -> bool {
+        bundle.votes.iter().any(|(vote, finish)| match self.open.slot(vote.tx) {
+            Some(slot) if slot == vote.slot => {
+                let certified = self.ballots.get(&vote.tx).is_some_and(Ballot::has_commit_certificate);
+                let transaction = self.transactions.get(&vote.tx);
+                let lacks_finish = finish.is_some() && transaction.is_some_and(|t| t.finish.is_none());
+                !certified || lacks_finish
+            }
+            Some(_) => false,
+            None => vote.slot > self.open.delivered(),
+        })
     }
 
     /// Votes arrive; their signature is verified.

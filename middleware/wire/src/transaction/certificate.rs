@@ -70,7 +70,13 @@ impl SignatureMemo {
     }
 
     /// Whether `replica`'s `key` signed the root of a batch of votes.
-    fn verify(&mut self, replica: ReplicaId, key: &PublicKey, root: Digest, signature: &Signature) -> bool {
+    pub(super) fn verify(
+        &mut self,
+        replica: ReplicaId,
+        key: &PublicKey,
+        root: Digest,
+        signature: &Signature,
+    ) -> bool {
         let entry = (replica, root, signature.0);
         if self.seen.contains(&entry) {
             return true;
@@ -78,21 +84,22 @@ impl SignatureMemo {
         if key.verify(Namespace::Votes, &root.0, signature).is_err() {
             return false;
         }
+        self.remember(replica, root, signature);
+        true
+    }
+
+    /// Remembers a signature that is known to be good: this process made it, or has verified it.
+    pub(super) fn remember(&mut self, replica: ReplicaId, root: Digest, signature: &Signature) {
+        let entry = (replica, root, signature.0);
+        if !self.seen.insert(entry) {
+            return;
+        }
         if self.order.len() >= self.max
             && let Some(oldest) = self.order.pop_front()
         {
             self.seen.remove(&oldest);
         }
-        self.seen.insert(entry);
         self.order.push_back(entry);
-        true
-    }
-
-    /// Notes a vote whose signature was verified when it arrived.
-    pub fn note(&mut self, vote: &SignedVote, key: &PublicKey) {
-        if let Some(root) = vote.path.root(&encode(&vote.vote)) {
-            self.verify(vote.replica, key, root, &vote.signature);
-        }
     }
 }
 
@@ -235,7 +242,7 @@ mod tests {
         let other = Vote { kind: VoteKind::Gone, ..vote.clone() };
         let key = &keys()[usize::from(replica)];
         let bundle = VoteBundle::new(vec![(other, None), (vote, None)], key).unwrap();
-        bundle.open(ReplicaId(replica), &key.public()).unwrap().remove(1).0
+        bundle.open(ReplicaId(replica), &key.public(), &mut SignatureMemo::new(1)).unwrap().remove(1).0
     }
 
     fn check(certificate: &CommitCertificate) -> Result<(), CertificateError> {

@@ -1,6 +1,6 @@
 //! Votes: what a replica says of a transaction that its client finished (rules 6 and 7).
 
-use super::{MerklePath, MerkleTree, SignedFinish};
+use super::{MerklePath, MerkleTree, SignatureMemo, SignedFinish};
 use crate::auth::{AuthError, Namespace, PublicKey, SecretKey, Signature};
 use crate::codec::encode;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -120,7 +120,8 @@ impl VoteBundle {
         Some(VoteBundle { votes, signature })
     }
 
-    /// Verifies `replica`'s signature and gives each vote its path.
+    /// Verifies `replica`'s signature and gives each vote its path. `memo` then knows the signature, so that a
+    /// certificate of these votes need not be verified again.
     ///
     /// # Errors
     /// [`AuthError::BadSignature`] when the batch is empty or not signed by `key`.
@@ -128,18 +129,39 @@ impl VoteBundle {
         self,
         replica: ReplicaId,
         key: &PublicKey,
+        memo: &mut SignatureMemo,
     ) -> Result<Vec<(SignedVote, Option<SignedFinish>)>, AuthError> {
         let tree = tree(&self.votes).ok_or(AuthError::BadSignature)?;
-        key.verify(Namespace::Votes, &tree.root().0, &self.signature)?;
+        if !memo.verify(replica, key, tree.root(), &self.signature) {
+            return Err(AuthError::BadSignature);
+        }
+        Ok(self.with_paths(replica, &tree))
+    }
+
+    /// The votes of a batch that `me` has just signed, and is so known to be good.
+    pub fn open_own(self, me: ReplicaId) -> Vec<(SignedVote, Option<SignedFinish>)> {
+        match tree(&self.votes) {
+            Some(tree) => self.with_paths(me, &tree),
+            None => Vec::new(),
+        }
+    }
+
+    /// Lets `memo` know the signature of a batch that `me` has just signed.
+    pub fn remember_own(&self, me: ReplicaId, memo: &mut SignatureMemo) {
+        if let Some(tree) = tree(&self.votes) {
+            memo.remember(me, tree.root(), &self.signature);
+        }
+    }
+
+    fn with_paths(self, replica: ReplicaId, tree: &MerkleTree) -> Vec<(SignedVote, Option<SignedFinish>)> {
         let signature = self.signature;
-        Ok(self
-            .votes
+        self.votes
             .into_iter()
             .enumerate()
             .filter_map(|(index, (vote, finish))| {
                 Some((SignedVote { replica, vote, path: tree.path(index)?, signature }, finish))
             })
-            .collect())
+            .collect()
     }
 }
 

@@ -12,32 +12,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
-use steeldb_postgres::transaction::{
-    ASSIGNED_XID_SQL, BEGIN_TRANSACTION_SQL, RECORD_TRANSACTION_SQL, RecordSecret,
-};
+use steeldb_postgres::transaction::RecordSecret;
 use steeldb_postgres::{Backend, BackendError, roles};
 use steeldb_transport::{ConnectionId, ReplicaLinks};
 use steeldb_types::{Digest, SessionKey, TxId};
 use steeldb_wire::transaction::{ResultDigest, SqlState, StatementId};
 use tokio::sync::{Notify, mpsc};
-
-/// The agent's own statements in a client's session.
-#[derive(Clone, Copy)]
-enum Own {
-    Begin,
-    Record,
-    Complete,
-}
-
-impl Own {
-    fn sql(self) -> String {
-        match self {
-            Own::Begin => BEGIN_TRANSACTION_SQL.to_string(),
-            Own::Record => RECORD_TRANSACTION_SQL.to_string(),
-            Own::Complete => format!("{ASSIGNED_XID_SQL}, steeldb.ddl_effects()"),
-        }
-    }
-}
 
 /// What the worker of a session needs.
 pub(super) struct Start {

@@ -49,12 +49,7 @@ impl Reader {
                     })
                 }
                 Expect::Begun { tx } => {
-                    let mut failed = None;
-                    for _ in 0..2 {
-                        let answer = self.answer().await?;
-                        failed = failed.or(answer.error);
-                    }
-                    Some(match failed {
+                    Some(match self.answer().await?.error {
                         None => BackendReport::Begun { tx },
                         Some((_, reason)) => BackendReport::NotBegun { tx, reason },
                     })
@@ -64,20 +59,16 @@ impl Reader {
                     answer.error.map(|(_, reason)| BackendReport::NotBegun { tx, reason })
                 }
                 Expect::Complete { tx } => {
-                    let constraints = self.answer().await?;
-                    let state = self.answer().await?;
-                    Some(BackendReport::Completed { tx, result: self.completion(constraints, state) })
+                    let answer = self.answer().await?;
+                    Some(BackendReport::Completed { tx, result: self.completion(answer) })
                 }
                 Expect::Prepare { tx } => {
-                    let recorded = self.answer().await?;
-                    let prepared = self.answer().await?;
-                    let result = match (recorded.error, prepared.error) {
-                        (Some((sqlstate, _)), _) | (None, Some((sqlstate, _))) => Err(sqlstate),
+                    let answer = self.answer().await?;
+                    let result = match answer.error {
+                        Some((sqlstate, _)) => Err(sqlstate),
                         // PREPARE of a failed transaction answers ROLLBACK without an error (B6).
-                        (None, None) if prepared.tag != "PREPARE TRANSACTION" => {
-                            Err(SqlState::parse("25P02"))
-                        }
-                        (None, None) => Ok(lock(&self.shared.ddl_effects).take()),
+                        None if answer.tag != "PREPARE TRANSACTION" => Err(SqlState::parse("25P02")),
+                        None => Ok(lock(&self.shared.ddl_effects).take()),
                     };
                     Some(BackendReport::Prepared { tx, result })
                 }
@@ -118,13 +109,13 @@ impl Reader {
         }
     }
 
-    fn completion(&self, constraints: AgentAnswer, state: AgentAnswer) -> Result<Completion, SqlState> {
-        if let Some((sqlstate, message)) = constraints.error.or(state.error) {
+    fn completion(&self, answer: AgentAnswer) -> Result<Completion, SqlState> {
+        if let Some((sqlstate, message)) = answer.error {
             tracing::debug!(session = %self.session, %sqlstate, message, "a transaction cannot be completed");
             return Err(sqlstate);
         }
-        let wrote = state.row.first().cloned().flatten().as_deref() == Some("t");
-        let effects = state.row.get(1).cloned().flatten();
+        let wrote = answer.row.first().cloned().flatten().as_deref() == Some("t");
+        let effects = answer.row.get(1).cloned().flatten();
         let digest = effects.as_deref().and_then(|text| text.strip_prefix("\\x")).and_then(|text| {
             let mut digest = [0u8; 32];
             hex::decode_to_slice(text, &mut digest).ok().map(|()| Digest(digest))

@@ -1,6 +1,6 @@
 //! Writes a session's commands to its backend.
 
-use super::{Expect, Input, Own, Parsed, Shared, lock};
+use super::{Expect, Input, Parsed, Shared, lock};
 use crate::scheduler::Command;
 use bytes::{BufMut as _, BytesMut};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use steeldb_postgres::connection::{BackendWriter, CancelHandle};
 use steeldb_postgres::message;
-use steeldb_postgres::transaction::{CONSTRAINTS_SQL, Record, RecordSecret, TransactionStart};
+use steeldb_postgres::transaction::{COMPLETE_SQL, Record, RecordSecret, TransactionStart};
 use steeldb_postgres::{BackendError, quote};
 use steeldb_types::TxId;
 use steeldb_wire::transaction::{OperationKind, ResultDigest, StatementId, StatementText};
@@ -106,22 +106,30 @@ impl Writer {
             Command::Begin { tx, modes, snapshot, timestamp, seed } => {
                 self.shared.discard.store(false, Ordering::Release);
                 *lock(&self.shared.ddl_effects) = None;
-                let begin = if self.in_block { "" } else { "BEGIN ISOLATION LEVEL REPEATABLE READ; " };
-                let read_only = if modes.read_only { "SET TRANSACTION READ ONLY; " } else { "" };
-                let sql = format!("{begin}{read_only}SET TRANSACTION SNAPSHOT {}", quote::literal(&snapshot));
+                let mut sql = String::new();
+                if !self.in_block {
+                    sql.push_str("BEGIN ISOLATION LEVEL REPEATABLE READ; ");
+                }
+                if modes.read_only {
+                    sql.push_str("SET TRANSACTION READ ONLY; ");
+                }
+                sql.push_str("SET TRANSACTION SNAPSHOT ");
+                quote::push_literal(&mut sql, &snapshot);
+                TransactionStart::new(timestamp, &seed).push_sql(&mut sql);
                 self.in_block = true;
                 message::query(&sql, &mut self.out)?;
-                let start = TransactionStart::new(timestamp, &seed);
-                self.run_own(Own::Begin, &start.parameters())?;
                 self.expect(Expect::Begun { tx });
             }
             Command::BeginHere { tx, modes, timestamp, seed } => {
                 *lock(&self.shared.ddl_effects) = None;
-                let read_only = if modes.read_only { "SET TRANSACTION READ ONLY" } else { "" };
-                message::query(read_only, &mut self.out)?;
-                let start = TransactionStart::new(timestamp, &seed);
-                // A query: it takes the snapshot.
-                self.run_own(Own::Begin, &start.parameters())?;
+                let mut sql = String::new();
+                if modes.read_only {
+                    sql.push_str("SET TRANSACTION READ ONLY");
+                }
+                TransactionStart::new(timestamp, &seed).push_sql(&mut sql);
+                // A query takes the snapshot.
+                sql.push_str("; SELECT 1");
+                message::query(&sql, &mut self.out)?;
                 self.expect(Expect::Begun { tx });
             }
             Command::Execute { tx, number, statement, row_order, kind, show } => {
@@ -151,17 +159,16 @@ impl Writer {
                 }
             }
             Command::Complete { tx } => {
-                message::query(CONSTRAINTS_SQL, &mut self.out)?;
-                self.run_own(Own::Complete, &[])?;
+                message::query(COMPLETE_SQL, &mut self.out)?;
                 self.expect(Expect::Complete { tx });
             }
             Command::Prepare { tx, slot, operations, transcript, gid, .. } => {
                 let record = Record { tx, slot, operations, transcript };
-                let parameters = record.parameters(&self.secret);
-                let parameters: Vec<Option<&str>> =
-                    parameters.iter().map(|text| Some(text.as_str())).collect();
-                self.run_own(Own::Record, &parameters)?;
-                message::query(&format!("PREPARE TRANSACTION {}", quote::literal(&gid)), &mut self.out)?;
+                let ran_ddl = lock(&self.shared.ddl_effects).is_some();
+                let mut sql = record.sql(&self.secret, ran_ddl);
+                sql.push_str("; PREPARE TRANSACTION ");
+                quote::push_literal(&mut sql, &gid);
+                message::query(&sql, &mut self.out)?;
                 self.in_block = false;
                 self.expect(Expect::Prepare { tx });
             }
@@ -182,17 +189,6 @@ impl Writer {
             }
             Command::Close => {}
         }
-        Ok(())
-    }
-
-    /// Runs one of the agent's own statements. Parsed anew and unnamed each time: a named one could be replaced by the
-    /// client, from inside a DO block, and would then answer for the agent.
-    fn run_own(&mut self, own: Own, parameters: &[Option<&str>]) -> Result<(), BackendError> {
-        let name = "";
-        message::parse(name, &own.sql(), &[], &mut self.out)?;
-        message::bind("", name, parameters, &mut self.out)?;
-        message::execute("", 0, &mut self.out)?;
-        message::sync(&mut self.out);
         Ok(())
     }
 

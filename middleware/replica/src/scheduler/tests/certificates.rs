@@ -32,6 +32,24 @@ fn a1_a_commit_takes_a_quorum_of_equal_votes_and_not_f_plus_1() {
 }
 
 #[test]
+fn votes_are_wanted_until_they_can_change_nothing() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.run(t, &[WRITE]);
+    let kind = prepared(&[WRITE], t, slot);
+    let third = bundle(3, Vote { tx: t, slot, kind });
+    one.vote(0, Vote { tx: t, slot, kind });
+    assert!(one.scheduler.wants(&third), "two are not enough");
+    one.vote(2, Vote { tx: t, slot, kind });
+    assert!(!one.scheduler.wants(&third), "there is a certificate");
+    let later = Vote { tx: tx(1, 2), slot: Position(slot.0 + 100), kind };
+    assert!(one.scheduler.wants(&bundle(3, later)), "from ahead of what is delivered here");
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert!(!one.scheduler.wants(&third), "it has its outcome");
+}
+
+#[test]
 fn a2_votes_for_different_effects_make_no_certificate_and_end_it_early() {
     let mut one = One::slave();
     one.open(1);

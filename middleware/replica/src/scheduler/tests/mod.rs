@@ -20,6 +20,7 @@ use super::*;
 use backend::Backend;
 use steeldb_types::{Digest, SessionId, Slot, Timestamp};
 use steeldb_wire::transaction::{
+    SignatureMemo,
     ClientMessage, Decision, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignedVote, SqlState,
     StatementId, StatementText, Transcript, VoteBundle,
 };
@@ -135,11 +136,14 @@ fn begin(tx: TxId, database: &str) -> Ordered {
     }
 }
 
+fn bundle(replica: u16, vote: Vote) -> VoteBundle {
+    VoteBundle::new(vec![(vote, None)], &replica_key(replica)).unwrap()
+}
+
 fn vote(replica: u16, vote: Vote) -> SignedVote {
     let key = replica_key(replica);
-    VoteBundle::new(vec![(vote, None)], &key)
-        .unwrap()
-        .open(ReplicaId(replica), &key.public())
+    bundle(replica, vote)
+        .open(ReplicaId(replica), &key.public(), &mut SignatureMemo::new(1))
         .unwrap()
         .remove(0)
         .0

@@ -194,7 +194,7 @@ impl World {
 
     fn send_votes(&mut self, from: usize, to: usize, bundle: VoteBundle) {
         let key = replica_key(from as u16).public();
-        let votes = bundle.open(ReplicaId(from as u16), &key).unwrap();
+        let votes = bundle.open(ReplicaId(from as u16), &key, &mut SignatureMemo::new(1)).unwrap();
         self.send((from, to, 0), Message::ToReplica(to, Event::Votes(votes)));
     }
 

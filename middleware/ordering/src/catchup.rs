@@ -31,6 +31,11 @@ pub(crate) struct CatchUp {
 }
 
 impl CatchUp {
+    /// Replicas that seem to be ahead.
+    pub(crate) fn ahead_len(&self) -> usize {
+        self.ahead.len()
+    }
+
     pub(crate) fn due(&self) -> Option<u64> {
         self.due
     }

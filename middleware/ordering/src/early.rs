@@ -24,6 +24,11 @@ struct Slot {
 }
 
 impl Early {
+    /// Senders and instances that something is kept of.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     fn slot(
         &mut self,
         running: InstanceNumber,

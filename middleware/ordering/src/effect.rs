@@ -179,6 +179,11 @@ impl EffectQueue {
         EffectQueue { durability_ignored, ..EffectQueue::default() }
     }
 
+    /// Effects and records not yet polled.
+    pub(crate) fn len(&self) -> usize {
+        self.held.len() + self.records.len()
+    }
+
     pub(crate) fn push(&mut self, effect: Effect) {
         self.held.push_back((self.sequence, effect));
     }

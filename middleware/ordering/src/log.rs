@@ -38,6 +38,11 @@ impl DecidedLog {
         self.last.next()
     }
 
+    /// Bytes of decided batches in memory.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
     pub(crate) fn last_timestamp(&self) -> Timestamp {
         self.last_timestamp
     }

@@ -129,6 +129,11 @@ impl Synchronization {
         proofs.into_iter().find(|proof| proof.instance == instance).cloned()
     }
 
+    /// STOPs and STOPDATAs held.
+    pub(crate) fn sizes(&self) -> (usize, usize) {
+        (self.stops.len(), self.stop_data.len())
+    }
+
     fn supporters(&self, regency: Regency) -> impl Iterator<Item = ReplicaId> + '_ {
         self.stops.iter().filter(move |(_, wanted)| **wanted >= regency).map(|(replica, _)| *replica)
     }

@@ -1,8 +1,9 @@
 //! What observers saw: the input of the invariants.
 
+use crate::application::Reply;
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_ordering::{Delivery, Request, RequestKey};
-use steeldb_types::{ClientId, ReplicaId};
+use steeldb_ordering::{Delivery, QueueSizes, Request, RequestKey};
+use steeldb_types::{FaultModel, ReplicaId};
 use steeldb_wire::auth::PublicKey;
 
 /// A delivery at a correct replica.
@@ -19,18 +20,28 @@ pub struct Observed {
 
 /// Everything the invariants look at.
 pub struct History {
+    /// What faulty replicas may do.
+    pub model: FaultModel,
     /// How many replicas.
     pub n: u16,
     /// The correct ones.
     pub correct: BTreeSet<ReplicaId>,
     /// The replicas' keys.
     pub replica_keys: Vec<PublicKey>,
-    /// The clients' keys.
-    pub client_keys: BTreeMap<ClientId, PublicKey>,
-    /// What clients and applications asked for, by the request's identity.
-    pub submitted: BTreeMap<RequestKey, Request>,
+    /// The largest error of a wall clock, microseconds.
+    pub skew_max_us: i64,
+    /// What clients signed and applications asked for, by identity: faulty clients may sign several things under one.
+    pub signed: BTreeMap<RequestKey, Vec<Request>>,
+    /// What correct clients and applications want executed.
+    pub wanted: Vec<RequestKey>,
+    /// What correct clients hold for executed, with the answer that convinced them.
+    pub acknowledged: BTreeMap<RequestKey, Reply>,
     /// Every delivery at a correct replica, in the order seen, those that its application lost in a crash included.
     pub observed: Vec<Observed>,
     /// By correct replica, what its application holds now.
     pub applied: BTreeMap<ReplicaId, Vec<Delivery>>,
+    /// The most that was ever in each queue of a correct replica.
+    pub queues: QueueSizes,
+    /// Accusations of a correct replica by another.
+    pub accusations: Vec<String>,
 }

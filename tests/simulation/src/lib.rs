@@ -1,28 +1,43 @@
 //! Whole clusters of ordering cores in one thread: a virtual clock, a network that loses, delays, duplicates and
-//! reorders, disks that lose what was not yet durable, power cuts, partitions, and replicas that lie.
+//! reorders, disks that lose what was not yet durable, power cuts, partitions, and replicas and clients that lie.
 //!
 //! A run is a function of its seed. First faults, with safety to be kept; then everything but the liars heals, and
-//! every request has to be delivered everywhere in bounded virtual time. The [`invariants`] share no code with the
-//! core. A failing run names the command that reproduces it.
+//! what correct clients ask for has to be executed everywhere in bounded virtual time. The [`invariants`] share no
+//! code with the core. A failing run names the command that reproduces it.
+//!
+//! Where things are: [`Scenario`] is what a seed means; `world` makes it happen to `node`s (core, disk, clock,
+//! application); `adversaries` are the liars, one file each; [`twins`] enumerates small scenarios exhaustively;
+//! [`Campaign`] runs many.
 
-mod adversary;
+mod adversaries;
+mod application;
+mod campaign;
+mod clock;
+mod disk;
 mod history;
 pub mod invariants;
 mod node;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 mod scenario;
 mod trace;
+pub mod twins;
 mod workload;
 mod world;
 
+pub use application::Reply;
+pub use campaign::{Campaign, Report};
 pub use history::{History, Observed};
-pub use scenario::{Ambush, Fault, Scenario};
+pub use scenario::{
+    Ambush, CLIENT_FAULTS, ClientFault, Clients, Clocks, FAULTS, Fault, Network, Power, Scenario,
+};
 pub use trace::Trace;
 
 use std::fmt;
 
 /// What a run came to.
 pub struct Outcome {
-    /// Requests delivered by every correct replica.
+    /// Requests of correct clients that were acknowledged.
     pub delivered: usize,
     /// The highest regency a correct replica was in.
     pub regency: u64,
@@ -39,8 +54,10 @@ pub struct Outcome {
 /// A broken invariant.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// The run's seed.
-    pub seed: u64,
+    /// What makes `steeldb-sim` run it again.
+    pub reproduce: String,
+    /// How many events it takes; nothing: all there are.
+    pub steps: Option<u64>,
     /// The invariant.
     pub invariant: &'static str,
     /// What was seen.
@@ -49,11 +66,11 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} broken: {}\nreproduce with: steeldb-sim --seed {} --explain",
-            self.invariant, self.what, self.seed
-        )
+        write!(f, "{} broken: {}\nsteeldb-sim {}", self.invariant, self.what, self.reproduce)?;
+        if let Some(steps) = self.steps {
+            write!(f, " --steps {steps}")?;
+        }
+        f.write_str(" --explain")
     }
 }
 

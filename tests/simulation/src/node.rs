@@ -1,55 +1,90 @@
-//! One replica of the simulated cluster: its core, its disk, its application.
+//! One process of the simulated cluster: its core, disk, clocks and application. Twins are two of them with one
+//! identity, so nodes are numbered by themselves.
 
-use crate::adversary::Adversary;
-use steeldb_ordering::{Config, Core, Delivery, InstanceNumber, Record, Restored};
+use crate::adversaries::Adversary;
+use crate::application::Application;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::workload::Judge;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use steeldb_ordering::{Config, Core, Effect, Event, Restored};
 use steeldb_types::ReplicaId;
 
 pub(crate) struct Node {
+    /// Who it says it is.
     pub(crate) id: ReplicaId,
     pub(crate) config: Config,
     /// Nothing while it is down.
     pub(crate) core: Option<Core>,
-    pub(crate) adversary: Option<Adversary>,
-    /// What survives a power cut.
-    pub(crate) durable: Vec<Record>,
-    /// Handed to the disk, not yet durable, with their sequences.
-    pub(crate) unsynced: Vec<(u64, Record)>,
-    /// What the application has executed.
-    pub(crate) applied: Vec<Delivery>,
+    /// Whether it is one of the f.
+    pub(crate) faulty: bool,
+    pub(crate) adversaries: Vec<Box<dyn Adversary>>,
+    pub(crate) disk: Disk,
+    pub(crate) application: Application,
+    pub(crate) clock: Clock,
     /// Counts the starts: what was meant for an earlier life is void.
     pub(crate) life: u32,
-    /// The wall clock's error, microseconds.
-    pub(crate) skew_us: i64,
-    /// When the next tick is set.
+    /// When the next tick is set, virtual microseconds.
     pub(crate) tick_at: Option<u64>,
 }
 
 impl Node {
+    pub(crate) fn new(
+        config: Config,
+        faulty: bool,
+        adversaries: Vec<Box<dyn Adversary>>,
+        clock: Clock,
+    ) -> Node {
+        Node {
+            id: config.me,
+            config,
+            core: None,
+            faulty,
+            adversaries,
+            disk: Disk::default(),
+            application: Application::default(),
+            clock,
+            life: 0,
+            tick_at: None,
+        }
+    }
+
     /// Starts, or starts again, from what is durable.
     pub(crate) fn start(&mut self) -> Result<(), String> {
         self.life += 1;
         self.tick_at = None;
-        let delivered = InstanceNumber(self.applied.len() as u64);
-        let restored = Restored::new(delivered, self.durable.clone());
+        let restored = Restored::new(self.application.delivered(), self.disk.recover());
         self.core = Some(Core::new(self.config.clone(), restored).map_err(|error| error.to_string())?);
         Ok(())
     }
 
     /// Power is cut: of what the disk had not confirmed some survives, of what the application did last some is lost.
-    pub(crate) fn crash(&mut self, survivors: usize, applications_lost: usize) {
+    pub(crate) fn crash(&mut self, rng: &mut ChaCha8Rng) {
         self.core = None;
-        let kept = self.unsynced.drain(..).take(survivors).map(|(_, record)| record);
-        self.durable.extend(kept);
-        self.unsynced.clear();
-        let kept = self.applied.len().saturating_sub(applications_lost);
-        self.applied.truncate(kept);
+        self.disk.cut(rng);
+        self.application.lose_last(rng.random_range(0..3));
     }
 
-    /// The disk confirms everything up to `upto`.
-    pub(crate) fn flush(&mut self, upto: u64) {
-        let (done, waiting): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.unsynced).into_iter().partition(|(sequence, _)| *sequence <= upto);
-        self.unsynced = waiting;
-        self.durable.extend(done.into_iter().map(|(_, record)| record));
+    /// The machine is replaced by an empty one.
+    pub(crate) fn wipe(&mut self) {
+        self.disk.wipe();
+        self.application = Application::default();
+    }
+
+    pub(crate) fn handle(&mut self, now_us: u64, event: Event) {
+        if let Some(core) = &mut self.core {
+            core.handle(self.clock.read(now_us), event, &Judge);
+        }
+    }
+
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.core.as_mut()?.poll_effect()
+    }
+
+    /// When the next tick is due, virtual time.
+    pub(crate) fn due_us(&self) -> Option<u64> {
+        let local_us = self.core.as_ref()?.next_timeout()?;
+        Some(self.clock.virtual_us(local_us))
     }
 }

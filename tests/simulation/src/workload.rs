@@ -1,19 +1,27 @@
-//! Clients: each session asks for one thing after the other, and asks again until enough replicas answered.
+//! Clients. A correct one asks for one thing after the other in each session, and asks again until it has enough equal
+//! answers. Faulty ones ask as they like.
 
-use crate::scenario::Scenario;
+use crate::application::Reply;
+use crate::scenario::{ClientFault, Scenario};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{Request, RequestId, RequestKey, Roster, Validator};
-use steeldb_types::{ClientId, Digest, SessionId, SessionKey};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 
+/// The clients that do what they should.
+const CORRECT_CLIENTS: [ClientId; 2] = [ClientId(1), ClientId(2)];
+/// The first of those that do not.
+const FAULTY_CLIENT: u32 = 3;
 /// The client whose requests the application refuses.
 const REFUSED_CLIENT: ClientId = ClientId(9);
+/// How many requests a flooding client signs: more than may wait.
+const FLOOD: u64 = 24;
 
 /// What the application accepts.
-pub(crate) struct Application;
+pub(crate) struct Judge;
 
-impl Validator for Application {
+impl Validator for Judge {
     fn check(&self, request: &Request, _roster: &Roster) -> Result<(), String> {
         if request.payload().starts_with(b"refuse") { Err("refused".into()) } else { Ok(()) }
     }
@@ -27,47 +35,111 @@ pub(crate) struct Workload {
     pub(crate) refused: Arc<Request>,
 }
 
-/// Requests of which one is asked for at a time.
+/// Requests of one session.
 pub(crate) struct Lane {
+    /// What is wrong with its client.
+    pub(crate) fault: Option<ClientFault>,
     pub(crate) requests: Vec<Arc<Request>>,
+    /// The one a correct client asks for now.
     pub(crate) next: usize,
+    /// The answers to it, by replica.
+    pub(crate) replies: BTreeMap<ReplicaId, Reply>,
 }
 
 impl Workload {
     pub(crate) fn new(scenario: &Scenario) -> Workload {
-        let clients = [ClientId(1), ClientId(2), REFUSED_CLIENT];
-        let key = |client: ClientId| SecretKey::from_seed(&[100 + client.0 as u8; 32]);
-        let sessions = (0..scenario.sessions).map(|index| {
-            let client = clients[index as usize % 2];
+        let clients = &scenario.clients;
+        let correct = (0..clients.sessions).map(|index| {
+            let client = CORRECT_CLIENTS[index as usize % CORRECT_CLIENTS.len()];
             let session = SessionKey { client, session: SessionId(u64::from(index) + 1) };
-            let requests = (1..=scenario.requests_per_session).map(|sequence| {
-                let payload = format!("{session} {sequence}").into_bytes();
-                Arc::new(Request::signed(RequestId { session, sequence }, payload, &key(client)))
-            });
-            Lane { requests: requests.collect(), next: 0 }
+            let requests = (1..=clients.requests_per_session)
+                .map(|sequence| signed(session, sequence, &format!("{session} {sequence}")));
+            Lane::new(None, requests.collect())
         });
-        let certified = (0..scenario.certified).map(|index| {
+        let certified = (0..clients.certified).map(|index| {
             let payload = format!("certified {index}").into_bytes();
             let key = Digest::of("simulation", &[&payload]);
-            Lane { requests: vec![Arc::new(Request::Certified { key, payload })], next: 0 }
+            Lane::new(None, vec![Arc::new(Request::Certified { key, payload })])
         });
-        let session = SessionKey { client: REFUSED_CLIENT, session: SessionId(1) };
-        let id = RequestId { session, sequence: 1 };
+        let faulty = clients.faulty.iter().zip(FAULTY_CLIENT..).map(|(fault, client)| {
+            let session = SessionKey { client: ClientId(client), session: SessionId(1) };
+            Lane::new(Some(*fault), faulty_requests(*fault, session))
+        });
+        let refused = SessionKey { client: REFUSED_CLIENT, session: SessionId(1) };
+        let faulty_clients = (FAULTY_CLIENT..).take(clients.faulty.len()).map(ClientId);
+        let known = CORRECT_CLIENTS.into_iter().chain(faulty_clients).chain([REFUSED_CLIENT]);
         Workload {
-            lanes: sessions.chain(certified).collect(),
-            client_keys: clients.iter().map(|client| (*client, key(*client).public())).collect(),
-            refused: Arc::new(Request::signed(id, b"refuse me".to_vec(), &key(REFUSED_CLIENT))),
+            lanes: correct.chain(certified).chain(faulty).collect(),
+            client_keys: known.map(|client| (client, key(client).public())).collect(),
+            refused: signed(refused, 1, "refuse me"),
         }
     }
 
-    pub(crate) fn all(&self) -> BTreeMap<RequestKey, Request> {
-        let requests = self.lanes.iter().flat_map(|lane| &lane.requests).chain([&self.refused]);
-        requests.map(|request| (request.key(), (**request).clone())).collect()
+    /// Everything that clients signed, and what the application asks for.
+    pub(crate) fn signed(&self) -> BTreeMap<RequestKey, Vec<Request>> {
+        let mut signed: BTreeMap<RequestKey, Vec<Request>> = BTreeMap::new();
+        let lanes = self.lanes.iter().filter(|lane| lane.fault != Some(ClientFault::WrongSignature));
+        for request in lanes.flat_map(|lane| &lane.requests).chain([&self.refused]) {
+            signed.entry(request.key()).or_default().push((**request).clone());
+        }
+        signed
+    }
+
+    /// What correct clients ask for.
+    pub(crate) fn wanted(&self) -> Vec<RequestKey> {
+        let lanes = self.lanes.iter().filter(|lane| lane.fault.is_none());
+        lanes.flat_map(|lane| &lane.requests).map(|request| request.key()).collect()
+    }
+
+    /// Whether every correct client has all its answers.
+    pub(crate) fn is_done(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.fault.is_some() || lane.current().is_none())
+    }
+}
+
+fn key(client: ClientId) -> SecretKey {
+    SecretKey::from_seed(&[100 + client.0 as u8; 32])
+}
+
+fn signed(session: SessionKey, sequence: u64, payload: &str) -> Arc<Request> {
+    let id = RequestId { session, sequence };
+    Arc::new(Request::signed(id, payload.as_bytes().to_vec(), &key(session.client)))
+}
+
+fn faulty_requests(fault: ClientFault, session: SessionKey) -> Vec<Arc<Request>> {
+    match fault {
+        ClientFault::SomeReplicasOnly => (1..=3).map(|i| signed(session, i, &format!("shy {i}"))).collect(),
+        // Both under one sequence, then both under the next.
+        ClientFault::TwoFaced => (2..=5u64).map(|i| signed(session, i / 2, &format!("face {i}"))).collect(),
+        ClientFault::Flood => (1..=FLOOD).map(|i| signed(session, i, &format!("flood {i}"))).collect(),
+        ClientFault::WrongSignature => {
+            let wrong = |sequence| {
+                let id = RequestId { session, sequence };
+                // Signed, but by another client.
+                Arc::new(Request::signed(id, b"wrong".to_vec(), &key(REFUSED_CLIENT)))
+            };
+            (1..=3).map(wrong).collect()
+        }
     }
 }
 
 impl Lane {
+    fn new(fault: Option<ClientFault>, requests: Vec<Arc<Request>>) -> Lane {
+        Lane { fault, requests, next: 0, replies: BTreeMap::new() }
+    }
+
     pub(crate) fn current(&self) -> Option<&Arc<Request>> {
         self.requests.get(self.next)
+    }
+
+    /// Takes in an answer; what `needed` replicas say alike is acknowledged.
+    pub(crate) fn reply(&mut self, from: ReplicaId, reply: Reply, needed: usize) -> Option<Reply> {
+        self.replies.insert(from, reply);
+        if self.replies.values().filter(|other| **other == reply).count() < needed {
+            return None;
+        }
+        self.next += 1;
+        self.replies.clear();
+        Some(reply)
     }
 }

@@ -1,4 +1,5 @@
-//! Liveness: after the faults, what correct replicas were asked for is delivered by all of them.
+//! Liveness: after the faults, what correct clients ask for is executed by all correct replicas, the clients learn so,
+//! and all replicas come to hold the same.
 
 use crate::history::History;
 use std::collections::BTreeSet;
@@ -6,20 +7,23 @@ use std::collections::BTreeSet;
 /// Looks for what is missing where.
 ///
 /// # Errors
-/// A request that a correct replica has not delivered.
+/// A request that a correct replica has not executed or whose client has no answer; replicas that differ.
 pub fn check(history: &History) -> Result<(), String> {
+    if let Some(key) = history.wanted.iter().find(|key| !history.acknowledged.contains_key(key)) {
+        return Err(format!("{key:?} is not acknowledged"));
+    }
+    let mut lengths = BTreeSet::new();
     for replica in &history.correct {
         let applied = history.applied.get(replica).map(Vec::as_slice).unwrap_or_default();
-        let delivered: BTreeSet<_> = applied
-            .iter()
-            .flat_map(|delivery| &delivery.requests)
-            .map(|(_, request)| request.key())
-            .collect();
-        for (key, request) in &history.submitted {
-            if !delivered.contains(key) && !request.payload().starts_with(b"refuse") {
-                return Err(format!("{replica} has not delivered {key:?}"));
-            }
+        lengths.insert(applied.len());
+        let requests = applied.iter().flat_map(|delivery| &delivery.requests);
+        let delivered: BTreeSet<_> = requests.map(|(_, request)| request.key()).collect();
+        if let Some(key) = history.wanted.iter().find(|key| !delivered.contains(key)) {
+            return Err(format!("{replica} has not delivered {key:?}"));
         }
+    }
+    if lengths.len() > 1 {
+        return Err(format!("the correct replicas hold {lengths:?} batches"));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::history::History;
 use ed25519_dalek::{Signature, VerifyingKey};
 use std::collections::BTreeSet;
 use steeldb_ordering::Proof;
+use steeldb_types::FaultModel;
 
 /// Checks the proof of each instance once per regency and set of signers.
 ///
@@ -41,12 +42,18 @@ fn convince(history: &History, proof: &Proof) -> Result<(), String> {
             .map_err(|error| error.to_string())?;
         signers.insert(replica.0);
     }
-    // Four replicas: any three. Five: replicas 0 and 1 weigh 2, the others 1, a quorum 5. Seven: any five.
-    let (weight, needed): (u16, u16) = match history.n {
-        4 => (signers.len() as u16, 3),
-        5 => (signers.iter().map(|replica| if *replica < 2 { 2 } else { 1 }).sum(), 5),
-        7 => (signers.len() as u16, 5),
-        n => return Err(format!("no quorum written down for {n} replicas")),
+    // Equal weights: any so many. Five Byzantine replicas: 0 and 1 weigh 2, the others 1, and a quorum 5.
+    let equal = signers.len() as u16;
+    let (weight, needed): (u16, u16) = match (history.model, history.n) {
+        (FaultModel::Byzantine, 4) => (equal, 3),
+        (FaultModel::Byzantine, 5) => {
+            (signers.iter().map(|replica| if *replica < 2 { 2 } else { 1 }).sum(), 5)
+        }
+        (FaultModel::Byzantine, 7) => (equal, 5),
+        (FaultModel::Byzantine, 10) => (equal, 7),
+        (FaultModel::Crash, 3) => (equal, 2),
+        (FaultModel::Crash, 5) => (equal, 3),
+        (model, n) => return Err(format!("no quorum written down for {n} replicas, {model:?}")),
     };
     if weight < needed {
         return Err(format!("weight {weight} where {needed} are needed"));

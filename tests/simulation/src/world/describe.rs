@@ -1,0 +1,38 @@
+//! Messages in a few words, for the trace.
+
+use steeldb_ordering::Message;
+use steeldb_types::ReplicaId;
+
+pub(super) fn describe(message: &Message) -> String {
+    let name = message.name();
+    match message {
+        Message::Propose { regency, proposal } => {
+            format!("{name} {regency:?} {:?} {:?}", proposal.instance, proposal.digest())
+        }
+        Message::Write { instance, claim } | Message::Accept { instance, claim, .. } => {
+            format!("{name} {:?} {instance:?} {:?}", claim.regency, claim.value)
+        }
+        Message::Stop { regency, requests } => format!("{name} {regency:?} with {} requests", requests.len()),
+        Message::StopData { data, .. } => {
+            let data = &data.data;
+            format!("{name} {:?} {:?} bound {:?}", data.regency, data.instance(), data.bound)
+        }
+        Message::Sync { regency, stop_data, proposal } => {
+            let from: Vec<ReplicaId> = stop_data.iter().map(|signed| signed.data.replica).collect();
+            let value = proposal.as_ref().map(|proposal| (proposal.instance, proposal.digest()));
+            format!("{name} {regency:?} of {from:?} {value:?}")
+        }
+        Message::FetchDecisions { from, regency } => format!("{name} {from:?} {regency:?}"),
+        Message::Decisions { decisions, more } => {
+            let first = decisions.first().map(|decision| decision.instance());
+            format!("{name} {} from {first:?} more {more}", decisions.len())
+        }
+        Message::Forward { requests } => format!("{name} {}", requests.len()),
+        Message::Checkpoint { instance, digest, .. } => format!("{name} {instance:?} {digest:?}"),
+        Message::CheckpointOffer { certificate, .. } => format!("{name} {:?}", certificate.instance),
+        Message::FetchState { instance, part } => format!("{name} {instance:?} {part:?}"),
+        Message::State { instance, part, bytes } => {
+            format!("{name} {instance:?} {part:?} {} bytes", bytes.len())
+        }
+    }
+}

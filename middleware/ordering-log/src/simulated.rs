@@ -19,6 +19,8 @@ struct Contents {
     /// As they are sure to be after a power cut.
     durable: BTreeMap<String, Vec<u8>>,
     capacity_bytes: Option<usize>,
+    /// Syncs return and do nothing: power fails before they are done.
+    syncs_fail: bool,
     syncs: u64,
 }
 
@@ -57,6 +59,12 @@ impl SimulatedDisk {
         self.contents().files.values().map(Vec::len).sum()
     }
 
+    /// From now on syncs return and do nothing, until power is cut: what a program does then was under way when the
+    /// lights went out.
+    pub fn stop_syncing(&self) {
+        self.contents().syncs_fail = true;
+    }
+
     /// How many times files were synced.
     pub fn syncs(&self) -> u64 {
         self.contents().syncs
@@ -80,6 +88,7 @@ impl SimulatedDisk {
             };
             after.extend(survivor.map(|bytes| (name, bytes)));
         }
+        contents.syncs_fail = false;
         contents.files = after.clone();
         contents.durable = after;
     }
@@ -184,6 +193,9 @@ impl Disk for SimulatedDisk {
         let mut contents = self.contents();
         contents.syncs += 1;
         let bytes = contents.files.get(file).cloned().ok_or_else(|| missing(file))?;
+        if contents.syncs_fail {
+            return Ok(());
+        }
         // A journaling file system makes the name durable with the first sync of a new file.
         contents.durable.insert(file.to_string(), bytes);
         Ok(())
@@ -191,6 +203,9 @@ impl Disk for SimulatedDisk {
 
     fn sync_names(&self) -> io::Result<()> {
         let mut contents = self.contents();
+        if contents.syncs_fail {
+            return Ok(());
+        }
         let Contents { files, durable, .. } = &mut *contents;
         durable.retain(|name, _| files.contains_key(name));
         Ok(())

@@ -232,7 +232,8 @@ impl Core {
         };
         let Ok(state) = stable.core_state() else { return };
         self.transfer.offers.clear();
-        self.delivered = self.delivered.max(instance);
+        // It may have been further, when it was this replica's log that was lost.
+        self.delivered = instance;
         self.adopt_state(state, &stable);
         self.checkpoints.hold(stable, cx.now.monotonic_us);
         self.drop_before(cx.now.monotonic_us, instance);

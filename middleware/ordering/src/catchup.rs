@@ -70,7 +70,7 @@ impl Core {
     }
 
     fn is_ahead(&self, (instance, regency): Served) -> bool {
-        instance > self.instance.number || regency >= self.sync.wanted()
+        instance > self.window.last() || regency >= self.sync.wanted()
     }
 
     /// Asks one of those who seem to be ahead, in turn.

@@ -28,6 +28,9 @@ pub struct Config {
     pub clock_tolerance: Duration,
     /// Requests in a batch this replica proposes; at most [`limits::BATCH_REQUESTS_MAX`].
     pub batch_requests_max: usize,
+    /// Consensus instances in flight, at most [`limits::WINDOW_MAX`]; 1: one after the other, as in the thesis. The same
+    /// on every replica.
+    pub window: usize,
     /// Requests that may wait.
     pub pending_requests_max: usize,
     /// Requests of one client that may wait.
@@ -63,6 +66,10 @@ pub enum PlantedBug {
     SignatureNotChecked,
     /// Executed requests are executed again.
     ExecutesTwice,
+    /// What is in flight is proposed again, and is not looked for when a batch is judged or executed.
+    InFlightIgnored,
+    /// A new leader is told of the votes in the first instance in flight alone.
+    LockOfFirstOnly,
     /// A checkpoint counts when one replica vouches for it.
     CheckpointOfOne,
     /// After a change of the membership, quorums are still counted with the weights of the view before.
@@ -104,6 +111,7 @@ impl Config {
             resend_interval: limits::REQUEST_TIMEOUT / 4,
             clock_tolerance: limits::CLOCK_TOLERANCE,
             batch_requests_max: limits::BATCH_REQUESTS_MAX,
+            window: 1,
             pending_requests_max: limits::PENDING_REQUESTS_MAX,
             pending_requests_per_client_max: limits::PENDING_REQUESTS_PER_CLIENT_MAX,
             sessions_remembered_max: limits::SESSIONS_REMEMBERED_MAX,
@@ -126,6 +134,9 @@ impl Config {
         }
         if self.batch_requests_max == 0 || self.batch_requests_max > limits::BATCH_REQUESTS_MAX {
             return wrong("a batch holds between one request and the limit");
+        }
+        if self.window == 0 || self.window > limits::WINDOW_MAX {
+            return wrong("between one instance and the limit may be in flight");
         }
         if self.sessions_remembered_max == 0 {
             return wrong("at least one session per client must be remembered");

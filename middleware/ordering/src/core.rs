@@ -7,7 +7,7 @@ use crate::config::{Config, PlantedBug, StartError};
 use crate::early::Early;
 use crate::effect::{Effect, EffectQueue, Refusal};
 use crate::event::{Event, Now};
-use crate::instance::{Accept, Held, Instance};
+use crate::instance::{Accept, Held};
 use crate::log::DecidedLog;
 use crate::membership::{Change, ViewChain, verify_administrator};
 use crate::membership::{Membership, Roster};
@@ -19,8 +19,9 @@ use crate::request::{Request, RequestKey, Validator};
 use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
 use crate::transfer::Transfer;
+use crate::window::Window;
 use crate::{InstanceNumber, Regency};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use steeldb_types::{Digest, ReplicaId, ViewNumber, limits};
 use steeldb_wire::auth::{PublicKey, Signature};
@@ -37,7 +38,7 @@ pub struct Core {
     pub(crate) log: DecidedLog,
     pub(crate) sessions: Sessions,
     pub(crate) pending: Pending,
-    pub(crate) instance: Instance,
+    pub(crate) window: Window,
     pub(crate) early: Early,
     pub(crate) sync: Synchronization,
     pub(crate) catchup: CatchUp,
@@ -45,14 +46,14 @@ pub struct Core {
     pub(crate) transfer: Transfer,
     /// Votes up to this instance may have been lost: none are cast there.
     passive_upto: InstanceNumber,
-    /// Restored votes of instances that this replica has not got to again.
-    later_votes: BTreeMap<InstanceNumber, Vec<Record>>,
     /// A view has begun since the requests that wait were judged.
     pub(crate) view_is_new: bool,
     /// When to send own messages again; set while something waits and nothing is decided.
     pub(crate) resend_at: Option<u64>,
     /// Up to where the application has taken deliveries.
     pub(crate) delivered: InstanceNumber,
+    /// ACCEPT signatures verified so far.
+    pub(crate) verifications: u64,
 }
 
 /// What a handler may look at besides the core.
@@ -70,19 +71,19 @@ impl Core {
         config.check()?;
         let mut core = Core {
             effects: EffectQueue::new(config.has(PlantedBug::DurabilityIgnored)),
-            log: DecidedLog::new(config.decisions_kept_bytes),
+            log: DecidedLog::new(config.decisions_kept_bytes, config.window),
             sessions: Sessions::new(config.sessions_remembered_max),
             pending: Pending::default(),
-            instance: Instance::new(InstanceNumber(1)),
+            window: Window::new(config.window),
             early: Early::default(),
             sync: Synchronization::default(),
             catchup: CatchUp::default(),
             checkpoints: Checkpoints::default(),
             transfer: Transfer::default(),
             passive_upto: InstanceNumber(0),
-            later_votes: BTreeMap::new(),
             resend_at: None,
             delivered: restored.delivered,
+            verifications: 0,
             membership: Membership::new(config.me, config.key.public(), config.genesis.clone()),
             view_is_new: false,
             config,
@@ -90,9 +91,9 @@ impl Core {
         for record in restored.records {
             core.restore(record)?;
         }
-        let known = core.reach().next();
-        if core.later_votes.last_key_value().is_some_and(|(instance, _)| *instance > known) {
-            return Err(StartError::Log("a vote for an instance beyond the next".into()));
+        let known = core.reach().0.saturating_add(limits::WINDOW_MAX as u64);
+        if core.window.iter().any(|instance| instance.number.0 > known) {
+            return Err(StartError::Log("a vote for an instance beyond any window".into()));
         }
         if let Some(instance) = core.checkpoints.stable().map(|stable| stable.certificate.instance) {
             core.drop_before(0, instance);
@@ -147,6 +148,11 @@ impl Core {
     /// The last decided instance.
     pub fn last_decided(&self) -> InstanceNumber {
         InstanceNumber(self.log.next().0 - 1)
+    }
+
+    /// How many signatures of ACCEPTs this replica verified to decide: what an instance costs it besides its requests.
+    pub fn accepts_verified(&self) -> u64 {
+        self.verifications
     }
 
     /// How many requests wait to be ordered.
@@ -208,20 +214,25 @@ impl Core {
         let me = self.config.me;
         match record {
             Record::Regency(regency) => self.sync.restore(regency),
-            Record::Write { regency, proposal } if self.restores_votes_in(proposal.instance) => {
-                let claim = Claim { regency, value: proposal.digest() };
-                self.instance.write(me, claim);
-                self.instance.held = Some(Held { claim, proposal, written: true });
+            Record::Write { regency, proposal } => {
+                if self.restores_votes_in(proposal.instance) {
+                    let claim = Claim { regency, value: proposal.digest() };
+                    let instance = self.window.entry(proposal.instance);
+                    instance.write(me, claim);
+                    instance.held = Some(Held { claim, proposal, written: true });
+                }
             }
-            Record::Accept { instance, claim, proposal } if self.restores_votes_in(instance) => {
-                let held = self.instance.batch(claim.value).or(proposal);
-                let proposal = held.ok_or_else(|| StartError::Log("ACCEPT of an unknown value".into()))?;
-                self.instance.bound = Some((claim, proposal));
-                let signature = sign_accept(instance, &claim, &self.config.key);
-                self.instance.note_accept(me, Accept { claim, signature, verified: true });
+            Record::Accept { instance, claim, proposal } => {
+                if self.restores_votes_in(instance) {
+                    let signature = sign_accept(instance, &claim, &self.config.key);
+                    let instance = self.window.entry(instance);
+                    let held = instance.batch(claim.value).or(proposal);
+                    let proposal =
+                        held.ok_or_else(|| StartError::Log("ACCEPT of an unknown value".into()))?;
+                    instance.bound = Some((claim, proposal));
+                    instance.note_accept(me, Accept { claim, signature, verified: true });
+                }
             }
-            Record::Write { ref proposal, .. } => self.keep_vote(proposal.instance, record),
-            Record::Accept { instance, .. } => self.keep_vote(instance, record),
             Record::Decision(decision) => match decision.instance() {
                 instance if instance == self.log.next() => self.append(decision),
                 // Behind a hole: what is missing is fetched, and this one is read again then.
@@ -256,37 +267,21 @@ impl Core {
         self.sessions = state.sessions;
         let known = self.membership.number();
         self.membership.restore(state.views, stable.views.clone());
-        self.begin(state.instance.next());
+        self.window.begin(state.instance.next());
         if self.membership.number() > known {
             self.begin_view();
         }
-        self.early.hand_over(&mut self.instance);
+        self.early.hand_over(&mut self.window);
     }
 
-    /// Begins an instance, with the votes that this replica cast in it before a restart.
-    pub(crate) fn begin(&mut self, number: InstanceNumber) {
-        self.instance = Instance::new(number);
-        let later = self.later_votes.split_off(&number.next());
-        let votes = std::mem::replace(&mut self.later_votes, later).remove(&number);
-        for vote in votes.into_iter().flatten() {
-            // It fails only for an ACCEPT whose value is missing, which is refused when it is kept.
-            let _ = self.restore(vote);
-        }
-    }
-
-    /// Whether this replica knows all its votes in the running instance, and may cast more.
+    /// Whether this replica knows all its votes in the instances in flight, and may cast more.
     pub(crate) fn may_vote(&self) -> bool {
-        self.instance.number > self.passive_upto
+        self.window.first() > self.passive_upto
     }
 
+    /// Votes of instances that this replica has yet to get to again are kept until it does.
     fn restores_votes_in(&self, instance: InstanceNumber) -> bool {
-        instance == self.instance.number && self.may_vote()
-    }
-
-    fn keep_vote(&mut self, instance: InstanceNumber, record: Record) {
-        if instance > self.instance.number && instance > self.passive_upto {
-            self.later_votes.entry(instance).or_default().push(record);
-        }
+        instance >= self.window.first() && instance > self.passive_upto
     }
 
     /// How far decisions may be in this replica's log, holes aside.
@@ -325,9 +320,9 @@ impl Core {
                 self.on_accept(cx, from, instance, Accept { claim, signature, verified: false });
             }
             Message::Stop { regency, requests } => self.on_stop(cx, from, regency, &requests),
-            Message::StopData { data, value } => self.on_stop_data(cx, from, data, value),
-            Message::Sync { regency, stop_data, proposal } => {
-                self.on_sync(cx, from, regency, stop_data, proposal);
+            Message::StopData { data, values } => self.on_stop_data(cx, from, data, values),
+            Message::Sync { regency, stop_data, proposals } => {
+                self.on_sync(cx, from, regency, stop_data, proposals);
             }
             Message::FetchDecisions { from: first, regency } => self.on_fetch(cx, from, first, regency),
             Message::Decisions { decisions, more } => self.on_decisions(from, decisions, more),
@@ -349,6 +344,7 @@ impl Core {
             || self.try_synchronize(cx)
             || self.try_decide()
             || self.try_decide_by_proof()
+            || self.try_deliver()
             || self.try_consider_early(cx)
             || self.try_propose(cx)
             || self.try_accept()
@@ -432,6 +428,10 @@ impl Core {
             verify_administrator(payload, administrator, signature, &self.config.administrators)
                 .map_err(|error| error.to_string())?;
         }
+        if self.config.window > 1 {
+            // An instance behind the change could be decided in the view before it.
+            return Err("the membership changes only while one instance is in flight at a time".into());
+        }
         let roster = self.membership.roster();
         let mut change = Change::decode(payload).map_err(|error| error.to_string())?;
         if self.config.has(PlantedBug::ReplayedChangeAccepted) {
@@ -481,7 +481,7 @@ impl Core {
     }
 
     fn arm_resend(&mut self, cx: &Context<'_>) {
-        let stuck = self.instance.is_running()
+        let stuck = self.window.is_running()
             || !self.pending.is_empty()
             || !self.sync.is_installed()
             || self.sync.wants_to_leave()
@@ -503,7 +503,7 @@ impl Core {
             if self.is_leader() {
                 self.resend_as_leader();
             }
-            for vote in self.instance.own_votes(me, regency) {
+            for vote in self.window.iter().flat_map(|instance| instance.own_votes(me, regency)) {
                 self.effects.broadcast(vote);
             }
         }

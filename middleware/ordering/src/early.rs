@@ -1,13 +1,14 @@
 //! Out-of-context messages: what arrives before this replica can judge it, bounded per sender.
 
-use crate::instance::{Accept, Instance};
+use crate::instance::Accept;
 use crate::proof::Claim;
+use crate::window::Window;
 use crate::{InstanceNumber, Proposal, Regency};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use steeldb_types::ReplicaId;
+use steeldb_types::{ReplicaId, limits};
 
-/// How many instances ahead messages are kept for; farther ahead, decisions are fetched instead.
+/// How many instances behind the window messages are kept for; farther ahead, decisions are fetched instead.
 const INSTANCES_AHEAD: u64 = 2;
 
 /// Per sender and instance, the PROPOSE, WRITE and ACCEPT of the highest regency.
@@ -29,25 +30,25 @@ impl Early {
         self.slots.len()
     }
 
-    fn slot(
-        &mut self,
-        running: InstanceNumber,
-        instance: InstanceNumber,
-        from: ReplicaId,
-    ) -> Option<&mut Slot> {
-        let ahead = instance.0.checked_sub(running.0)?;
-        (ahead <= INSTANCES_AHEAD).then(|| self.slots.entry((instance, from)).or_default())
+    fn slot(&mut self, window: &Window, instance: InstanceNumber, from: ReplicaId) -> Option<&mut Slot> {
+        let last = window.last().0.saturating_add(INSTANCES_AHEAD);
+        (window.first() <= instance && instance.0 <= last)
+            .then(|| self.slots.entry((instance, from)).or_default())
     }
 
     /// Keeps a leader's proposal for a later instance or regency; the latest one replaces others of its leader.
     pub(crate) fn keep_proposal(
         &mut self,
-        running: InstanceNumber,
+        window: &Window,
         from: ReplicaId,
         regency: Regency,
         proposal: Arc<Proposal>,
     ) {
-        let Some(slot) = self.slot(running, proposal.instance, from) else { return };
+        // No valid batch is larger, and what nobody has judged must not fill the memory.
+        if proposal.size_bytes() > limits::BATCH_BYTES_MAX {
+            return;
+        }
+        let Some(slot) = self.slot(window, proposal.instance, from) else { return };
         if slot.proposal.as_ref().is_none_or(|(known, _)| *known < regency) {
             slot.proposal = Some((regency, proposal));
         }
@@ -55,12 +56,12 @@ impl Early {
 
     pub(crate) fn keep_write(
         &mut self,
-        running: InstanceNumber,
+        window: &Window,
         from: ReplicaId,
         instance: InstanceNumber,
         claim: Claim,
     ) {
-        let Some(slot) = self.slot(running, instance, from) else { return };
+        let Some(slot) = self.slot(window, instance, from) else { return };
         if slot.write.is_none_or(|known| known.regency < claim.regency) {
             slot.write = Some(claim);
         }
@@ -68,39 +69,41 @@ impl Early {
 
     pub(crate) fn keep_accept(
         &mut self,
-        running: InstanceNumber,
+        window: &Window,
         from: ReplicaId,
         instance: InstanceNumber,
         accept: Accept,
     ) {
-        let Some(slot) = self.slot(running, instance, from) else { return };
+        let Some(slot) = self.slot(window, instance, from) else { return };
         if slot.accept.as_ref().is_none_or(|known| known.claim.regency < accept.claim.regency) {
             slot.accept = Some(accept);
         }
     }
 
-    /// Gives a new instance the votes that came early, and forgets older instances.
-    pub(crate) fn hand_over(&mut self, instance: &mut Instance) {
-        self.slots = self.slots.split_off(&(instance.number, ReplicaId(0)));
-        let number = instance.number;
-        for ((_, from), slot) in self.slots.iter_mut().take_while(|((of, _), _)| *of == number) {
+    /// Gives the instances in the window the votes that came early, and forgets older instances.
+    pub(crate) fn hand_over(&mut self, window: &mut Window) {
+        self.slots = self.slots.split_off(&(window.first(), ReplicaId(0)));
+        for ((number, from), slot) in &mut self.slots {
+            if !window.contains(*number) {
+                break;
+            }
             if let Some(claim) = slot.write.take() {
-                instance.note_write(*from, claim);
+                window.entry(*number).note_write(*from, claim);
             }
             if let Some(accept) = slot.accept.take() {
-                instance.note_accept(*from, accept);
+                window.entry(*number).note_accept(*from, accept);
             }
         }
     }
 
-    /// Takes the proposal of `leader` for the running instance in `regency`.
+    /// Takes the proposal of `leader` for an instance in `regency`.
     pub(crate) fn take_proposal(
         &mut self,
-        running: InstanceNumber,
+        number: InstanceNumber,
         leader: ReplicaId,
         regency: Regency,
     ) -> Option<Arc<Proposal>> {
-        let slot = self.slots.get_mut(&(running, leader))?;
+        let slot = self.slots.get_mut(&(number, leader))?;
         slot.proposal.take_if(|(known, _)| *known == regency).map(|(_, proposal)| proposal)
     }
 }

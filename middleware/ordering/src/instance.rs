@@ -4,13 +4,14 @@
 
 use crate::message::Message;
 use crate::proof::Claim;
-use crate::{InstanceNumber, Proposal, Regency};
+use crate::stopdata::Votes;
+use crate::{Decision, InstanceNumber, Proposal, Regency};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use steeldb_types::{Digest, ReplicaId};
+use steeldb_types::{Digest, ReplicaId, ViewNumber};
 use steeldb_wire::auth::Signature;
 
-/// A running instance.
+/// An instance in flight.
 pub(crate) struct Instance {
     pub(crate) number: InstanceNumber,
     /// The proposal of the latest regency that had an acceptable one.
@@ -22,6 +23,8 @@ pub(crate) struct Instance {
     pub(crate) written: BTreeMap<Digest, Regency>,
     /// VP-Consensus' (valts, val): set when a WRITE quorum was seen, which is when the ACCEPT goes out.
     pub(crate) bound: Option<(Claim, Arc<Proposal>)>,
+    /// Set while it waits for those before it to be decided, too.
+    pub(crate) decided: Option<Arc<Decision>>,
 }
 
 /// A proposal found acceptable in a regency.
@@ -47,17 +50,28 @@ impl Instance {
             accepts: BTreeMap::new(),
             written: BTreeMap::new(),
             bound: None,
+            decided: None,
         }
     }
 
     /// Whether anything was heard of it.
     pub(crate) fn is_running(&self) -> bool {
-        self.held.is_some() || !self.writes.is_empty() || !self.accepts.is_empty() || self.bound.is_some()
+        self.held.is_some()
+            || !self.writes.is_empty()
+            || !self.accepts.is_empty()
+            || self.bound.is_some()
+            || self.decided.is_some()
     }
 
     /// The proposal accepted in `regency`.
     pub(crate) fn held_in(&self, regency: Regency) -> Option<&Held> {
         self.held.as_ref().filter(|held| held.claim.regency == regency)
+    }
+
+    /// The batch that it has, as far as is known in `regency`: decided, or accepted from its leader.
+    pub(crate) fn value_in(&self, regency: Regency) -> Option<&Arc<Proposal>> {
+        let decided = self.decided.as_ref().map(|decision| &decision.proposal);
+        decided.or_else(|| self.held_in(regency).map(|held| &held.proposal))
     }
 
     /// What this replica wrote in `regency`.
@@ -108,6 +122,16 @@ impl Instance {
     pub(crate) fn accepters(&self, claim: Claim) -> Vec<ReplicaId> {
         let of_claim = self.accepts.iter().filter(|(_, accept)| accept.claim == claim);
         of_claim.map(|(replica, _)| *replica).collect()
+    }
+
+    /// What this replica has voted for in a view, for STOPDATA; nothing when it has not.
+    pub(crate) fn votes(&self, view: ViewNumber) -> Option<Votes> {
+        let of_view = |regency: Regency| regency.view == view;
+        let bound = self.bound.as_ref().map(|(claim, _)| *claim).filter(|claim| of_view(claim.regency));
+        let written = self.written.iter().filter(|(_, regency)| of_view(**regency));
+        let written = written.map(|(value, regency)| Claim { regency: *regency, value: *value });
+        let votes = Votes { instance: self.number, bound, written: written.collect() };
+        (bound.is_some() || !votes.written.is_empty()).then_some(votes)
     }
 
     /// This replica's last WRITE and ACCEPT, to be sent again while it is in `regency`.

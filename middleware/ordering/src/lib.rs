@@ -92,6 +92,7 @@ mod sizes;
 mod stopdata;
 mod synchronization;
 mod transfer;
+mod window;
 
 pub use checkpoint::{Checkpoint, CheckpointCertificate, StableCheckpoint};
 #[cfg(feature = "planted-bugs")]
@@ -108,4 +109,4 @@ pub use proposal::Proposal;
 pub use record::{Record, Restored};
 pub use request::{AcceptAll, ORDERS_UNSIGNED_REQUESTS, Request, RequestId, RequestKey, Validator};
 pub use sizes::QueueSizes;
-pub use stopdata::{SignedStopData, StopData};
+pub use stopdata::{SignedStopData, StopData, Votes};

@@ -3,6 +3,7 @@
 use crate::checkpoint::{CoreState, chain};
 use crate::effect::Delivery;
 use crate::sessions::Sessions;
+use crate::window::executed_at;
 use crate::{Decision, InstanceNumber, Proof};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +15,23 @@ pub(crate) struct DecidedLog {
     position: Position,
     /// The chained digest of all decided values.
     history: Digest,
-    last_proof: Option<Proof>,
+    /// Proofs of the last instances, as many as may be in flight.
+    last_proofs: VecDeque<Proof>,
+    window: usize,
     tail: VecDeque<Arc<Decision>>,
     tail_bytes: usize,
     tail_bytes_max: usize,
 }
 
 impl DecidedLog {
-    pub(crate) fn new(tail_bytes_max: usize) -> DecidedLog {
+    pub(crate) fn new(tail_bytes_max: usize, window: usize) -> DecidedLog {
         DecidedLog {
             last: InstanceNumber(0),
             last_timestamp: Timestamp(i64::MIN),
             position: Position(0),
             history: Digest::default(),
-            last_proof: None,
+            last_proofs: VecDeque::new(),
+            window: window.max(1),
             tail: VecDeque::new(),
             tail_bytes: 0,
             tail_bytes_max,
@@ -47,8 +51,9 @@ impl DecidedLog {
         self.last_timestamp
     }
 
-    pub(crate) fn last_proof(&self) -> Option<&Proof> {
-        self.last_proof.as_ref()
+    /// Proofs of the last instances, ascending: what STOPDATA shows.
+    pub(crate) fn last_proofs(&self) -> Vec<Proof> {
+        self.last_proofs.iter().cloned().collect()
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -65,7 +70,8 @@ impl DecidedLog {
         self.last_timestamp = state.timestamp;
         self.position = state.position;
         self.history = state.history;
-        self.last_proof = Some(last);
+        self.last_proofs.clear();
+        self.last_proofs.push_back(last);
         self.tail.clear();
         self.tail_bytes = 0;
     }
@@ -80,9 +86,13 @@ impl DecidedLog {
     ) -> Delivery {
         let proposal = &decision.proposal;
         self.last = proposal.instance;
-        self.last_timestamp = proposal.timestamp;
+        // A batch that a later regency put before this one may be of a later time.
+        self.last_timestamp = executed_at(self.last_timestamp, [proposal]);
         self.history = chain(self.history, self.last, decision.proof.claim.value);
-        self.last_proof = Some(decision.proof.clone());
+        self.last_proofs.push_back(decision.proof.clone());
+        if self.last_proofs.len() > self.window {
+            self.last_proofs.pop_front();
+        }
         let mut requests = Vec::with_capacity(proposal.requests.len());
         for request in &proposal.requests {
             if sessions.execute(request) || executes_twice {
@@ -93,7 +103,7 @@ impl DecidedLog {
         let delivery = Delivery {
             instance: proposal.instance,
             regency: decision.proof.claim.regency,
-            timestamp: proposal.timestamp,
+            timestamp: self.last_timestamp,
             requests,
             proof: decision.proof.clone(),
         };

@@ -51,8 +51,8 @@ pub enum Message {
     StopData {
         /// The signed part.
         data: SignedStopData,
-        /// The value that the sender saw a WRITE quorum for, if it did.
-        value: Option<Arc<Proposal>>,
+        /// The values that the sender saw WRITE quorums for, by instance.
+        values: Vec<Arc<Proposal>>,
     },
     /// Installs a regency. The STOPDATAs prove it whoever passes them on; the proposal counts from the leader only.
     Sync {
@@ -60,8 +60,8 @@ pub enum Message {
         regency: Regency,
         /// STOPDATAs of weight Q_v.
         stop_data: Vec<SignedStopData>,
-        /// The bound value, or what the leader proposes freely, or nothing yet.
-        proposal: Option<Arc<Proposal>>,
+        /// The bound values, by instance; without one, what the leader proposes freely, or nothing yet.
+        proposals: Vec<Arc<Proposal>>,
     },
     /// Asks for decisions, and for the SYNC of a regency.
     FetchDecisions {

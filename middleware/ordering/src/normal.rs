@@ -3,49 +3,73 @@
 use crate::config::PlantedBug;
 use crate::core::{Context, Core};
 use crate::effect::Effect;
-use crate::instance::{Accept, Held};
+use crate::instance::{Accept, Held, Instance};
 use crate::message::Message;
 use crate::proof::{Claim, Decision, Proof, sign_accept, verify_accept};
 use crate::proposal::{Digests, Proposal};
 use crate::record::Record;
-use crate::{InstanceNumber, Regency};
+use crate::stopdata::Allowed;
+use crate::window::{InFlight, executed_at};
+use crate::{InstanceNumber, Regency, Request};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use steeldb_types::{ReplicaId, Timestamp, limits};
+use steeldb_wire::auth::Signature;
 
 impl Core {
-    /// The leader proposes as soon as requests wait and no instance runs.
+    /// The leader proposes as soon as requests wait and the window has room.
     pub(crate) fn try_propose(&mut self, cx: &Context<'_>) -> bool {
-        let (regency, number) = (self.sync.regency(), self.instance.number);
-        if !self.is_leader()
-            || !self.may_vote()
-            || !self.sync.is_installed()
-            || self.instance.held_in(regency).is_some()
-            || self.sync.selection().is_some_and(|s| s.instance > number || self.sync.binds(number))
-        {
+        if !self.is_leader() || !self.may_vote() || !self.sync.is_installed() {
             return false;
         }
-        let Some(proposal) = self.new_proposal(cx) else { return false };
+        let regency = self.sync.regency();
+        let Some(number) = self.window.first_open(regency) else { return false };
+        let proposal = match self.sync.allowed(number) {
+            // Bound values went out with the SYNC.
+            Allowed::Nothing | Allowed::Only(_) => return false,
+            Allowed::Empty => Some(self.proposal(cx, number, Vec::new())),
+            Allowed::Any => self.new_proposal(cx, number),
+        };
+        let Some(proposal) = proposal else { return false };
         self.effects.broadcast(Message::Propose { regency, proposal: Arc::clone(&proposal) });
         let value = proposal.digest();
         self.write(Claim { regency, value }, proposal);
         true
     }
 
-    /// A batch of what waits, at a time after the last.
-    pub(crate) fn new_proposal(&mut self, cx: &Context<'_>) -> Option<Arc<Proposal>> {
+    /// A batch of what waits and is not in flight.
+    pub(crate) fn new_proposal(&mut self, cx: &Context<'_>, number: InstanceNumber) -> Option<Arc<Proposal>> {
+        let regency = self.sync.regency();
+        let in_flight = match self.config.has(PlantedBug::InFlightIgnored) {
+            true => InFlight::default(),
+            false => InFlight::new(self.window.iter().filter_map(|instance| instance.value_in(regency))),
+        };
+        let requests_max = self.config.batch_requests_max;
         let mut requests =
-            self.pending.batch(&self.sessions, self.config.batch_requests_max, limits::BATCH_BYTES_MAX);
-        if requests.is_empty() {
-            return None;
-        }
+            self.pending.batch(&self.sessions, &in_flight, requests_max, limits::BATCH_BYTES_MAX);
         // A change of the membership is alone in its batch, in its turn.
         if let Some(first) = requests.iter().position(|request| request.is_membership()) {
             requests.truncate(first.max(1));
         }
-        let after_last = Timestamp(self.log.last_timestamp().0.saturating_add(1));
-        let timestamp = cx.now.wall.max(after_last);
-        Some(Arc::new(Proposal { instance: self.instance.number, timestamp, requests }))
+        if requests.is_empty() { None } else { Some(self.proposal(cx, number, requests)) }
+    }
+
+    /// A proposal at a time after those before it.
+    fn proposal(
+        &self,
+        cx: &Context<'_>,
+        instance: InstanceNumber,
+        requests: Vec<Arc<Request>>,
+    ) -> Arc<Proposal> {
+        let before = self.executed_before(instance).unwrap_or(cx.now.wall);
+        let timestamp = cx.now.wall.max(Timestamp(before.0.saturating_add(1)));
+        Arc::new(Proposal { instance, timestamp, requests })
+    }
+
+    /// When the instance before one in the window counts as executed; nothing while a value before it is not known.
+    fn executed_before(&self, number: InstanceNumber) -> Option<Timestamp> {
+        let before = self.window.predecessors(number, self.sync.regency())?;
+        Some(executed_at(self.log.last_timestamp(), before))
     }
 
     pub(crate) fn on_propose(
@@ -59,40 +83,53 @@ impl Core {
             self.effects.misbehaved(from, format!("proposed in {regency} without being its leader"));
             return;
         }
-        let number = self.instance.number;
-        if regency < self.sync.regency() || proposal.instance < number {
+        let number = proposal.instance;
+        if regency < self.sync.regency() || number < self.window.first() {
             return;
         }
-        self.note_ahead(cx, from, proposal.instance, regency);
-        if proposal.instance == number && regency == self.sync.regency() && self.sync.is_installed() {
+        self.note_ahead(cx, from, number, regency);
+        if regency == self.sync.regency() && self.sync.is_installed() && self.is_within_reach(number) {
             self.consider(cx, proposal);
         } else {
-            self.early.keep_proposal(number, from, regency, proposal);
+            self.early.keep_proposal(&self.window, from, regency, proposal);
         }
     }
 
-    /// Considers a proposal that came before its instance or regency did.
-    pub(crate) fn try_consider_early(&mut self, cx: &Context<'_>) -> bool {
+    /// Whether a proposal for `number` can be judged: it is in the window, and all values before it are known.
+    fn is_within_reach(&self, number: InstanceNumber) -> bool {
         let regency = self.sync.regency();
+        self.window.contains(number) && self.window.predecessors(number, regency).is_some()
+    }
+
+    /// Considers a proposal that came before its instance, its predecessors or its regency did.
+    pub(crate) fn try_consider_early(&mut self, cx: &Context<'_>) -> bool {
+        let (regency, leader) = (self.sync.regency(), self.leader());
         if !self.sync.is_installed() {
             return false;
         }
-        let Some(proposal) = self.early.take_proposal(self.instance.number, self.leader(), regency) else {
-            return false;
-        };
-        self.consider(cx, proposal);
-        true
+        for number in self.window.numbers() {
+            if let Some(proposal) = self.early.take_proposal(number, leader, regency) {
+                self.consider(cx, proposal);
+                return true;
+            }
+            if self.window.get(number).and_then(|instance| instance.value_in(regency)).is_none() {
+                break;
+            }
+        }
+        false
     }
 
-    /// Considers the leader's proposal for the running instance and, when it is acceptable, writes it.
+    /// Considers the leader's proposal for an instance within reach and, when it is acceptable, writes it.
     fn consider(&mut self, cx: &Context<'_>, proposal: Arc<Proposal>) {
         if !self.membership.votes() {
             return;
         }
         let (regency, leader) = (self.sync.regency(), self.leader());
+        let number = proposal.instance;
         let digests = proposal.digests();
         let claim = Claim { regency, value: digests.value };
-        match self.instance.held_in(regency) {
+        let instance = self.window.entry(number);
+        match instance.held_in(regency) {
             Some(held) if held.claim != claim => {
                 self.effects.misbehaved(leader, format!("proposed two batches in {regency}"));
                 return;
@@ -100,23 +137,22 @@ impl Core {
             Some(held) if held.claim == claim && held.written => return,
             _ => {}
         }
-        if self.instance.written_in(regency).is_some_and(|value| value != claim.value) {
+        if instance.written_in(regency).is_some_and(|value| value != claim.value) {
             return;
         }
-        let free = match self.sync.selection() {
-            Some(selection) if selection.instance > self.instance.number => return,
-            Some(selection) if selection.instance == self.instance.number => match selection.bound {
-                Some(value) if value != claim.value => {
-                    self.effects.misbehaved(leader, "proposed another value than the bound one");
-                    self.suspect();
-                    return;
-                }
-                bound => bound.is_none(),
-            },
-            _ => true,
+        let allowed = self.sync.allowed(number);
+        let free = match allowed {
+            Allowed::Nothing => return,
+            Allowed::Only(value) if value != claim.value => {
+                self.effects.misbehaved(leader, "proposed another value than the bound one");
+                self.suspect();
+                return;
+            }
+            Allowed::Only(_) => false,
+            Allowed::Empty | Allowed::Any => true,
         };
         // A bound value is valid by its proof: a correct replica wrote it (rule D4). It is not judged again.
-        if free && let Err(reason) = self.judge(cx, &proposal, &digests) {
+        if free && let Err(reason) = self.judge(cx, &proposal, &digests, allowed == Allowed::Empty) {
             self.effects.misbehaved(leader, format!("proposed an invalid batch: {reason}"));
             self.suspect();
             return;
@@ -127,34 +163,54 @@ impl Core {
             self.write(claim, proposal);
         } else {
             // Not WRITTEN, but held: should a quorum find it in time, it may be decided (A14).
-            self.instance.held = Some(Held { claim, proposal, written: false });
+            self.window.entry(number).held = Some(Held { claim, proposal, written: false });
         }
     }
 
-    /// Whether a proposal is valid: a deterministic function of it and of what was decided before (rule D1).
-    fn judge(&self, cx: &Context<'_>, proposal: &Proposal, digests: &Digests) -> Result<(), String> {
+    /// Whether a proposal is valid: a deterministic function of it and of the values before it (rule D1), those in
+    /// flight as the same leader proposed them.
+    ///
+    /// What this replica knows of the order beyond the leader must make no difference. It may have executed what the
+    /// leader still has in flight, so a request is a repetition when its session is known to be as far, but not when
+    /// its session was forgotten meanwhile: that one is left out when it is delivered. Nor is a certified request one
+    /// that is in flight here: the leader may have executed it, and been asked for it anew.
+    fn judge(
+        &self,
+        cx: &Context<'_>,
+        proposal: &Proposal,
+        digests: &Digests,
+        must_be_empty: bool,
+    ) -> Result<(), String> {
         let requests = &proposal.requests;
-        if requests.is_empty() || requests.len() > limits::BATCH_REQUESTS_MAX {
+        if requests.is_empty() != must_be_empty || requests.len() > limits::BATCH_REQUESTS_MAX {
             return Err(format!("{} requests", requests.len()));
         }
         if proposal.size_bytes() > limits::BATCH_BYTES_MAX {
             return Err(format!("{} bytes", proposal.size_bytes()));
         }
-        if proposal.timestamp <= self.log.last_timestamp() {
+        let (number, regency) = (proposal.instance, self.sync.regency());
+        let before = self.window.predecessors(number, regency).ok_or("what comes before it is not known")?;
+        if proposal.timestamp <= executed_at(self.log.last_timestamp(), before.iter().copied()) {
             return Err("its timestamp is not after the last".into());
         }
         if requests.len() > 1 && requests.iter().any(|request| request.is_membership()) {
             return Err("a change of the membership that is not alone".into());
         }
+        let in_flight = match self.config.has(PlantedBug::InFlightIgnored) {
+            true => InFlight::default(),
+            false => InFlight::new(before),
+        };
         let mut keys = BTreeSet::new();
         for (request, digest) in requests.iter().zip(&digests.requests) {
             let key = request.key();
             if request.payload().len() > limits::REQUEST_BYTES_MAX {
                 return Err(format!("{key:?} is too large"));
             }
-            if !keys.insert(key)
-                || (self.sessions.is_stale(&key) && !self.config.has(PlantedBug::ExecutesTwice))
-            {
+            let repeated = match self.config.window {
+                1 => self.sessions.is_stale(&key),
+                _ => self.sessions.is_executed(&key) || in_flight.is_repetition(&key),
+            };
+            if !keys.insert(key) || (repeated && !self.config.has(PlantedBug::ExecutesTwice)) {
                 return Err(format!("{key:?} again"));
             }
             // What waits here was verified when it came.
@@ -186,11 +242,12 @@ impl Core {
 
     /// VP-Consensus: WRITE, once it is durable that nothing else will be written in this regency (A7).
     pub(crate) fn write(&mut self, claim: Claim, proposal: Arc<Proposal>) {
-        let instance = self.instance.number;
-        self.instance.held = Some(Held { claim, proposal: Arc::clone(&proposal), written: true });
-        self.instance.write(self.config.me, claim);
+        let number = proposal.instance;
+        let instance = self.window.entry(number);
+        instance.held = Some(Held { claim, proposal: Arc::clone(&proposal), written: true });
+        instance.write(self.config.me, claim);
         self.effects.persist(Record::Write { regency: claim.regency, proposal });
-        self.effects.broadcast(Message::Write { instance, claim });
+        self.effects.broadcast(Message::Write { instance: number, claim });
     }
 
     pub(crate) fn on_write(
@@ -200,35 +257,42 @@ impl Core {
         instance: InstanceNumber,
         claim: Claim,
     ) {
-        let number = self.instance.number;
         self.note_ahead(cx, from, instance, claim.regency);
-        if instance == number {
-            self.instance.note_write(from, claim);
-        } else if instance > number {
-            self.early.keep_write(number, from, instance, claim);
+        if self.window.contains(instance) {
+            self.window.entry(instance).note_write(from, claim);
+        } else {
+            self.early.keep_write(&self.window, from, instance, claim);
         }
     }
 
     /// VP-Consensus: on a WRITE quorum the value is bound, and ACCEPT goes out.
     pub(crate) fn try_accept(&mut self) -> bool {
-        let (me, regency) = (self.config.me, self.sync.regency());
-        let Some(held) = self.instance.held_in(regency) else { return false };
-        if !self.sync.is_installed()
-            || !self.may_vote()
-            || self.instance.bound.as_ref().is_some_and(|(bound, _)| bound.regency >= regency)
-            || !self.is_quorum(&self.instance.writers(held.claim))
-        {
+        let regency = self.sync.regency();
+        if !self.sync.is_installed() || !self.may_vote() {
             return false;
         }
-        let (claim, proposal, written) = (held.claim, Arc::clone(&held.proposal), held.written);
-        let instance = self.instance.number;
-        let unwritten = (!written).then(|| Arc::clone(&proposal));
-        self.instance.bound = Some((claim, proposal));
-        self.effects.persist(Record::Accept { instance, claim, proposal: unwritten });
-        let signature = sign_accept(instance, &claim, &self.config.key);
-        self.instance.note_accept(me, Accept { claim, signature, verified: true });
-        self.effects.broadcast(Message::Accept { instance, claim, signature });
+        let bindable = |instance: &&Instance| {
+            instance.bound.as_ref().is_none_or(|(bound, _)| bound.regency < regency)
+                && instance.held_in(regency).is_some_and(|held| self.is_quorum(&instance.writers(held.claim)))
+        };
+        let Some(number) = self.window.iter().find(bindable).map(|instance| instance.number) else {
+            return false;
+        };
+        self.accept(number);
         true
+    }
+
+    fn accept(&mut self, number: InstanceNumber) {
+        let (me, regency) = (self.config.me, self.sync.regency());
+        let instance = self.window.entry(number);
+        let Some(held) = instance.held_in(regency) else { return };
+        let (claim, proposal, written) = (held.claim, Arc::clone(&held.proposal), held.written);
+        let unwritten = (!written).then(|| Arc::clone(&proposal));
+        instance.bound = Some((claim, proposal));
+        let signature = sign_accept(number, &claim, &self.config.key);
+        instance.note_accept(me, Accept { claim, signature, verified: true });
+        self.effects.persist(Record::Accept { instance: number, claim, proposal: unwritten });
+        self.effects.broadcast(Message::Accept { instance: number, claim, signature });
     }
 
     pub(crate) fn on_accept(
@@ -238,12 +302,11 @@ impl Core {
         instance: InstanceNumber,
         accept: Accept,
     ) {
-        let number = self.instance.number;
         self.note_ahead(cx, from, instance, accept.claim.regency);
-        if instance == number {
-            self.instance.note_accept(from, accept);
-        } else if instance > number {
-            self.early.keep_accept(number, from, instance, accept);
+        if self.window.contains(instance) {
+            self.window.entry(instance).note_accept(from, accept);
+        } else {
+            self.early.keep_accept(&self.window, from, instance, accept);
         }
     }
 
@@ -253,23 +316,26 @@ impl Core {
         if self.transfer.is_installing() {
             return false;
         }
+        self.window.numbers().any(|number| self.try_decide_in(number))
+    }
+
+    fn try_decide_in(&mut self, number: InstanceNumber) -> bool {
+        let Some(instance) = self.window.get(number).filter(|instance| instance.decided.is_none()) else {
+            return false;
+        };
         // Of this view alone: in others, others count.
         let view = self.membership.number();
-        let claims = self.instance.accepts.values().map(|accept| accept.claim);
+        let claims = instance.accepts.values().map(|accept| accept.claim);
         let claims: BTreeSet<Claim> = claims.filter(|claim| claim.regency.view == view).collect();
+        let enough = |claim: &Claim| self.is_quorum(&instance.accepters(*claim));
+        let claims: Vec<Claim> = claims.into_iter().filter(enough).collect();
         for claim in claims {
-            if !self.is_quorum(&self.instance.accepters(claim)) || !self.verify_accepts(claim) {
-                continue;
+            let Some(proposal) = self.window.entry(number).batch(claim.value) else { continue };
+            if let Some(accepts) = self.verified_accepts(number, claim) {
+                let proof = Proof { instance: number, claim, accepts };
+                self.decided(Arc::new(Decision { proposal, proof }));
+                return true;
             }
-            let Some(proposal) = self.instance.batch(claim.value) else { continue };
-            let of_claim = self.instance.accepts.iter().filter(|(_, accept)| accept.claim == claim);
-            let proof = Proof {
-                instance: self.instance.number,
-                claim,
-                accepts: of_claim.map(|(replica, accept)| (*replica, accept.signature)).collect(),
-            };
-            self.decided(Arc::new(Decision { proposal, proof }));
-            return true;
         }
         false
     }
@@ -280,42 +346,79 @@ impl Core {
         if self.transfer.is_installing() {
             return false;
         }
-        let Some(proof) = self.sync.proof_of(self.instance.number) else { return false };
-        let Some(proposal) = self.instance.batch(proof.claim.value) else { return false };
-        self.decided(Arc::new(Decision { proposal, proof }));
+        let undecided = self.window.iter().filter(|instance| instance.decided.is_none());
+        let proven = undecided.filter_map(|instance| {
+            let proof = self.sync.proof_of(instance.number)?;
+            Some(Decision { proposal: instance.batch(proof.claim.value)?, proof })
+        });
+        let Some(decision) = { proven }.next() else { return false };
+        self.decided(Arc::new(decision));
         true
     }
 
-    /// Verifies the ACCEPTs of a claim, now that they are enough; drops bad ones. Whether they still are enough.
-    fn verify_accepts(&mut self, claim: Claim) -> bool {
-        let (instance, roster) = (self.instance.number, self.membership.roster());
-        let mut bad = Vec::new();
-        for (replica, accept) in &mut self.instance.accepts {
-            if accept.claim == claim && !accept.verified {
-                match verify_accept(instance, &claim, *replica, &accept.signature, roster) {
+    /// Verifies ACCEPTs of a claim, now that they may be enough, up to the weight that a proof needs; drops bad ones.
+    /// Nothing: too few are good.
+    fn verified_accepts(
+        &mut self,
+        number: InstanceNumber,
+        claim: Claim,
+    ) -> Option<Vec<(ReplicaId, Signature)>> {
+        let roster = Arc::clone(self.membership.roster());
+        let mut good: Vec<(ReplicaId, Signature)> = Vec::new();
+        // Own ones first: they need no verification.
+        let mut candidates = self.window.entry(number).accepters(claim);
+        candidates.sort_by_key(|replica| *replica != self.config.me);
+        for replica in candidates {
+            let Some(accept) = self.window.entry(number).accepts.get_mut(&replica) else { continue };
+            let signature = accept.signature;
+            if !accept.verified {
+                self.verifications += 1;
+                match verify_accept(number, &claim, replica, &signature, &roster) {
                     Ok(()) => accept.verified = true,
-                    Err(reason) => bad.push((*replica, reason)),
+                    Err(reason) => {
+                        self.window.entry(number).accepts.remove(&replica);
+                        self.effects.misbehaved(replica, reason);
+                        continue;
+                    }
                 }
             }
+            good.push((replica, signature));
+            let signers: Vec<ReplicaId> = good.iter().map(|(replica, _)| *replica).collect();
+            if self.is_quorum(&signers) {
+                good.sort_by_key(|(replica, _)| *replica);
+                return Some(good);
+            }
         }
-        for (replica, reason) in bad {
-            self.instance.accepts.remove(&replica);
-            self.effects.misbehaved(replica, reason);
-        }
-        self.is_quorum(&self.instance.accepters(claim))
+        None
     }
 
-    /// Takes in the decision of the running instance: delivers it and goes on to the next, in the next view if it makes
-    /// one. What leaves from then on waits for its record, so nobody votes in a view that it may forget.
+    /// Takes in a decision: delivers it once all before it are, too.
     pub(crate) fn decided(&mut self, decision: Arc<Decision>) {
-        // The delivery depends on this replica's ACCEPT, which may be in the quorum, but not on the decision's own
-        // record: the votes that are durable elsewhere bind the instance to this value for ever.
-        self.append(Arc::clone(&decision));
-        self.effects.persist(Record::Decision(decision));
-        self.transfer.give_up(self.last_decided());
-        self.sync.progress();
-        self.resend_at = None;
-        self.early.hand_over(&mut self.instance);
+        self.window.entry(decision.instance()).decided.get_or_insert(decision);
+        self.try_deliver();
+    }
+
+    /// Delivers what is decided, in order, and goes on to the instances behind it.
+    pub(crate) fn try_deliver(&mut self) -> bool {
+        if self.transfer.is_installing() {
+            return false;
+        }
+        let decided = |core: &Core| core.window.get(core.window.first()).and_then(|i| i.decided.clone());
+        let mut any = false;
+        while let Some(decision) = decided(self) {
+            // The delivery depends on this replica's ACCEPT, which may be in the quorum, but not on the decision's own
+            // record: the votes that are durable elsewhere bind the instance to this value for ever.
+            self.append(Arc::clone(&decision));
+            self.effects.persist(Record::Decision(decision));
+            any = true;
+        }
+        if any {
+            self.transfer.give_up(self.last_decided());
+            self.sync.progress();
+            self.resend_at = None;
+            self.early.hand_over(&mut self.window);
+        }
+        any
     }
 
     /// Adds a decision to the log and hands it to the application, unless it says it has it.
@@ -326,14 +429,15 @@ impl Core {
         for request in &decision.proposal.requests {
             self.pending.settle(&request.key());
         }
-        let twice = self.config.has(PlantedBug::ExecutesTwice);
+        let twice =
+            self.config.has(PlantedBug::ExecutesTwice) || self.config.has(PlantedBug::InFlightIgnored);
         let delivery = self.log.append(decision, &mut self.sessions, twice);
         if instance > self.delivered {
             let proof = delivery.proof.clone();
             self.effects.push(Effect::Deliver(delivery));
             self.take_checkpoint(&proof);
         }
-        self.begin(instance.next());
+        self.window.begin(instance.next());
         match makes_view {
             Ok(true) => self.begin_view(),
             Ok(false) => {}
@@ -342,14 +446,16 @@ impl Core {
         }
     }
 
-    /// Sends the proposal again to those who have not written it.
+    /// Sends proposals again to those who have not written them.
     pub(crate) fn resend_as_leader(&mut self) {
         let regency = self.sync.regency();
-        let Some(held) = self.instance.held_in(regency) else { return };
-        for peer in self.membership.peers() {
-            if self.instance.writes.get(&peer).is_none_or(|claim| claim.regency < regency) {
-                let proposal = Arc::clone(&held.proposal);
-                self.effects.send(peer, Message::Propose { regency, proposal });
+        for instance in self.window.iter() {
+            let Some(held) = instance.held_in(regency) else { continue };
+            for peer in self.membership.peers() {
+                if instance.writes.get(&peer).is_none_or(|claim| claim.regency < regency) {
+                    let proposal = Arc::clone(&held.proposal);
+                    self.effects.send(peer, Message::Propose { regency, proposal });
+                }
             }
         }
     }

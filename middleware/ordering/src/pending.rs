@@ -4,6 +4,7 @@
 //! Invariants: `timers` holds one entry per request; `turns` one per queue; no queue is empty.
 
 use crate::sessions::Sessions;
+use crate::window::InFlight;
 use crate::{Request, RequestKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -150,11 +151,12 @@ impl Pending {
     pub(crate) fn batch(
         &mut self,
         sessions: &Sessions,
+        in_flight: &InFlight,
         requests_max: usize,
         bytes_max: usize,
     ) -> Vec<Arc<Request>> {
         loop {
-            let (batch, stale) = self.pick(sessions, requests_max, bytes_max);
+            let (batch, stale) = self.pick(sessions, in_flight, requests_max, bytes_max);
             let again = batch.is_empty() && !stale.is_empty();
             for key in stale {
                 self.settle(&key);
@@ -168,6 +170,7 @@ impl Pending {
     fn pick(
         &self,
         sessions: &Sessions,
+        in_flight: &InFlight,
         requests_max: usize,
         bytes_max: usize,
     ) -> (Vec<Arc<Request>>, Vec<RequestKey>) {
@@ -186,6 +189,9 @@ impl Pending {
                 let key = waiting.request.key();
                 if sessions.is_stale(&key) {
                     stale.push(key);
+                    continue;
+                }
+                if in_flight.supersedes(&key) {
                     continue;
                 }
                 bytes += waiting.request.size_bytes();
@@ -300,7 +306,7 @@ mod tests {
             insert(&mut pending, &request(1, 1, sequence));
         }
         insert(&mut pending, &request(2, 1, 1));
-        let batch = pending.batch(&Sessions::new(8), 4, 1 << 20);
+        let batch = pending.batch(&Sessions::new(8), &InFlight::default(), 4, 1 << 20);
         let expected = [request(1, 1, 1), request(2, 1, 1), request(1, 1, 2), request(1, 1, 3)];
         assert_eq!(batch, expected);
     }
@@ -314,10 +320,10 @@ mod tests {
             }
         }
         let sessions = Sessions::new(8);
-        assert_eq!(pending.batch(&sessions, 1, 1 << 20), [request(1, 1, 1)]);
+        assert_eq!(pending.batch(&sessions, &InFlight::default(), 1, 1 << 20), [request(1, 1, 1)]);
         pending.settle(&request(1, 1, 1).key());
         assert_eq!(
-            pending.batch(&sessions, 3, 1 << 20),
+            pending.batch(&sessions, &InFlight::default(), 3, 1 << 20),
             [request(1, 2, 1), request(1, 3, 1), request(1, 1, 2)]
         );
     }
@@ -329,7 +335,7 @@ mod tests {
             insert(&mut pending, &request(1, 1, sequence));
         }
         let size = request(1, 1, 1).size_bytes();
-        assert_eq!(pending.batch(&Sessions::new(8), 100, 3 * size).len(), 3);
+        assert_eq!(pending.batch(&Sessions::new(8), &InFlight::default(), 100, 3 * size).len(), 3);
     }
 
     #[test]

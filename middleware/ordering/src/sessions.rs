@@ -41,6 +41,14 @@ impl Sessions {
         }
     }
 
+    /// Whether the request, or a later one of its session, is known to have been executed. Unlike
+    /// [`is_stale`](Self::is_stale), this never becomes true by forgetting.
+    pub(crate) fn is_executed(&self, key: &RequestKey) -> bool {
+        let RequestKey::Client(id) = key else { return false };
+        let session = self.clients.get(&id.session.client).and_then(|c| c.sessions.get(&id.session.session));
+        id.sequence == 0 || session.is_some_and(|(last, _)| id.sequence <= *last)
+    }
+
     /// Takes note that a decided request is executed now; false when it must not be.
     pub(crate) fn execute(&mut self, request: &Request) -> bool {
         let key = request.key();

@@ -9,9 +9,9 @@ pub struct QueueSizes {
     pub pending_requests: usize,
     /// Senders and instances for which messages are kept that came too early.
     pub early_senders: usize,
-    /// WRITEs and ACCEPTs of the running instance.
+    /// WRITEs and ACCEPTs of the instances in flight.
     pub votes: usize,
-    /// Values this replica wrote in the running instance.
+    /// Values this replica wrote in the instances in flight.
     pub written_values: usize,
     /// STOPs.
     pub stops: usize,
@@ -49,8 +49,8 @@ impl Core {
         QueueSizes {
             pending_requests: self.pending.len(),
             early_senders: self.early.len(),
-            votes: self.instance.writes.len() + self.instance.accepts.len(),
-            written_values: self.instance.written.len(),
+            votes: self.window.iter().map(|instance| instance.writes.len() + instance.accepts.len()).sum(),
+            written_values: self.window.iter().map(|instance| instance.written.len()).sum(),
             stops,
             stop_data,
             ahead: self.catchup.ahead_len(),

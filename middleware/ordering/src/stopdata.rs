@@ -9,8 +9,8 @@ use crate::membership::Membership;
 use crate::proof::Claim;
 use crate::{InstanceNumber, Proof, Regency};
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::collections::BTreeSet;
-use steeldb_types::{Digest, FaultModel, ReplicaId, View};
+use std::collections::{BTreeMap, BTreeSet};
+use steeldb_types::{Digest, FaultModel, ReplicaId, View, limits};
 use steeldb_wire::auth::{Namespace, SecretKey, Signature};
 use steeldb_wire::codec;
 
@@ -24,11 +24,21 @@ pub struct StopData {
     pub replica: ReplicaId,
     /// The regency it has entered: it votes in no lower one any more.
     pub regency: Regency,
-    /// Its last decided instance, proven; nothing before the first decision.
-    pub last: Option<Proof>,
-    /// In the instance after that: the value of the latest regency it saw a WRITE quorum in.
+    /// Proofs of its last delivered instances, ascending without gaps, as many as may be in flight; nothing before the
+    /// first.
+    pub last: Vec<Proof>,
+    /// Its votes in the instances after that, ascending; one that is missing has none.
+    pub votes: Vec<Votes>,
+}
+
+/// What a replica has voted for in one instance.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Votes {
+    /// Which instance.
+    pub instance: InstanceNumber,
+    /// The value of the latest regency it saw a WRITE quorum in.
     pub bound: Option<Claim>,
-    /// In that instance: the values it wrote, each with the latest regency it did so in, ascending by value.
+    /// The values it wrote, each with the latest regency it did so in, ascending by value.
     pub written: Vec<Claim>,
 }
 
@@ -42,18 +52,72 @@ pub struct SignedStopData {
 }
 
 /// What STOPDATAs of weight Q_v allow the leader to propose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Selection {
     /// The first instance that may be undecided.
-    pub(crate) instance: InstanceNumber,
-    /// The only value allowed in it; nothing: the leader is free.
-    pub(crate) bound: Option<Digest>,
+    pub(crate) first: InstanceNumber,
+    /// The only value allowed in an instance, from the first on.
+    pub(crate) bound: BTreeMap<InstanceNumber, Digest>,
+}
+
+/// What a selection allows in one instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Allowed {
+    /// Nothing: it is decided.
+    Nothing,
+    /// What may have been decided.
+    Only(Digest),
+    /// An empty batch: an instance after it is bound, and its leader could not know that anything would come before.
+    Empty,
+    /// Anything valid.
+    Any,
+}
+
+impl Selection {
+    pub(crate) fn allowed(&self, instance: InstanceNumber) -> Allowed {
+        match self.bound.get(&instance) {
+            _ if instance < self.first => Allowed::Nothing,
+            Some(value) => Allowed::Only(*value),
+            None if self.bound.last_key_value().is_some_and(|(last, _)| instance < *last) => Allowed::Empty,
+            None => Allowed::Any,
+        }
+    }
 }
 
 impl StopData {
-    /// The instance that `bound` and `written` are about.
-    pub fn instance(&self) -> InstanceNumber {
-        self.last.as_ref().map_or(InstanceNumber(0), |proof| proof.instance).next()
+    /// The first instance that is not decided where the replica stands.
+    pub fn next(&self) -> InstanceNumber {
+        self.last.last().map_or(InstanceNumber(0), |proof| proof.instance).next()
+    }
+
+    /// The claims of its votes.
+    pub fn claims(&self) -> impl Iterator<Item = &Claim> {
+        self.votes.iter().flat_map(|votes| votes.written.iter().chain(&votes.bound))
+    }
+
+    fn proof_of(&self, instance: InstanceNumber) -> Option<&Proof> {
+        self.last.iter().find(|proof| proof.instance == instance)
+    }
+
+    fn votes_in(&self, instance: InstanceNumber) -> Option<&Votes> {
+        self.votes.iter().find(|votes| votes.instance == instance)
+    }
+
+    fn bound_in(&self, instance: InstanceNumber) -> Option<Claim> {
+        self.votes_in(instance).and_then(|votes| votes.bound)
+    }
+
+    fn is_well_formed(&self) -> bool {
+        let (first, last) = (self.next(), self.next().0.saturating_add(limits::WINDOW_MAX as u64));
+        self.last.len() <= limits::WINDOW_MAX
+            && self.last.is_sorted_by(|a, b| a.instance.next() == b.instance)
+            && self.votes.is_sorted_by(|a, b| a.instance < b.instance)
+            && self.votes.iter().all(|votes| {
+                first <= votes.instance
+                    && votes.instance.0 < last
+                    && votes.written.len() <= WRITTEN_MAX
+                    && votes.written.is_sorted_by(|a, b| a.value < b.value)
+            })
     }
 
     pub(crate) fn sign(self, key: &SecretKey) -> SignedStopData {
@@ -76,23 +140,18 @@ impl SignedStopData {
             .roster_of(view)
             .and_then(|roster| roster.key(replica))
             .ok_or_else(|| format!("STOPDATA of unknown replica {replica}"))?;
-        if data.written.len() > WRITTEN_MAX || !data.written.is_sorted_by(|a, b| a.value < b.value) {
-            return Err(format!("STOPDATA of {replica}: the written values are not ascending"));
+        if !data.is_well_formed() {
+            return Err(format!("STOPDATA of {replica}: its votes or proofs are too many or not ascending"));
         }
-        if data
-            .written
-            .iter()
-            .chain(&data.bound)
-            .any(|claim| claim.regency.view != view || claim.regency >= data.regency)
-        {
+        if data.claims().any(|claim| claim.regency.view != view || claim.regency >= data.regency) {
             return Err(format!("STOPDATA of {replica} for {} has votes of others", data.regency));
         }
-        if membership.first_of(view).is_none_or(|first| data.instance() < first) {
+        if membership.first_of(view).is_none_or(|first| data.next() < first) {
             return Err(format!("STOPDATA of {replica} from before its view"));
         }
         key.verify(Namespace::StopData, &codec::encode(data), &self.signature)
             .map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
-        if let Some(proof) = &data.last {
+        for proof in &data.last {
             let encoded = codec::encode(proof);
             if !proofs_known.contains(&encoded) {
                 membership.verify(proof).map_err(|error| format!("STOPDATA of {replica}: {error}"))?;
@@ -103,36 +162,64 @@ impl SignedStopData {
     }
 }
 
-/// What a collection allows, or nothing while it is too small or not `sound`: then the leader waits for more.
-pub(crate) fn select(view: &View, collected: &[&StopData]) -> Option<Selection> {
+/// What a collection allows, or nothing while it is too small or not `sound` in some instance: then the leader waits for
+/// more. The predicates are evaluated in each instance by itself.
+///
+/// Instances may be decided in any order, so a proof of one says nothing of those before it in its window. It says that
+/// correct replicas accepted in it, so that they had delivered what is `window` instances before. Of what lies between,
+/// each instance has a proof of its own in the collection, or counts as undecided; replicas that have delivered it and
+/// show no proof are then not counted in it, for they say nothing of their votes there.
+pub(crate) fn select(view: &View, window: usize, collected: &[&StopData]) -> Option<Selection> {
     if !view.is_quorum(collected.iter().map(|data| data.replica)) {
         return None;
     }
-    let instance = collected.iter().map(|data| data.instance()).max()?;
-    // Who has not decided the instance before has not voted in this one.
-    let bound_of = |data: &StopData| if data.instance() == instance { data.bound } else { None };
-    let mut candidates: Vec<Claim> = collected.iter().filter_map(|data| bound_of(data)).collect();
+    let next = collected.iter().map(|data| data.next()).max()?;
+    let reach = InstanceNumber(next.0.saturating_sub(window as u64).max(1));
+    let voted = collected.iter().flat_map(|data| data.votes.iter().map(|votes| votes.instance));
+    let unsure: BTreeSet<InstanceNumber> =
+        (reach.0..next.0).map(InstanceNumber).chain(voted.filter(|instance| *instance >= next)).collect();
+    let (mut first, mut bound) = (next, BTreeMap::new());
+    for instance in unsure {
+        if let Some(proof) = collected.iter().find_map(|data| data.proof_of(instance)) {
+            bound.insert(instance, proof.claim.value);
+            continue;
+        }
+        first = first.min(instance);
+        let undecided: Vec<&StopData> =
+            collected.iter().filter(|data| data.next() <= instance).copied().collect();
+        if let Some(value) = select_in(view, &undecided, instance)? {
+            bound.insert(instance, value);
+        }
+    }
+    let bound = bound.split_off(&first);
+    Some(Selection { first, bound })
+}
+
+/// The value that an instance is bound to, or that it is not; nothing while neither can be told.
+fn select_in(view: &View, collected: &[&StopData], instance: InstanceNumber) -> Option<Option<Digest>> {
+    let mut candidates: Vec<Claim> = collected.iter().filter_map(|data| data.bound_in(instance)).collect();
     candidates.sort();
     candidates.dedup();
     for claim in candidates.into_iter().rev() {
         let not_against = collected.iter().filter(|data| {
-            bound_of(data).is_none_or(|bound| bound.regency < claim.regency || bound == claim)
+            data.bound_in(instance).is_none_or(|bound| bound.regency < claim.regency || bound == claim)
         });
         let quorum_highest = view.is_quorum(not_against.map(|data| data.replica));
         let writers = collected.iter().filter(|data| {
-            data.instance() == instance
-                && data.written.iter().any(|w| w.value == claim.value && w.regency >= claim.regency)
+            data.votes_in(instance).is_some_and(|votes| {
+                votes.written.iter().any(|w| w.value == claim.value && w.regency >= claim.regency)
+            })
         });
         // Replicas that only crash are believed.
         let certified =
             view.model() == FaultModel::Crash || view.exceeds_faulty_weight(writers.map(|data| data.replica));
         if quorum_highest && certified {
-            return Some(Selection { instance, bound: Some(claim.value) });
+            return Some(Some(claim.value));
         }
     }
-    let free = collected.iter().filter(|data| bound_of(data).is_none());
+    let free = collected.iter().filter(|data| data.bound_in(instance).is_none());
     let unbound = view.is_quorum(free.map(|data| data.replica));
-    unbound.then_some(Selection { instance, bound: None })
+    unbound.then_some(None)
 }
 
 #[cfg(test)]
@@ -147,15 +234,25 @@ mod tests {
         StopData {
             replica: ReplicaId(replica),
             regency: Regency::new(0, 9),
-            last: None,
-            bound: bound.map(claim),
-            written: written.iter().copied().map(claim).collect(),
+            last: Vec::new(),
+            votes: vec![Votes {
+                instance: InstanceNumber(1),
+                bound: bound.map(claim),
+                written: written.iter().copied().map(claim).collect(),
+            }],
         }
+    }
+
+    /// The same votes, in another instance.
+    fn in_instance(instance: u64, mut data: StopData) -> StopData {
+        data.votes[0].instance = InstanceNumber(instance);
+        data
     }
 
     fn bound(collected: &[StopData]) -> Option<Option<Digest>> {
         let view = View::of_size(4).unwrap();
-        select(&view, &collected.iter().collect::<Vec<_>>()).map(|selection| selection.bound)
+        let selection = select(&view, 1, &collected.iter().collect::<Vec<_>>())?;
+        Some(selection.bound.get(&InstanceNumber(1)).copied())
     }
 
     #[test]
@@ -207,5 +304,59 @@ mod tests {
         ];
         // Two claims of A and one of B: not sound yet, and never B.
         assert_eq!(bound(&collected), None);
+    }
+
+    fn selection(window: usize, collected: &[StopData]) -> Option<Selection> {
+        select(&View::of_size(4).unwrap(), window, &collected.iter().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn each_instance_is_selected_by_itself_and_a_gap_before_a_bound_one_stays_empty() {
+        let collected = [
+            in_instance(2, data(0, Some((1, A)), &[(1, A)])),
+            in_instance(2, data(1, None, &[(1, A)])),
+            data(2, None, &[(1, B)]),
+        ];
+        let selection = selection(4, &collected).unwrap();
+        let allowed = [1, 2, 3].map(|instance| selection.allowed(InstanceNumber(instance)));
+        assert_eq!(allowed, [Allowed::Empty, Allowed::Only(A), Allowed::Any]);
+    }
+
+    fn proof(instance: u64, value: Digest) -> Proof {
+        let claim = Claim { regency: Regency::new(0, 1), value };
+        Proof { instance: InstanceNumber(instance), claim, accepts: vec![] }
+    }
+
+    fn decided(replica: u16, last: Vec<Proof>) -> StopData {
+        StopData { last, votes: vec![], ..data(replica, None, &[]) }
+    }
+
+    #[test]
+    fn a_proof_says_nothing_of_the_instances_before_it_in_its_window() {
+        let mut collected = vec![
+            decided(0, vec![proof(3, B)]),
+            in_instance(2, data(1, Some((1, A)), &[(1, A)])),
+            in_instance(2, data(2, None, &[(1, A)])),
+        ];
+        // Who has delivered instance 2 and does not prove it is not counted there: two are too few.
+        assert_eq!(selection(3, &collected), None);
+        collected.push(in_instance(2, data(3, None, &[])));
+        let expected = BTreeMap::from([(InstanceNumber(2), A), (InstanceNumber(3), B)]);
+        assert_eq!(selection(3, &collected), Some(Selection { first: InstanceNumber(1), bound: expected }));
+        // One after the other, the proof says it all.
+        let next = Selection { first: InstanceNumber(4), bound: BTreeMap::new() };
+        assert_eq!(selection(1, &collected), Some(next.clone()));
+        // So it does with those before it.
+        collected[0] = decided(0, vec![proof(1, A), proof(2, A), proof(3, B)]);
+        assert_eq!(selection(3, &collected), Some(next));
+    }
+
+    #[test]
+    fn write_quorums_of_different_regencies_bind_nothing_together() {
+        // Replica 0 saw A's quorum in regency 1, another saw A's in regency 2 and is not heard: replica 3 lies with
+        // replica 2, which was told B in regency 2. Why tentative replies count within one regency only.
+        let collected =
+            [data(0, Some((1, A)), &[(2, A)]), data(2, None, &[(2, B)]), data(3, Some((2, B)), &[(2, B)])];
+        assert_eq!(bound(&collected), Some(Some(B)));
     }
 }

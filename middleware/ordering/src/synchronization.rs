@@ -10,15 +10,15 @@ use crate::catchup::Served;
 use crate::config::PlantedBug;
 use crate::core::{Context, Core};
 use crate::effect::Effect;
+use crate::instance::Instance;
 use crate::message::Message;
-use crate::proof::Claim;
 use crate::proposal::Proposal;
 use crate::record::Record;
 use crate::request::Request;
-use crate::stopdata::{Selection, SignedStopData, StopData, select};
+use crate::stopdata::{Allowed, Selection, SignedStopData, StopData, Votes, select};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use steeldb_types::ReplicaId;
+use steeldb_types::{ReplicaId, limits};
 
 /// Requests that a STOP carries, and their bytes.
 const STOP_REQUESTS_MAX: usize = 32;
@@ -37,8 +37,8 @@ pub(crate) struct Synchronization {
     stops: BTreeMap<ReplicaId, Regency>,
     /// The highest regency this replica wants.
     own_stop: Regency,
-    /// For a leader to be: the latest STOPDATA of each replica, with the value it claims to be bound.
-    stop_data: BTreeMap<ReplicaId, (SignedStopData, Option<Arc<Proposal>>)>,
+    /// For a leader to be: the latest STOPDATA of each replica, with the values it claims to be bound.
+    stop_data: BTreeMap<ReplicaId, (SignedStopData, Vec<Arc<Proposal>>)>,
     /// Regencies entered since the last decision.
     fruitless: u32,
     /// When to give the new leader up.
@@ -70,13 +70,9 @@ impl Synchronization {
         self.installed
     }
 
-    pub(crate) fn selection(&self) -> Option<Selection> {
-        self.selection
-    }
-
-    /// Whether the leader is bound to a value in `instance`, which came with the SYNC.
-    pub(crate) fn binds(&self, instance: InstanceNumber) -> bool {
-        self.selection.is_some_and(|selection| selection.instance == instance && selection.bound.is_some())
+    /// What the regency's leader may propose in an instance.
+    pub(crate) fn allowed(&self, instance: InstanceNumber) -> Allowed {
+        self.selection.as_ref().map_or(Allowed::Any, |selection| selection.allowed(instance))
     }
 
     pub(crate) fn fruitless(&self) -> u32 {
@@ -125,7 +121,7 @@ impl Synchronization {
 
     /// The proof of `instance` in the STOPDATAs that installed the regency: verified when they came.
     pub(crate) fn proof_of(&self, instance: InstanceNumber) -> Option<Proof> {
-        let proofs = self.installed_by.iter().filter_map(|signed| signed.data.last.as_ref());
+        let proofs = self.installed_by.iter().flat_map(|signed| &signed.data.last);
         proofs.into_iter().find(|proof| proof.instance == instance).cloned()
     }
 
@@ -202,7 +198,7 @@ impl Core {
         self.adopt(cx, from, requests);
         if regency.view != self.membership.number() {
             // Of a view that is over here: its sender will hear of that. Of one to come: this replica asks for it.
-            self.note_ahead(cx, from, self.instance.number, regency);
+            self.note_ahead(cx, from, self.window.first(), regency);
             return;
         }
         let known = self.sync.stops.entry(from).or_default();
@@ -249,30 +245,29 @@ impl Core {
         self.effects.persist(Record::Regency(regency));
     }
 
-    /// Where this replica stands; nothing once it has voted in the regency itself (it was there before a restart).
-    fn own_stop_data(&self) -> Option<(SignedStopData, Option<Arc<Proposal>>)> {
+    /// Where this replica stands, with the values of its votes; nothing once it has voted in the regency itself (it was
+    /// there before a restart).
+    fn own_stop_data(&self) -> Option<(SignedStopData, Vec<Arc<Proposal>>)> {
         let regency = self.sync.regency;
         // What was voted for in an earlier view does not bind in this one.
-        let of_view = |of: Regency| of.view == regency.view;
-        let bound = self.instance.bound.as_ref().filter(|(claim, _)| of_view(claim.regency));
-        let written = self.instance.written.iter().filter(|(_, of)| of_view(**of));
-        let written = written.map(|(value, regency)| Claim { regency: *regency, value: *value });
-        let mut data = StopData {
-            replica: self.config.me,
-            regency,
-            last: self.log.last_proof().cloned(),
-            bound: bound.map(|(claim, _)| *claim),
-            written: written.collect(),
-        };
+        let of_view = |instance: &Instance| instance.votes(regency.view);
+        let mut votes: Vec<Votes> = self.window.iter().filter_map(of_view).collect();
         if self.config.has(PlantedBug::LockForgotten) {
-            data.bound = None;
-            data.written.clear();
+            votes.clear();
         }
-        if !self.may_vote() || data.written.iter().chain(&data.bound).any(|claim| claim.regency >= regency) {
+        if self.config.has(PlantedBug::LockOfFirstOnly) {
+            votes.retain(|votes| votes.instance == self.window.first());
+        }
+        let last = self.log.last_proofs();
+        let data = StopData { replica: self.config.me, regency, last, votes };
+        if !self.may_vote() || data.claims().any(|claim| claim.regency >= regency) {
             return None;
         }
-        let value = data.bound.and(bound).map(|(_, proposal)| Arc::clone(proposal));
-        Some((data.sign(&self.config.key), value))
+        let bound = data.votes.iter().filter(|votes| votes.bound.is_some());
+        let value =
+            |votes: &Votes| self.window.get(votes.instance)?.bound.as_ref().map(|(_, v)| Arc::clone(v));
+        let values = bound.filter_map(value).collect();
+        Some((data.sign(&self.config.key), values))
     }
 
     fn send_stop_data(&mut self) {
@@ -280,8 +275,8 @@ impl Core {
         if leader == self.config.me {
             return;
         }
-        if let Some((data, value)) = self.own_stop_data() {
-            self.effects.send(leader, Message::StopData { data, value });
+        if let Some((data, values)) = self.own_stop_data() {
+            self.effects.send(leader, Message::StopData { data, values });
         }
     }
 
@@ -290,11 +285,11 @@ impl Core {
         cx: &Context<'_>,
         from: ReplicaId,
         signed: SignedStopData,
-        value: Option<Arc<Proposal>>,
+        values: Vec<Arc<Proposal>>,
     ) {
         let regency = signed.data.regency;
         if regency.view > self.membership.number() {
-            self.note_ahead(cx, from, self.instance.number, regency);
+            self.note_ahead(cx, from, self.window.first(), regency);
             return;
         }
         if signed.data.replica != from || self.membership.leader(regency) != Some(self.config.me) {
@@ -313,15 +308,10 @@ impl Core {
         if known.is_some_and(|(known, _)| *known == signed || known.data.regency > regency) {
             return;
         }
-        let matches = match (&signed.data.bound, &value) {
-            (None, None) => true,
-            (Some(claim), Some(proposal)) => {
-                proposal.instance == signed.data.instance() && proposal.digest() == claim.value
-            }
-            _ => false,
-        };
+        let bound = signed.data.votes.iter().filter_map(|votes| Some((votes.instance, votes.bound?.value)));
+        let matches = bound.eq(values.iter().map(|proposal| (proposal.instance, proposal.digest())));
         if !matches {
-            self.effects.misbehaved(from, "a STOPDATA without the value it claims");
+            self.effects.misbehaved(from, "a STOPDATA without the values it claims");
             return;
         }
         let verified = signed.verify(&self.membership, &mut BTreeSet::new());
@@ -329,7 +319,7 @@ impl Core {
             self.effects.misbehaved(from, reason);
             return;
         }
-        self.sync.stop_data.insert(from, (signed, value));
+        self.sync.stop_data.insert(from, (signed, values));
     }
 
     /// The new leader sends SYNC as soon as the STOPDATAs it has are sound.
@@ -343,30 +333,29 @@ impl Core {
             .stop_data
             .values()
             .filter(|(signed, _)| signed.data.regency == regency && signed.data.replica != me);
-        let mut collected: Vec<(SignedStopData, Option<Arc<Proposal>>)> = others.cloned().collect();
+        let mut collected: Vec<(SignedStopData, Vec<Arc<Proposal>>)> = others.cloned().collect();
         let present = collected.iter().map(|(signed, _)| signed.data.replica);
         if !self.membership.view().is_quorum(present.chain([me])) {
             return false;
         }
         collected.extend(self.own_stop_data());
         let data: Vec<&StopData> = collected.iter().map(|(signed, _)| &signed.data).collect();
-        let Some(selection) = select(self.membership.view(), &data) else { return false };
-        let proposal = match selection.bound {
-            Some(value) => {
-                let mut values = collected.iter().filter_map(|(signed, value)| {
-                    Some((signed.data.instance(), signed.data.bound?.value, value.as_ref()?))
-                });
-                let found = values.find(|(i, digest, _)| *i == selection.instance && *digest == value);
-                found.map(|(_, _, proposal)| Arc::clone(proposal))
-            }
-            None if selection.instance == self.instance.number && self.may_vote() => self.new_proposal(cx),
-            None => None,
-        };
+        let Some(selection) = select(self.membership.view(), self.config.window, &data) else { return false };
+        let mut proposals: Vec<Arc<Proposal>> = Vec::new();
+        for (instance, bound) in &selection.bound {
+            let mut values = collected.iter().flat_map(|(_, values)| values);
+            let found = values.find(|value| value.instance == *instance && value.digest() == *bound);
+            proposals.extend(found.cloned());
+        }
+        let first = selection.first;
         let stop_data: Vec<SignedStopData> = collected.into_iter().map(|(signed, _)| signed).collect();
         self.install(cx, selection, stop_data.clone());
-        self.effects.broadcast(Message::Sync { regency, stop_data, proposal: proposal.clone() });
-        if let Some(proposal) = proposal {
-            self.early.keep_proposal(self.instance.number, me, regency, proposal);
+        if proposals.is_empty() && first == self.window.first() && self.may_vote() {
+            proposals.extend(self.new_proposal(cx, first));
+        }
+        self.effects.broadcast(Message::Sync { regency, stop_data, proposals: proposals.clone() });
+        for proposal in proposals {
+            self.early.keep_proposal(&self.window, me, regency, proposal);
         }
         true
     }
@@ -388,26 +377,24 @@ impl Core {
         from: ReplicaId,
         regency: Regency,
         stop_data: Vec<SignedStopData>,
-        proposal: Option<Arc<Proposal>>,
+        proposals: Vec<Arc<Proposal>>,
     ) {
         if regency.view > self.membership.number() {
-            self.note_ahead(cx, from, self.instance.number, regency);
+            self.note_ahead(cx, from, self.window.first(), regency);
             return;
         }
         let from_leader = self.membership.leader(regency) == Some(from);
         let installed = regency == self.sync.regency && self.sync.installed;
         if regency < self.sync.regency || (installed && self.sync.installed_by == stop_data) {
-            if installed
-                && from_leader
-                && let Some(proposal) = proposal
-            {
-                self.on_propose(cx, from, regency, proposal);
+            if installed && from_leader {
+                self.on_proposals(cx, from, regency, proposals);
             }
             return;
         }
         // Any sound collection is as safe as any other, but it is the leader's own that its proposal fits. Once this
         // replica holds a proposal of the regency, it is too late to take another.
-        if installed && (!from_leader || self.instance.held_in(regency).is_some()) {
+        let holds_some = self.window.iter().any(|instance| instance.held_in(regency).is_some());
+        if installed && (!from_leader || holds_some) {
             return;
         }
         let selection = match self.check_sync(regency, &stop_data) {
@@ -421,13 +408,28 @@ impl Core {
             self.enter(cx, regency);
         }
         let wants_later = self.sync.own_stop;
+        let first = selection.first;
         self.install(cx, selection, stop_data);
         self.sync.own_stop = wants_later;
-        self.note_ahead(cx, from, selection.instance, regency);
-        // Without a proposal: the leader has nothing to propose, or has decided that instance since, or keeps the
-        // bound value to itself, which the request timers see to.
-        if from_leader && let Some(proposal) = proposal {
-            self.on_propose(cx, from, regency, proposal);
+        if first > self.window.first() {
+            self.note_ahead(cx, from, first.max(self.window.last().next()), regency);
+        }
+        // Without a proposal: the leader has nothing to propose, or has decided that instance since, or keeps a bound
+        // value to itself, which the request timers see to.
+        if from_leader {
+            self.on_proposals(cx, from, regency, proposals);
+        }
+    }
+
+    fn on_proposals(
+        &mut self,
+        cx: &Context<'_>,
+        leader: ReplicaId,
+        regency: Regency,
+        proposals: Vec<Arc<Proposal>>,
+    ) {
+        for proposal in proposals.into_iter().take(limits::WINDOW_MAX) {
+            self.on_propose(cx, leader, regency, proposal);
         }
     }
 
@@ -445,24 +447,24 @@ impl Core {
             signed.verify(&self.membership, &mut proofs_known)?;
         }
         let data: Vec<&StopData> = stop_data.iter().map(|signed| &signed.data).collect();
-        let mut selection = select(self.membership.view(), &data)
+        let mut selection = select(self.membership.view(), self.config.window, &data)
             .ok_or_else(|| "a SYNC whose STOPDATAs are too few or not sound".to_string())?;
         if self.config.has(PlantedBug::SelectionNotChecked) {
-            selection.bound = None;
+            selection.bound.clear();
         }
         Ok(selection)
     }
 
-    /// Gives a replica the SYNC of the regency this one is in, with the proposal if this is the leader.
+    /// Gives a replica the SYNC of the regency this one is in, with the proposals if this is the leader.
     pub(crate) fn pass_sync_on(&mut self, to: ReplicaId) {
         let regency = self.sync.regency;
         if !self.sync.installed || self.sync.installed_by.is_empty() {
             return;
         }
-        let held = if self.is_leader() { self.instance.held_in(regency) } else { None };
-        let proposal = held.map(|held| Arc::clone(&held.proposal));
+        let held = self.window.iter().filter(|_| self.is_leader()).filter_map(|i| i.held_in(regency));
+        let proposals = held.map(|held| Arc::clone(&held.proposal)).collect();
         let stop_data = self.sync.installed_by.clone();
-        self.effects.send(to, Message::Sync { regency, stop_data, proposal });
+        self.effects.send(to, Message::Sync { regency, stop_data, proposals });
     }
 
     /// Sends STOP and STOPDATA again.

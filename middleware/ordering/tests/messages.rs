@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
     AcceptAll, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Proof, Proposal,
-    Record, Regency, Request, RequestId, Restored, Roster, SignedStopData, StopData,
+    Record, Regency, Request, RequestId, Restored, Roster, SignedStopData, StopData, Votes,
 };
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{SecretKey, Signature};
@@ -76,11 +76,18 @@ fn proof() -> impl Strategy<Value = Proof> {
 
 fn signed_stop_data() -> impl Strategy<Value = SignedStopData> {
     let written = prop::collection::vec(claim(), 0..4);
-    (replica(), regency(), prop::option::of(proof()), prop::option::of(claim()), written, signature())
-        .prop_map(|(replica, regency, last, bound, written, signature)| SignedStopData {
-            data: StopData { replica, regency, last, bound, written },
+    let votes = (number(), prop::option::of(claim()), written).prop_map(|(instance, bound, written)| Votes {
+        instance: InstanceNumber(instance),
+        bound,
+        written,
+    });
+    let votes = prop::collection::vec(votes, 0..3);
+    (replica(), regency(), prop::collection::vec(proof(), 0..3), votes, signature()).prop_map(
+        |(replica, regency, last, votes, signature)| SignedStopData {
+            data: StopData { replica, regency, last, votes },
             signature,
-        })
+        },
+    )
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -89,6 +96,7 @@ fn message() -> impl Strategy<Value = Message> {
         decisions.into_iter().map(|(proposal, proof)| Arc::new(Decision { proposal, proof })).collect()
     });
     let stop_data = prop::collection::vec(signed_stop_data(), 0..5);
+    let proposals = || prop::collection::vec(proposal(), 0..3);
     let instance = || number().prop_map(InstanceNumber);
 
     prop_oneof![
@@ -101,10 +109,12 @@ fn message() -> impl Strategy<Value = Message> {
             signature
         }),
         (regency(), requests()).prop_map(|(regency, requests)| Message::Stop { regency, requests }),
-        (signed_stop_data(), prop::option::of(proposal()))
-            .prop_map(|(data, value)| Message::StopData { data, value }),
-        (regency(), stop_data, prop::option::of(proposal()))
-            .prop_map(|(regency, stop_data, proposal)| { Message::Sync { regency, stop_data, proposal } }),
+        (signed_stop_data(), proposals()).prop_map(|(data, values)| Message::StopData { data, values }),
+        (regency(), stop_data, proposals()).prop_map(|(regency, stop_data, proposals)| Message::Sync {
+            regency,
+            stop_data,
+            proposals
+        }),
         (instance(), regency()).prop_map(|(from, regency)| Message::FetchDecisions { from, regency }),
         (decisions, any::<bool>()).prop_map(|(decisions, more)| Message::Decisions { decisions, more }),
     ]

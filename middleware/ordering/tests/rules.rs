@@ -242,7 +242,8 @@ fn what_cannot_be_ordered_is_turned_away_with_the_reason() {
 
 #[test]
 fn a_log_with_a_hole_is_refused() {
-    let late = Arc::new(Proposal { instance: InstanceNumber(2), timestamp: Timestamp(1), requests: vec![] });
+    let beyond = InstanceNumber(limits::WINDOW_MAX as u64 + 1);
+    let late = Arc::new(Proposal { instance: beyond, timestamp: Timestamp(1), requests: vec![] });
     let records = vec![Record::Write { regency: Regency::new(0, 0), proposal: late }];
     assert!(Core::new(config(|_| {}), Restored::new(InstanceNumber(0), records)).is_err());
 }

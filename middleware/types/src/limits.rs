@@ -17,8 +17,11 @@ pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// Requests in one batch.
 pub const BATCH_REQUESTS_MAX: usize = 1024;
 
-/// Bytes of requests in one batch.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of requests in one batch. [`WINDOW_MAX`] of them fit into a frame, since STOPDATA and SYNC carry as many.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Consensus instances in flight at once.
+pub const WINDOW_MAX: usize = 8;
 
 /// Requests waiting at a replica to be ordered, over all clients. Past it new ones are turned away.
 pub const PENDING_REQUESTS_MAX: usize = 65_536;

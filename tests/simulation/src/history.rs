@@ -24,6 +24,8 @@ pub struct History {
     pub model: FaultModel,
     /// How many replicas.
     pub n: u16,
+    /// Consensus instances in flight.
+    pub window: usize,
     /// The correct ones.
     pub correct: BTreeSet<ReplicaId>,
     /// The replicas' keys.

@@ -19,6 +19,12 @@ pub struct Plant {
 
 fn anything(_: &mut Scenario) {}
 
+/// Several instances in flight, and requests to fill them.
+fn window(scenario: &mut Scenario) {
+    scenario.window = scenario.window.max(4);
+    scenario.clients.sessions += 2;
+}
+
 /// The table: one line per bug.
 pub const PLANTS: &[Plant] = &[
     Plant { bug: PlantedBug::QuorumOneTooSmall, breaks: &["agreement"], needs: anything, seeds_max: 4000 },
@@ -32,6 +38,8 @@ pub const PLANTS: &[Plant] = &[
     Plant { bug: PlantedBug::SelectionNotChecked, breaks: &["agreement"], needs: anything, seeds_max: 4000 },
     Plant { bug: PlantedBug::DurabilityIgnored, breaks: &["agreement"], needs: anything, seeds_max: 4000 },
     Plant { bug: PlantedBug::SignatureNotChecked, breaks: &["integrity"], needs: anything, seeds_max: 4000 },
+    Plant { bug: PlantedBug::InFlightIgnored, breaks: &["exactly once"], needs: window, seeds_max: 4000 },
+    Plant { bug: PlantedBug::LockOfFirstOnly, breaks: &["agreement"], needs: window, seeds_max: 4000 },
     Plant { bug: PlantedBug::ExecutesTwice, breaks: &["exactly once"], needs: anything, seeds_max: 4000 },
 ];
 

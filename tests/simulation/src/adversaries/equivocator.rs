@@ -53,9 +53,9 @@ impl Adversary for Equivocator {
                     accept.into(),
                 ]
             }
-            Message::Sync { regency, stop_data, proposal: Some(proposal) } => {
-                let proposal = Some(self.proposal(to, proposal));
-                vec![Message::Sync { regency, stop_data, proposal }.into()]
+            Message::Sync { regency, stop_data, proposals } => {
+                let told = proposals.into_iter().map(|proposal| self.proposal(to, proposal));
+                vec![Message::Sync { regency, stop_data, proposals: told.collect() }.into()]
             }
             Message::Write { instance, claim } => {
                 vec![Message::Write { instance, claim: self.claim(to, claim) }.into()]

@@ -6,7 +6,7 @@ use rand::Rng;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use steeldb_ordering::{
-    Claim, Decision, InstanceNumber, Message, Proposal, Regency, SignedStopData, StopData,
+    Claim, Decision, InstanceNumber, Message, Proposal, Regency, SignedStopData, StopData, Votes,
 };
 use steeldb_types::{ReplicaId, Timestamp};
 use steeldb_wire::auth::{Namespace, SecretKey};
@@ -17,9 +17,9 @@ pub(crate) struct ProofForger;
 impl Adversary for ProofForger {
     fn twist(&mut self, stage: &mut Stage<'_>, to: ReplicaId, message: Message) -> Vec<Said> {
         match message {
-            Message::StopData { data, value } => vec![stop_data(stage, data.data, value).into()],
-            Message::Sync { regency, stop_data, proposal } => {
-                sync(stage, to, regency, stop_data, proposal).into_iter().map(Said::from).collect()
+            Message::StopData { data, values } => vec![stop_data(stage, data.data, values).into()],
+            Message::Sync { regency, stop_data, proposals } => {
+                sync(stage, to, regency, stop_data, proposals).into_iter().map(Said::from).collect()
             }
             Message::Decisions { .. } => vec![decision(stage, InstanceNumber(1)).into()],
             other => vec![other.into()],
@@ -49,44 +49,48 @@ fn sign(key: &SecretKey, data: StopData) -> SignedStopData {
 }
 
 /// Its own STOPDATA, another than is true.
-fn stop_data(stage: &mut Stage<'_>, mut data: StopData, value: Option<Arc<Proposal>>) -> Message {
-    let mut shown = value;
-    match stage.rng.random_range(0..5) {
+fn stop_data(stage: &mut Stage<'_>, mut data: StopData, values: Vec<Arc<Proposal>>) -> Message {
+    let mut shown = values;
+    match stage.rng.random_range(0..6) {
         0 => {}
+        // Only the last of its proofs, where several instances are in flight.
+        5 => drop(data.last.drain(..data.last.len().saturating_sub(1))),
         1 => {
-            (data.bound, shown) = (None, None);
-            data.written.clear();
+            data.votes.clear();
+            shown.clear();
         }
         2 => {
             // A WRITE quorum that never was, in the latest regency it can be claimed for.
-            let invented = stage.loot.invented(data.instance());
+            let instance = InstanceNumber(data.next().0 + stage.rng.random_range(0..3));
+            let invented = stage.loot.invented(instance);
             if let Some(number) = data.regency.number.checked_sub(1) {
                 let regency = Regency { number, ..data.regency };
                 let claim = Claim { regency, value: invented.digest() };
-                (data.bound, data.written, shown) = (Some(claim), vec![claim], Some(invented));
+                data.votes = vec![Votes { instance, bound: Some(claim), written: vec![claim] }];
+                shown = vec![invented];
             }
         }
         3 => {
-            data.last = None;
-            (data.bound, shown) = (None, None);
-            data.written.clear();
+            data.last.clear();
+            data.votes.clear();
+            shown.clear();
         }
         _ => {
             // A last decision that never was.
-            let instance = data.instance();
+            let instance = data.next();
             let claim = Claim {
                 regency: Regency::first(data.regency.view),
                 value: stage.loot.invented(instance).digest(),
             };
             data.last = match stage.loot.thin_proof() {
-                Some(thin) if stage.rng.random_bool(0.5) => Some(thin),
-                _ => Some(stage.loot.forged_proof(instance, claim, stage.n)),
+                Some(thin) if stage.rng.random_bool(0.5) => vec![thin],
+                _ => vec![stage.loot.forged_proof(instance, claim, stage.n)],
             };
-            (data.bound, shown) = (None, None);
-            data.written.clear();
+            data.votes.clear();
+            shown.clear();
         }
     }
-    Message::StopData { data: sign(stage.key, data), value: shown }
+    Message::StopData { data: sign(stage.key, data), values: shown }
 }
 
 /// As a leader: what others said, altered, and a proposal of its own choice.
@@ -95,25 +99,23 @@ fn sync(
     to: ReplicaId,
     regency: Regency,
     mut stop_data: Vec<SignedStopData>,
-    proposal: Option<Arc<Proposal>>,
+    mut proposals: Vec<Arc<Proposal>>,
 ) -> Vec<Message> {
     match stage.rng.random_range(0..5) {
         // Others' votes vanish; their signatures cannot be made anew.
         0 => {
             for signed in &mut stop_data {
                 if let Some((_, key)) = stage.loot.keys.iter().find(|(id, _)| *id == signed.data.replica) {
-                    signed.data.bound = None;
-                    signed.data.written.clear();
+                    signed.data.votes.clear();
                     *signed = sign(key, signed.data.clone());
                 } else {
-                    signed.data.bound = None;
-                    signed.data.written.clear();
+                    signed.data.votes.clear();
                 }
             }
         }
         // Made up from scratch in everyone's name.
         1 => {
-            let blank = |replica| StopData { replica, regency, last: None, bound: None, written: vec![] };
+            let blank = |replica| StopData { replica, regency, last: vec![], votes: vec![] };
             stop_data = (0..stage.n).map(|replica| sign(stage.key, blank(ReplicaId(replica)))).collect();
         }
         // One replica's, many times over.
@@ -129,19 +131,20 @@ fn sync(
         }
         _ => {}
     }
-    let other = proposal.map(|proposal| {
+    let other = proposals.pop().map(|proposal| {
         let timestamp = Timestamp(proposal.timestamp.0 + 1 + i64::from(to.0 % 2));
         Arc::new(Proposal { timestamp, ..(*proposal).clone() })
     });
     let other = other.or_else(|| {
-        let instance = stop_data.iter().map(|signed| signed.data.instance()).max()?;
+        let instance = stop_data.iter().map(|signed| signed.data.next()).max()?;
         let requests = stage.loot.requests.values().take(1).cloned().collect();
         Some(Arc::new(Proposal { instance, timestamp: Timestamp(1_700_000_001_000_000), requests }))
     });
-    let Some(other) = other else { return vec![Message::Sync { regency, stop_data, proposal: None }] };
+    let Some(other) = other else { return vec![Message::Sync { regency, stop_data, proposals }] };
+    proposals.push(Arc::clone(&other));
     let (instance, claim) = (other.instance, Claim { regency, value: other.digest() });
     vec![
-        Message::Sync { regency, stop_data, proposal: Some(other) },
+        Message::Sync { regency, stop_data, proposals },
         Message::Write { instance, claim },
         stage.accept(instance, claim),
     ]

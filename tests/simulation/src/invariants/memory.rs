@@ -3,8 +3,8 @@
 use crate::history::History;
 use crate::world::{DECISIONS_KEPT_BYTES, PENDING_MAX};
 
-/// Instances ahead of the running one for which votes are kept, and the running one.
-const INSTANCES_EARLY: usize = 3;
+/// Instances behind those in flight for which messages are kept.
+const INSTANCES_EARLY: usize = 2;
 /// Values a replica remembers having written in an instance.
 const WRITTEN_MAX: usize = 1024;
 /// Effects that wait for a slow disk. Nobody fills this queue but the core itself; the bound is one of common sense.
@@ -20,9 +20,9 @@ pub fn check(history: &History) -> Result<(), String> {
     let (n, seen) = (usize::from(history.n), &history.queues);
     let bounds = [
         ("pending requests", seen.pending_requests, PENDING_MAX),
-        ("early messages", seen.early_senders, INSTANCES_EARLY * n),
-        ("votes", seen.votes, 2 * n),
-        ("written values", seen.written_values, WRITTEN_MAX),
+        ("early messages", seen.early_senders, (history.window + INSTANCES_EARLY) * n),
+        ("votes", seen.votes, 2 * n * history.window),
+        ("written values", seen.written_values, WRITTEN_MAX * history.window),
         ("STOPs", seen.stops, n),
         ("STOPDATAs", seen.stop_data, n),
         ("replicas ahead", seen.ahead, n),

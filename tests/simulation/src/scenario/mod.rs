@@ -163,6 +163,8 @@ pub struct Scenario {
     pub clocks: Clocks,
     /// The clients.
     pub clients: Clients,
+    /// Consensus instances in flight.
+    pub window: usize,
     /// What happens at a first decision.
     pub ambush: Option<Ambush>,
     /// Who can talk to whom in each regency, in a scenario of the Twins kind.

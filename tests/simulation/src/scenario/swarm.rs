@@ -22,6 +22,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
     let ambush = (!calm && rng.random_bool(0.3))
         .then(|| Ambush { instance: rng.random_range(1..=3), blackout: rng.random_bool(0.4) });
     let faults_us = rng.random_range(300_000..=1_500_000) + if ambush.is_some() { 1_000_000 } else { 0 };
+    let window = pick(&mut rng, &[1, 1, 1, 2, 4, 8]);
     let mut scenario = Scenario {
         seed,
         model,
@@ -31,7 +32,8 @@ pub(super) fn draw(seed: u64) -> Scenario {
         network,
         power,
         clocks: clocks(&mut rng),
-        clients: clients(&mut rng),
+        clients: clients(&mut rng, window),
+        window,
         ambush,
         script: None,
         #[cfg(feature = "planted-bugs")]
@@ -88,12 +90,13 @@ fn clocks(rng: &mut ChaCha8Rng) -> Clocks {
     }
 }
 
-fn clients(rng: &mut ChaCha8Rng) -> Clients {
+fn clients(rng: &mut ChaCha8Rng, window: usize) -> Clients {
     let mut faulty: Vec<ClientFault> = CLIENT_FAULTS.into_iter().filter(|_| rng.random_bool(0.15)).collect();
     faulty.shuffle(rng);
     faulty.truncate(2);
     Clients {
-        sessions: rng.random_range(1..=3),
+        // Enough of them to fill the window.
+        sessions: rng.random_range(1..=3) + window as u32 / 2,
         requests_per_session: rng.random_range(1..=3),
         certified: rng.random_range(0..=1),
         faulty,

@@ -75,6 +75,7 @@ impl Script {
             power: Power { crashes: 0, blackouts: 0, restarts_of_all: 0, disk_max_us: 60, slow_disk: None },
             clocks: Clocks { skew_max_us: 0, drift_max_ppm: 0 },
             clients: Clients { sessions: 2, requests_per_session: 1, certified: 0, faulty: Vec::new() },
+            window: 1,
             ambush: None,
             script: Some(self.clone()),
             #[cfg(feature = "planted-bugs")]

@@ -15,12 +15,14 @@ pub(super) fn describe(message: &Message) -> String {
         Message::Stop { regency, requests } => format!("{name} {regency:?} with {} requests", requests.len()),
         Message::StopData { data, .. } => {
             let data = &data.data;
-            format!("{name} {:?} {:?} bound {:?}", data.regency, data.instance(), data.bound)
+            let bound = data.votes.iter().filter_map(|votes| Some((votes.instance, votes.bound?)));
+            format!("{name} {:?} {:?} bound {:?}", data.regency, data.next(), bound.collect::<Vec<_>>())
         }
-        Message::Sync { regency, stop_data, proposal } => {
+        Message::Sync { regency, stop_data, proposals } => {
             let from: Vec<ReplicaId> = stop_data.iter().map(|signed| signed.data.replica).collect();
-            let value = proposal.as_ref().map(|proposal| (proposal.instance, proposal.digest()));
-            format!("{name} {regency:?} of {from:?} {value:?}")
+            let values = proposals.iter().map(|proposal| (proposal.instance, proposal.digest()));
+            let values: Vec<_> = values.collect();
+            format!("{name} {regency:?} of {from:?} {values:?}")
         }
         Message::FetchDecisions { from, regency } => format!("{name} {from:?} {regency:?}"),
         Message::Decisions { decisions, more } => {

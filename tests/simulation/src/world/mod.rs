@@ -86,6 +86,7 @@ impl<'a> World<'a> {
         let history = History {
             model: scenario.model,
             n: scenario.n,
+            window: scenario.window,
             correct: scenario.correct().into_iter().collect(),
             replica_keys: keys.iter().map(SecretKey::public).collect(),
             skew_max_us: scenario.clocks.skew_max_us,
@@ -272,6 +273,7 @@ fn config(
     config.resend_interval = REQUEST_TIMEOUT / 4;
     config.clock_tolerance = Duration::from_secs(1);
     config.batch_requests_max = 3;
+    config.window = scenario.window;
     config.pending_requests_max = PENDING_MAX;
     config.pending_requests_per_client_max = PENDING_PER_CLIENT_MAX;
     config.decisions_kept_bytes = DECISIONS_KEPT_BYTES;

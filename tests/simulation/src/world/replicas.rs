@@ -211,7 +211,10 @@ impl World<'_> {
         let id = self.nodes[at].id;
         self.note(&format!("{id} accuses {replica}: {reason}"));
         let accused = &self.nodes[usize::from(replica.0)];
-        let forgot = accused.life > 1 && reason.starts_with("proposed two batches");
+        let differently = reason.starts_with("proposed two batches")
+            || reason.ends_with(" again")
+            || reason.ends_with("timestamp is not after the last");
+        let forgot = accused.life > 1 && differently;
         let correct = !self.nodes[at].faulty && !accused.faulty;
         if correct && !forgot && !self.scenario.has_planted_bug() {
             self.history.accusations.push(format!("{id} accuses {replica}: {reason}"));

@@ -120,7 +120,10 @@ impl Core {
         let members = self.members();
         if statement.new {
             let text = text.as_ref().clone();
-            self.send_operation(members.clone(), ClientMessage::Define { session, statement: statement.id, text });
+            self.send_operation(
+                members.clone(),
+                ClientMessage::Define { session, statement: statement.id, text },
+            );
         }
         if leading {
             // Every replica takes a leading lock as it comes (A10).

@@ -132,7 +132,8 @@ async fn a5_a_record_needs_the_agents_mac() {
     assert!(transaction::is_recorded(&mut db.admin, tx).await.unwrap());
     let again = transaction::record_transaction(&mut db.client, &db.secret, &record).await.unwrap_err();
     assert_eq!(again.sqlstate(), Some("23505"));
-    let null = db.client.simple("SELECT steeldb.record_transaction('\\x01', 1, 1, '\\x01', NULL, false)").await;
+    let null =
+        db.client.simple("SELECT steeldb.record_transaction('\\x01', 1, 1, '\\x01', NULL, false)").await;
     null.unwrap();
     let rows = db.admin.simple("SELECT count(*) FROM steeldb.transaction").await.unwrap();
     assert_eq!(rows.value(), Some("1"));
@@ -285,11 +286,7 @@ async fn a9_whether_a_transaction_wrote_is_known() {
     {
         db.begin().await;
         db.client.simple(sql).await.unwrap();
-        assert_eq!(
-            db.client.simple(transaction::COMPLETE_SQL).await.unwrap().value(),
-            Some(wrote),
-            "{sql}"
-        );
+        assert_eq!(db.client.simple(transaction::COMPLETE_SQL).await.unwrap().value(), Some(wrote), "{sql}");
         db.client.simple("ROLLBACK").await.unwrap();
     }
 }

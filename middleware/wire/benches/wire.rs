@@ -26,7 +26,11 @@ fn signed_votes() -> (Vec<SignedVote>, Vec<PublicKey>) {
     };
     let votes = keys.iter().zip(0u16..).take(3).filter_map(|(key, id)| {
         let bundle = VoteBundle::new(vec![(vote.clone(), None)], key)?;
-        bundle.open(ReplicaId(id), &key.public(), &mut SignatureMemo::new(1)).ok()?.pop().map(|(vote, _)| vote)
+        bundle
+            .open(ReplicaId(id), &key.public(), &mut SignatureMemo::new(1))
+            .ok()?
+            .pop()
+            .map(|(vote, _)| vote)
     });
     (votes.collect(), keys.iter().map(SecretKey::public).collect())
 }

@@ -34,6 +34,7 @@ pub struct Cluster {
     replicas: Vec<ReplicaAddress>,
     running: BTreeMap<u16, Running>,
     next_client: u32,
+    idle_timeout: Duration,
     /// Where everything is. Removed after the servers have ended.
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -55,6 +56,11 @@ fn client_key(id: u32) -> SecretKey {
 impl Cluster {
     /// Starts n replicas and waits until all are ready.
     pub async fn start(n: u16) -> anyhow::Result<Cluster> {
+        Cluster::start_with(n, Duration::from_secs(60)).await
+    }
+
+    /// As [`Cluster::start`], with the time after which a transaction whose client is idle is ended.
+    pub async fn start_with(n: u16, idle_timeout: Duration) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -80,6 +86,7 @@ impl Cluster {
             replicas,
             running: BTreeMap::new(),
             next_client: 0,
+            idle_timeout,
             dir,
             _turn: turn,
         };
@@ -183,7 +190,7 @@ impl Cluster {
             server,
             request_timeout: limits::REQUEST_TIMEOUT,
             vote_timeout: limits::VOTE_TIMEOUT,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: self.idle_timeout,
         }
     }
 

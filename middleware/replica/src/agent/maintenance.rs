@@ -3,7 +3,7 @@
 use crate::scheduler::Event;
 use bytes::BufMut as _;
 use std::path::PathBuf;
-use steeldb_postgres::message::{query, tag};
+use steeldb_postgres::message::{bind, execute, parse, sync, tag};
 use steeldb_postgres::{AGENT_ROLE, Backend, BackendError, digest, quote};
 use steeldb_types::{Position, SessionKey};
 use steeldb_wire::transaction::TableDigest;
@@ -32,13 +32,18 @@ pub(super) async fn maintain(
 async fn run(socket_dir: PathBuf, database: &str, role: &str, sql: &str) -> Result<Vec<u8>, BackendError> {
     let mut backend = Backend::connect(&socket_dir, database, role, &[]).await?;
     let mut out = bytes::BytesMut::new();
-    query(sql, &mut out)?;
+    // The extended protocol takes one statement alone, whatever the check before let through (A4).
+    parse("", sql, &[], &mut out)?;
+    bind("", "", &[], &mut out)?;
+    execute("", 0, &mut out)?;
+    sync(&mut out);
     backend.send(&out).await?;
     let mut messages = Vec::new();
     loop {
         let message = backend.next_message().await?;
         match message.tag {
             tag::READY_FOR_QUERY => return Ok(messages),
+            tag::PARSE_COMPLETE | tag::BIND_COMPLETE => {}
             _ if messages.len() > MESSAGES_BYTES_MAX && message.tag == tag::NOTICE_RESPONSE => {}
             _ => {
                 messages.put_u8(message.tag);

@@ -44,7 +44,12 @@ pub(super) struct Reactor {
     pub(super) links: ReplicaLinks,
     pub(super) committer: Committer,
     pub(super) anchors: mpsc::UnboundedSender<anchors::Request>,
-    pub(super) workers: BTreeMap<SessionKey, mpsc::UnboundedSender<worker::Input>>,
+    /// Each session's backend, with the incarnation of its worker.
+    pub(super) workers: BTreeMap<SessionKey, (u64, mpsc::UnboundedSender<worker::Input>)>,
+    pub(super) incarnations: u64,
+    /// How long a client may take none of its results.
+    pub(super) idle_timeout: Duration,
+    pub(super) reports: mpsc::UnboundedSender<worker::Report>,
     /// Whose each client connection is.
     pub(super) connections: BTreeMap<ConnectionId, ClientId>,
     /// Over which connection a session's ordered requests came: refusals go back there.
@@ -80,6 +85,7 @@ impl Reactor {
         &mut self,
         mut links: mpsc::Receiver<LinkEvent>,
         mut internal: mpsc::UnboundedReceiver<Event>,
+        mut reports: mpsc::UnboundedReceiver<worker::Report>,
         mut persisted: mpsc::UnboundedReceiver<Result<u64, JournalError>>,
     ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
@@ -92,6 +98,7 @@ impl Reactor {
             tokio::select! {
                 Some(done) = persisted.recv() => self.persisted(done?),
                 Some(event) = internal.recv() => self.schedule(event),
+                Some(report) = reports.recv() => self.report(report),
                 event = links.recv() => match event {
                     Some(event) => self.link_event(event),
                     None => anyhow::bail!("the transport ended"),
@@ -109,6 +116,8 @@ impl Reactor {
                     self.persisted(done?);
                 } else if let Ok(event) = internal.try_recv() {
                     self.schedule(event);
+                } else if let Ok(report) = reports.try_recv() {
+                    self.report(report);
                 } else if let Ok(event) = links.try_recv() {
                     self.link_event(event);
                 } else {
@@ -116,6 +125,14 @@ impl Reactor {
                 }
             }
             self.settle();
+        }
+    }
+
+    /// A worker's report, unless the session has a newer worker: what an old one says is not about it.
+    fn report(&mut self, report: worker::Report) {
+        let worker::Report { session, incarnation, report } = report;
+        if self.workers.get(&session).is_none_or(|(current, _)| *current == incarnation) {
+            self.schedule(Event::Backend { session, report });
         }
     }
 
@@ -363,7 +380,7 @@ impl Reactor {
             }
             Effect::Backend { session, command } => {
                 let close = command == scheduler::Command::Close;
-                if let Some(worker) = self.workers.get(&session) {
+                if let Some((_, worker)) = self.workers.get(&session) {
                     // A worker that is gone has reported so.
                     let _ = worker.send(worker::Input::Command(command));
                 }
@@ -464,8 +481,10 @@ impl Reactor {
             };
             return self.schedule(Event::Backend { session, report });
         };
+        self.incarnations += 1;
+        let incarnation = self.incarnations;
+        let reports = worker::Reports { session, incarnation, sender: self.reports.clone() };
         let start = worker::Start {
-            session,
             socket_dir: self.socket_dir.clone(),
             database,
             role,
@@ -473,9 +492,10 @@ impl Reactor {
             secret: secret.clone(),
             connection,
             links: self.links.clone(),
-            events: self.internal.clone(),
+            reports,
+            patience: self.idle_timeout,
         };
-        self.workers.insert(session, worker::spawn(start));
+        self.workers.insert(session, (incarnation, worker::spawn(start)));
     }
 
     fn connection_of(&self, session: SessionKey) -> Option<ConnectionId> {

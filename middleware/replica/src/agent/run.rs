@@ -51,6 +51,7 @@ async fn serve(
     let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
 
     let (internal, internal_events) = mpsc::unbounded_channel();
+    let (reports, worker_reports) = mpsc::unbounded_channel();
     let (persisted, persisted_events) = mpsc::unbounded_channel();
     let journal_path = config.data_dir.join("journal");
     let sync = config.server.settings.fsync;
@@ -131,6 +132,9 @@ async fn serve(
         committer: Committer::new(socket_dir.clone(), internal.clone()),
         anchors: anchor_requests,
         workers: BTreeMap::new(),
+        incarnations: 0,
+        idle_timeout: config.idle_timeout,
+        reports,
         connections: BTreeMap::new(),
         origins: BTreeMap::new(),
         executed: BTreeMap::new(),
@@ -147,7 +151,7 @@ async fn serve(
     tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
     ready();
     let ended = tokio::select! {
-        ended = reactor.run(link_events, internal_events, persisted_events) => ended,
+        ended = reactor.run(link_events, internal_events, worker_reports, persisted_events) => ended,
         Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
         () = shutdown => Ok(()),
         ended = server_ended(&server) => Err(ended),

@@ -65,12 +65,14 @@ impl Ordered {
     /// never hides a Commit.
     pub fn certified_key(&self) -> Option<Digest> {
         match self {
-            Ordered::Commit(certificate) => {
-                Some(Digest::of("steeldb/certified/commit", &[&crate::codec::encode(&certificate.tx)]))
-            }
-            Ordered::Abort(certificate) => {
-                Some(Digest::of("steeldb/certified/abort", &[&crate::codec::encode(&certificate.tx)]))
-            }
+            Ordered::Commit(certificate) => Some(Digest::of(
+                "steeldb/certified/commit",
+                &[&crate::codec::encode(&(certificate.tx, certificate.slot))],
+            )),
+            Ordered::Abort(certificate) => Some(Digest::of(
+                "steeldb/certified/abort",
+                &[&crate::codec::encode(&(certificate.tx, certificate.slot))],
+            )),
             _ => None,
         }
     }

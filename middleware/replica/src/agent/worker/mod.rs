@@ -6,12 +6,13 @@
 mod reader;
 mod writer;
 
-use crate::scheduler::{BackendReport, Command, Event};
+use crate::scheduler::{BackendReport, Command};
 use bytes::BytesMut;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_postgres::{Backend, BackendError, roles};
 use steeldb_transport::{ConnectionId, ReplicaLinks};
@@ -21,7 +22,6 @@ use tokio::sync::{Notify, mpsc};
 
 /// What the worker of a session needs.
 pub(super) struct Start {
-    pub session: SessionKey,
     pub socket_dir: PathBuf,
     pub database: String,
     pub role: String,
@@ -29,7 +29,38 @@ pub(super) struct Start {
     pub secret: RecordSecret,
     pub connection: ConnectionId,
     pub links: ReplicaLinks,
-    pub events: mpsc::UnboundedSender<Event>,
+    pub reports: Reports,
+    /// How long a client may take none of the results that it asked for.
+    pub patience: Duration,
+}
+
+/// Where a worker reports to. A session that was lost may be opened again, and the old worker's last words must not end
+/// the new one: so each report says whose it is.
+#[derive(Clone)]
+pub(super) struct Reports {
+    pub session: SessionKey,
+    /// Counts this process' workers.
+    pub incarnation: u64,
+    pub sender: mpsc::UnboundedSender<Report>,
+}
+
+/// What a worker reports.
+pub(super) struct Report {
+    pub session: SessionKey,
+    pub incarnation: u64,
+    pub report: BackendReport,
+}
+
+impl Reports {
+    /// False when nobody listens any more.
+    fn send(&self, report: BackendReport) -> bool {
+        let Reports { session, incarnation, ref sender } = *self;
+        sender.send(Report { session, incarnation, report }).is_ok()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
 }
 
 /// What the writer is told.
@@ -102,19 +133,16 @@ pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
     let (sender, receiver) = mpsc::unbounded_channel();
     let back = sender.clone();
     tokio::spawn(async move {
-        let (session, events) = (start.session, start.events.clone());
-        let report = |report| {
-            let _ = events.send(Event::Backend { session, report });
-        };
+        let reports = start.reports.clone();
         match connect(&start).await {
             Ok(backend) => {
                 let parameters = backend.parameters().to_vec();
-                report(BackendReport::Ready { parameters });
+                reports.send(BackendReport::Ready { parameters });
                 let (sqlstate, message) = serve(start, backend, receiver, back).await;
-                report(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
+                reports.send(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
             }
             Err((sqlstate, message)) => {
-                report(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
+                reports.send(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
             }
         }
     });
@@ -160,10 +188,11 @@ async fn serve(
         expected,
         shared: Arc::clone(&shared),
         back,
-        session: start.session,
+        session: start.reports.session,
         connection: start.connection,
         links: start.links,
-        events: start.events,
+        reports: start.reports,
+        patience: start.patience,
     };
     let writing = writer::Writer {
         writer,

@@ -1,11 +1,12 @@
 //! Reads a backend's answers in the order its commands were written.
 
 use super::super::maintenance::error_response;
-use super::{Expect, Input, Parsed, Shared, lock};
-use crate::scheduler::{BackendReport, Completion, Event, TagKind};
+use super::{Expect, Input, Parsed, Reports, Shared, lock};
+use crate::scheduler::{BackendReport, Completion, TagKind};
 use bytes::{BufMut as _, Bytes};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use steeldb_postgres::BackendError;
 use steeldb_postgres::connection::BackendReader;
 use steeldb_postgres::message::{self, RawMessage, tag};
@@ -26,7 +27,8 @@ pub(super) struct Reader {
     pub(super) session: SessionKey,
     pub(super) connection: ConnectionId,
     pub(super) links: ReplicaLinks,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) reports: Reports,
+    pub(super) patience: Duration,
 }
 
 impl Reader {
@@ -48,12 +50,10 @@ impl Reader {
                         copy_started: false,
                     })
                 }
-                Expect::Begun { tx } => {
-                    Some(match self.answer().await?.error {
-                        None => BackendReport::Begun { tx },
-                        Some((_, reason)) => BackendReport::NotBegun { tx, reason },
-                    })
-                }
+                Expect::Begun { tx } => Some(match self.answer().await?.error {
+                    None => BackendReport::Begun { tx },
+                    Some((_, reason)) => BackendReport::NotBegun { tx, reason },
+                }),
                 Expect::Leading { tx } => {
                     let answer = self.answer().await?;
                     answer.error.map(|(_, reason)| BackendReport::NotBegun { tx, reason })
@@ -84,7 +84,7 @@ impl Reader {
             self.shared.outstanding.fetch_sub(1, Ordering::AcqRel);
             self.shared.drained.notify_one();
             if let Some(report) = report
-                && self.events.send(Event::Backend { session: self.session, report }).is_err()
+                && !self.reports.send(report)
             {
                 return Ok(());
             }
@@ -147,7 +147,7 @@ impl Reader {
             let message = match self.reader.buffered_message()? {
                 Some(message) => message,
                 None => {
-                    self.send_piece(tx, number, &mut piece).await;
+                    self.send_piece(tx, number, &mut piece).await?;
                     self.reader.next_message().await?
                 }
             };
@@ -182,14 +182,14 @@ impl Reader {
             if show {
                 append(&mut piece, &message);
                 if piece.len() >= PIECE_BYTES {
-                    self.send_piece(tx, number, &mut piece).await;
+                    self.send_piece(tx, number, &mut piece).await?;
                 }
             }
         };
         if show && let Some(reason) = failure {
             append_bytes(&mut piece, &error_response("54000", &reason));
         }
-        self.send_piece(tx, number, &mut piece).await;
+        self.send_piece(tx, number, &mut piece).await?;
         if status == b'I' {
             kind = TagKind::BlockEnded;
         }
@@ -206,23 +206,31 @@ impl Reader {
     }
 
     /// Sends what has gathered, once the shim has passed on enough of what it got.
-    async fn send_piece(&mut self, tx: TxId, number: u32, piece: &mut Vec<u8>) {
+    ///
+    /// # Errors
+    /// [`BackendError::Io`], timed out: the client takes nothing. The session ends, since its transaction holds locks.
+    async fn send_piece(&mut self, tx: TxId, number: u32, piece: &mut Vec<u8>) -> Result<(), BackendError> {
         if piece.is_empty() {
-            return;
+            return Ok(());
         }
         let messages = std::mem::take(piece);
         while self.shared.unacknowledged.load(Ordering::Acquire) > limits::RESULT_WINDOW_BYTES as u64 {
-            if self.shared.discard.load(Ordering::Acquire) || self.events.is_closed() {
-                return;
+            if self.shared.discard.load(Ordering::Acquire) || self.reports.is_closed() {
+                return Ok(());
             }
-            self.shared.acknowledged.notified().await;
+            let acknowledged = self.shared.acknowledged.notified();
+            if tokio::time::timeout(self.patience, acknowledged).await.is_err() {
+                let reason = "the client takes none of its results";
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, reason).into());
+            }
         }
         if self.shared.discard.load(Ordering::Acquire) {
-            return;
+            return Ok(());
         }
         self.shared.unacknowledged.fetch_add(messages.len() as u64, Ordering::AcqRel);
         let frame = codec::encode(&ReplicaMessage::Result { tx, number, messages });
         self.links.send_client(self.connection, Bytes::from(frame));
+        Ok(())
     }
 
     /// The answer to one of the agent's own commands.

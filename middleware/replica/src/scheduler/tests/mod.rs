@@ -20,9 +20,8 @@ use super::*;
 use backend::Backend;
 use steeldb_types::{Digest, SessionId, Slot, Timestamp};
 use steeldb_wire::transaction::{
-    SignatureMemo,
-    ClientMessage, Decision, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignedVote, SqlState,
-    StatementId, StatementText, Transcript, VoteBundle,
+    ClientMessage, Decision, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignatureMemo,
+    SignedVote, SqlState, StatementId, StatementText, Transcript, VoteBundle,
 };
 
 const SECOND: u64 = 1_000_000;

@@ -1,8 +1,9 @@
 //! A client's connection: bytes in and out, bounded, and nothing lost when a wait is given up.
 
-use crate::frontend::{MESSAGE_BYTES_MAX, Message, Packet, ProtocolError, cut};
+use crate::frontend::{Message, Packet, ProtocolError, cut, long};
 use bytes::{Buf, BytesMut};
 use std::io;
+use steeldb_types::limits::MESSAGE_BYTES_MAX;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -18,6 +19,8 @@ pub(crate) struct Client {
     input: BytesMut,
     /// What is to be sent with the next flush.
     pub out: BytesMut,
+    /// A message that is too long to be kept whole: its type byte, and how much of it is still to come.
+    long: Option<(u8, usize)>,
 }
 
 /// What reading gave.
@@ -46,7 +49,12 @@ impl From<ReadError> for crate::error::Failure {
 
 impl Client {
     pub(crate) fn new(stream: TcpStream) -> Client {
-        Client { stream, input: BytesMut::with_capacity(8 * 1024), out: BytesMut::with_capacity(8 * 1024) }
+        Client {
+            stream,
+            input: BytesMut::with_capacity(8 * 1024),
+            out: BytesMut::with_capacity(8 * 1024),
+            long: None,
+        }
     }
 
     /// The next message. Nothing is lost if the wait is given up.
@@ -59,8 +67,28 @@ impl Client {
         }
     }
 
-    /// The next message, if all of it is here.
+    /// The next message, if all of it is here. A CopyData that is too long to be kept comes in several: where their
+    /// bounds are means nothing.
     pub(crate) fn try_message(&mut self) -> Result<Option<Message>, ReadError> {
+        if self.long.is_none()
+            && let Some((tag, bytes)) = long(&self.input)
+        {
+            self.input.advance(5);
+            self.long = Some((tag, bytes));
+            if tag != b'd' {
+                return Ok(Some(Message::TooLong { tag, bytes }));
+            }
+        }
+        if let Some((tag, left)) = self.long {
+            let part = self.input.split_to(left.min(self.input.len()));
+            self.long = Some((tag, left - part.len())).filter(|(_, left)| *left > 0);
+            if tag == b'd' && !part.is_empty() {
+                return Ok(Some(Message::CopyData { data: part.freeze() }));
+            }
+            if self.long.is_some() {
+                return Ok(None);
+            }
+        }
         let packet = cut(&mut self.input, MESSAGE_BYTES_MAX).map_err(ReadError::Protocol)?;
         packet.map(Packet::parse).transpose().map_err(ReadError::Protocol)
     }

@@ -42,6 +42,12 @@ impl PgError {
         self
     }
 
+    pub(crate) fn message_too_long(bytes: usize) -> PgError {
+        let max = steeldb_types::limits::MESSAGE_BYTES_MAX;
+        PgError::new("54000", format!("a message of {bytes} bytes is too long: at most {max} are taken"))
+            .hint("Send large values in several statements, or use COPY.")
+    }
+
     pub(crate) fn in_failed_transaction() -> PgError {
         ShimError::in_failed_transaction().into()
     }

@@ -46,6 +46,7 @@ impl Session {
                 backend::bare(self.out(), b'3');
                 Ok(())
             }
+            Message::TooLong { bytes, .. } => Err(PgError::message_too_long(bytes).into()),
             _ => Err(PgError::new("0A000", "function calls through the protocol are not supported")
                 .hint("Use SELECT.")
                 .into()),

@@ -4,10 +4,7 @@
 //! that the input does not fill.
 
 use bytes::{Buf, Bytes, BytesMut};
-use steeldb_types::limits;
-
-/// The largest message taken: what still fits into one frame to a replica.
-pub(crate) const MESSAGE_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 64 * 1024;
+use steeldb_types::limits::MESSAGE_BYTES_MAX;
 
 /// The largest message before authentication is done, as in PostgreSQL.
 pub(crate) const STARTUP_BYTES_MAX: usize = 10_000;
@@ -71,6 +68,22 @@ pub(crate) enum Message {
     },
     FunctionCall,
     Terminate,
+    /// One whose body is past [`MESSAGE_BYTES_MAX`]: it is passed over, and the session goes on.
+    TooLong {
+        tag: u8,
+        bytes: usize,
+    },
+}
+
+/// A message with its type byte whose body is past [`MESSAGE_BYTES_MAX`] and within PostgreSQL's own bound: what is
+/// taken in parts, or passed over.
+pub(crate) fn long(input: &[u8]) -> Option<(u8, usize)> {
+    /// PostgreSQL's PQ_LARGE_MESSAGE_LIMIT.
+    const LONGEST: usize = 0x3fff_ffff;
+    let (&tag, rest) = input.split_first()?;
+    let length = u32::from_be_bytes(*rest.first_chunk()?) as usize;
+    let is_long = (MESSAGE_BYTES_MAX + 1..=LONGEST).contains(&length);
+    (is_long && b"QPBDECFdf".contains(&tag)).then(|| (tag, length - 4))
 }
 
 /// Cuts the next packet from `input`; nothing while it is not whole.
@@ -262,6 +275,17 @@ mod tests {
             assert!(cut(&mut bytes, MESSAGE_BYTES_MAX).is_err(), "{length}");
         }
         assert!(cut(&mut BytesMut::from(&b"GET / HTTP"[..]), MESSAGE_BYTES_MAX).is_err());
+    }
+
+    #[test]
+    fn what_is_too_long_to_be_kept_is_seen_from_its_header() {
+        let header = |tag: u8, length: usize| [&[tag][..], &(length as u32).to_be_bytes()].concat();
+        assert_eq!(long(&header(b'Q', MESSAGE_BYTES_MAX)), None);
+        assert_eq!(long(&header(b'Q', MESSAGE_BYTES_MAX + 1)), Some((b'Q', MESSAGE_BYTES_MAX - 3)));
+        assert_eq!(long(&header(b'd', 0x3fff_ffff)), Some((b'd', 0x3fff_fffb)));
+        assert_eq!(long(&header(b'd', 0x4000_0000)), None, "PostgreSQL takes no longer one either");
+        assert_eq!(long(&header(b'S', MESSAGE_BYTES_MAX + 1)), None, "a Sync has no body");
+        assert_eq!(long(b"Q\0\xff\xff"), None);
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Session {
                 self.simple_query(sql).await?;
                 self.ready().await
             }
+            Message::TooLong { tag: b'Q', bytes } => {
+                let failure = self.fail(PgError::message_too_long(bytes).into()).await;
+                self.report(failure)?;
+                self.ready().await
+            }
             Message::Sync => {
                 self.described = None;
                 if !std::mem::take(&mut self.skip_to_sync) {

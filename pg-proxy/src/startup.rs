@@ -149,6 +149,10 @@ impl Startup {
             "default_transaction_read_only" => self.defaults.read_only = Some(boolean()?),
             "default_transaction_deferrable" => self.defaults.deferrable = Some(boolean()?),
             "client_encoding" if !is_utf8(&value) => return Err(encoding(&value)),
+            "search_path" => {
+                let extended = crate::sql::extended_path(&value);
+                self.settings.push((name, extended.unwrap_or(value)));
+            }
             _ => self.settings.push((name, value)),
         }
         Ok(())
@@ -243,7 +247,7 @@ mod tests {
             settings,
             [
                 ("application_name", "psql"),
-                ("search_path", "a b,c"),
+                ("search_path", "a b,c, steeldb, pg_catalog"),
                 ("work_mem", "64MB"),
                 ("client_encoding", "utf-8")
             ]

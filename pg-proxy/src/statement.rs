@@ -133,10 +133,13 @@ impl Session {
     }
 
     fn flags(&self, statement: &Statement) -> Result<OperationFlags, Failure> {
-        let leading = statement.kind == StatementKind::LockTable;
-        if leading && self.transaction.snapshot {
+        // A10: what such a lock keeps out, the snapshot of a transaction that has one does not show either. That does not
+        // matter for the lock that a SELECT takes anyway: pg_dump takes it, to be sure to find its tables later.
+        let late = self.transaction.snapshot;
+        let leading = matches!(statement.kind, StatementKind::LockTable { .. }) && !late;
+        if late && statement.kind == (StatementKind::LockTable { access_share: false }) {
             return Err(PgError::new("0A000", "LOCK TABLE after other statements is not supported")
-                .hint("Lock tables first in the transaction.")
+                .hint("Lock tables first in the transaction. Only ACCESS SHARE MODE may come later.")
                 .into());
         }
         let row_order = match &statement.kind {

@@ -137,7 +137,7 @@ impl Session {
             StatementKind::Savepoint(_) => return self.in_block("SAVEPOINT"),
             StatementKind::ReleaseSavepoint(_) => return self.in_block("RELEASE SAVEPOINT"),
             StatementKind::RollbackTo(_) => return self.in_block("ROLLBACK TO SAVEPOINT"),
-            StatementKind::LockTable => return self.in_block("LOCK TABLE"),
+            StatementKind::LockTable { .. } => return self.in_block("LOCK TABLE"),
             _ => return Ok(false),
         }
         Ok(true)

@@ -169,6 +169,8 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         request_timeout: ms(cluster.timeouts.request_timeout_ms),
         vote_timeout: ms(cluster.timeouts.vote_timeout_ms),
         idle_timeout: ms(cluster.timeouts.idle_in_transaction_timeout_ms),
+        ddl_drain_timeout: ms(cluster.timeouts.ddl_drain_timeout_ms),
+        clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),
     })
 }
 

@@ -16,6 +16,18 @@ const UNCONSUMED_BYTES_MAX: usize = limits::RESULT_WINDOW_BYTES + limits::FRAME_
 /// Consumed bytes are acknowledged in portions of this size.
 const ACKNOWLEDGED_BYTES: usize = limits::RESULT_WINDOW_BYTES / 4;
 
+const SPLIT: &str = "Split the work into several transactions.";
+
+/// Told here, so that the transaction fails and not, at its replicas, the session.
+fn too_large() -> ShimError {
+    let max = limits::TRANSACTION_BYTES_MAX;
+    ShimError::new(
+        "54000",
+        format!("the transaction is too large: its statements' parameters and data may take {max} bytes"),
+    )
+    .hint(SPLIT)
+}
+
 impl Core {
     /// Adds an operation to the transaction; its number. Several may be added before the first answer.
     pub fn operation(&mut self, operation: NewOperation) -> u32 {
@@ -31,11 +43,14 @@ impl Core {
             self.events.push_back(Event::OperationFailed { number, error });
             return number;
         }
+        transaction.bytes += operation.kind.size();
+        let large = transaction.bytes > limits::TRANSACTION_BYTES_MAX;
         transaction.unsent.push_back(Unsent { number, operation });
-        if number > limits::OPERATIONS_MAX {
-            let error = ShimError::new("54000", "too many statements in one transaction")
-                .hint("Split the work into several transactions.");
-            self.doom(error);
+        if number > limits::OPERATIONS_MAX || large {
+            self.doom(match large {
+                true => too_large(),
+                false => ShimError::new("54000", "too many statements in one transaction").hint(SPLIT),
+            });
             return number;
         }
         self.pump();
@@ -142,6 +157,10 @@ impl Core {
         let Step::Copying { data, .. } = &mut outstanding.step else { return };
         if !outstanding.answer.copying() {
             return;
+        }
+        transaction.bytes += chunk.len();
+        if transaction.bytes > limits::TRANSACTION_BYTES_MAX {
+            return self.doom(too_large());
         }
         data.data(chunk);
         let number = outstanding.number;

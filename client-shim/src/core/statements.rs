@@ -3,7 +3,7 @@
 //! Invariant: at most [`limits::NAMED_STATEMENTS_MAX`] are remembered between transactions, and of those that are not
 //! worth keeping (texts with values in them) at most [`PASSING_MAX`]. Numbers never repeat.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_types::{Digest, limits};
 use steeldb_wire::transaction::{StatementId, StatementText};
@@ -12,7 +12,7 @@ use steeldb_wire::transaction::{StatementId, StatementText};
 const PASSING_MAX: usize = 32;
 
 pub(super) struct Statements {
-    known: HashMap<Arc<StatementText>, Known>,
+    known: BTreeMap<Arc<StatementText>, Known>,
     /// By last use: kept ones and passing ones.
     kept: BTreeMap<u64, Arc<StatementText>>,
     passing: BTreeMap<u64, Arc<StatementText>>,
@@ -38,7 +38,7 @@ pub(super) struct Resolved {
 impl Statements {
     pub(super) fn new() -> Statements {
         Statements {
-            known: HashMap::new(),
+            known: BTreeMap::new(),
             kept: BTreeMap::new(),
             passing: BTreeMap::new(),
             next: 1,

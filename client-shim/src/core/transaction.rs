@@ -59,6 +59,8 @@ pub(super) struct Transaction {
     pub words: Vec<Word>,
     pub transcript: Transcript,
     pub operations: Vec<(Arc<StatementText>, OperationFlags)>,
+    /// What its operations and COPY data take of its replicas' buffers.
+    pub bytes: usize,
     pub unsent: VecDeque<Unsent>,
     pub outstanding: VecDeque<Outstanding>,
     /// A statement failed, and no ROLLBACK TO has succeeded since.
@@ -80,6 +82,7 @@ impl Transaction {
             words: vec![Word::default(); replicas],
             transcript: Transcript::begin(tx, preamble, modes),
             operations: Vec::new(),
+            bytes: 0,
             unsent: VecDeque::new(),
             outstanding: VecDeque::new(),
             failed: false,

@@ -5,7 +5,7 @@
 //! while other results are outstanding.
 
 use crate::message::{self, ErrorFields, Malformed, RawMessage, tag};
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use postgres_protocol::message::backend::Header;
 use postgres_protocol::message::frontend;
 use std::io;
@@ -38,7 +38,7 @@ pub enum BackendError {
     /// The server sent what the protocol does not allow here.
     #[error("PostgreSQL broke the protocol: {0}")]
     Protocol(String),
-    /// A message above the bound (`limits::FRAME_BYTES_MAX`). The session cannot continue.
+    /// A message above the bound. It is passed over: what follows it can still be read.
     #[error("a {tag:?} message of {len} bytes from PostgreSQL is above the bound of {max}")]
     TooLarge {
         /// Its type.
@@ -121,6 +121,9 @@ pub struct BackendReader {
     stream: OwnedReadHalf,
     buffer: BytesMut,
     status: TransactionStatus,
+    message_bytes_max: usize,
+    /// Bytes still to come of a message past the bound.
+    passing_over: usize,
 }
 
 /// The half that writes messages. Dropping it ends the session.
@@ -156,6 +159,8 @@ impl Backend {
                 stream: read,
                 buffer: BytesMut::with_capacity(READ_BYTES),
                 status: TransactionStatus::Idle,
+                message_bytes_max: limits::MESSAGE_BYTES_MAX,
+                passing_over: 0,
             },
             writer: BackendWriter { stream: write },
             cancel: CancelHandle { socket, process_id: 0, secret_key: 0 },
@@ -333,7 +338,14 @@ impl BackendReader {
     /// # Errors
     /// As [`Backend::next_message`].
     pub fn buffered_message(&mut self) -> Result<Option<RawMessage>, BackendError> {
+        let over = self.passing_over.min(self.buffer.len());
+        self.buffer.advance(over);
+        self.passing_over -= over;
         let Some((tag, len)) = frame(&self.buffer)? else { return Ok(None) };
+        if len > self.message_bytes_max {
+            self.passing_over = len + 1;
+            return Err(BackendError::TooLarge { tag: char::from(tag), len, max: self.message_bytes_max });
+        }
         if self.buffer.len() < len + 1 {
             return Ok(None);
         }
@@ -353,6 +365,11 @@ impl BackendReader {
     pub fn transaction_status(&self) -> TransactionStatus {
         self.status
     }
+
+    /// Takes messages of at most `bytes` from now on, instead of [`limits::MESSAGE_BYTES_MAX`].
+    pub fn set_message_bytes_max(&mut self, bytes: usize) {
+        self.message_bytes_max = bytes;
+    }
 }
 
 /// The tag and the length (which counts itself, not the tag) of the message at the start of `buffer`.
@@ -360,10 +377,6 @@ fn frame(buffer: &[u8]) -> Result<Option<(u8, usize)>, BackendError> {
     let header = Header::parse(buffer).map_err(|error| BackendError::Protocol(error.to_string()))?;
     let Some(header) = header else { return Ok(None) };
     let len = usize::try_from(header.len()).map_err(|_| Malformed("header"))?;
-    if len > limits::FRAME_BYTES_MAX {
-        let max = limits::FRAME_BYTES_MAX;
-        return Err(BackendError::TooLarge { tag: char::from(header.tag()), len, max });
-    }
     Ok(Some((header.tag(), len)))
 }
 
@@ -421,13 +434,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_are_bounded() {
-        let max = limits::FRAME_BYTES_MAX as u32;
+    fn headers_are_checked() {
         let header = |len: u32| [&[b'D'][..], &len.to_be_bytes()].concat();
-        assert!(matches!(frame(&header(max)), Ok(Some((b'D', _)))));
-        assert!(matches!(frame(&header(max + 1)), Err(BackendError::TooLarge { .. })));
+        assert!(matches!(frame(&header(4)), Ok(Some((b'D', 4)))));
         assert!(matches!(frame(&header(3)), Err(BackendError::Protocol(_))));
         assert!(matches!(frame(&header(u32::MAX)), Err(BackendError::Protocol(_))));
         assert!(matches!(frame(b"D\0\0"), Ok(None)));
+    }
+
+    #[tokio::test]
+    async fn a_message_past_the_bound_is_told_of_and_passed_over_without_keeping_it() {
+        let (mut server, client) = UnixStream::pair().unwrap();
+        let mut reader = BackendReader {
+            stream: client.into_split().0,
+            buffer: BytesMut::new(),
+            status: TransactionStatus::Idle,
+            message_bytes_max: 1000,
+            passing_over: 0,
+        };
+        let message = |len: usize| {
+            let head = [&b"D"[..], &u32::try_from(len).unwrap().to_be_bytes()].concat();
+            [head, vec![7; len - 4]].concat()
+        };
+        let sent = [message(1000), message(300_000), message(1001), message(5)].concat();
+        let writing = async { server.write_all(&sent).await.unwrap() };
+        let reading = async {
+            assert_eq!(reader.next_message().await.unwrap().body.len(), 996);
+            for expected in [300_000, 1001] {
+                match reader.next_message().await {
+                    Err(BackendError::TooLarge { tag: 'D', len, max: 1000 }) => assert_eq!(len, expected),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(reader.next_message().await.unwrap().body.len(), 1);
+            assert!(reader.buffer.capacity() < 300_000);
+        };
+        tokio::join!(writing, reading);
     }
 }

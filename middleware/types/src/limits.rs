@@ -11,6 +11,14 @@ pub const REPLICAS_MAX: usize = 1024;
 /// The longest address of a replica, bytes. Past it: the change of the membership is invalid.
 pub const ADDRESS_BYTES_MAX: usize = 256;
 
+/// The largest message of PostgreSQL's protocol that is passed on, bytes: it fits a frame with what surrounds it.
+/// A longer row or statement: 54000 with a hint.
+pub const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX - 64 * 1024;
+
+/// The largest message that a replica's own PostgreSQL can send, bytes (its MaxAllocSize): what decoding takes, since
+/// a row may be far larger than the statement that made it.
+pub const DECODED_MESSAGE_BYTES_MAX: usize = 0x3fff_ffff;
+
 /// The largest request that can be ordered, bytes: a Commit with its certificate, or a maintenance statement.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
 

@@ -31,7 +31,7 @@ pub(super) fn kind(node: &NodeEnum, found: &Findings) -> StatementKind {
         NodeEnum::DiscardStmt(discard) => {
             Kind::Discard { all: discard.target == DiscardMode::DiscardAll as i32 }
         }
-        NodeEnum::LockStmt(_) => Kind::LockTable,
+        NodeEnum::LockStmt(lock) => Kind::LockTable { access_share: lock.mode == ACCESS_SHARE_LOCK },
         NodeEnum::VacuumStmt(_) => Kind::Maintenance,
         NodeEnum::DeclareCursorStmt(cursor) => Kind::DeclareCursor {
             name: cursor.portalname.clone(),
@@ -72,6 +72,9 @@ pub(super) fn kind(node: &NodeEnum, found: &Findings) -> StatementKind {
     }
 }
 
+/// AccessShareLock of PostgreSQL's lockdefs.h.
+const ACCESS_SHARE_LOCK: i32 = 1;
+
 /// What the statement of that `kind` may do.
 pub(super) fn flags(node: &NodeEnum, kind: &StatementKind, found: &Findings) -> Flags {
     let modifies = ["InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"];
@@ -105,7 +108,7 @@ pub(super) fn flags(node: &NodeEnum, kind: &StatementKind, found: &Findings) -> 
     };
     Flags {
         wall,
-        locks: found.locks || matches!(kind, StatementKind::LockTable),
+        locks: found.locks || matches!(kind, StatementKind::LockTable { .. }),
         sequences,
         writes,
         returns_rows: returns_rows(node, kind),

@@ -21,6 +21,7 @@ mod walk;
 
 pub use cache::{Analysis, Analyzer};
 pub use modes::{Isolation, TransactionModes};
+pub(crate) use rewrite::extended_path;
 pub use statement::{Flags, Refusal, Statement, StatementKind, SyntaxError};
 
 use pg_query::protobuf::RawStmt;

@@ -10,22 +10,6 @@ use super::walk::{Findings, Literal};
 
 const UNSUPPORTED: &str = "0A000";
 
-/// Extensions whose functions do the same everywhere and keep nothing outside their tables.
-const EXTENSIONS: [&str; 12] = [
-    "plpgsql",
-    "citext",
-    "hstore",
-    "pg_trgm",
-    "btree_gin",
-    "btree_gist",
-    "unaccent",
-    "fuzzystrmatch",
-    "intarray",
-    "ltree",
-    "cube",
-    "isn",
-];
-
 /// Languages of routines: those that cannot leave the server.
 const LANGUAGES: [&str; 2] = ["sql", "plpgsql"];
 
@@ -50,13 +34,20 @@ const LARGE_OBJECT_FUNCTIONS: [&str; 18] = [
     "lowrite",
 ];
 
-const ADMINISTRATION: &str = "Use the steeldb command, which changes every replica in the same way.";
+const DATABASES: &str = "Databases are configuration: name them in [[cluster.databases]] of every replica's and proxy's file and \
+     restart the cluster, which creates what is missing.";
+const DATABASE_SETTINGS: &str =
+    "Give settings with SET, with options in the connection string, or with CREATE FUNCTION ... SET.";
+const NO_DROP_DATABASE: &str = "Drop the schemas and tables in it instead.";
+const FILES: &str = "Each replica keeps its files in its data_dir. Leave TABLESPACE out.";
+const SERVER_SETTINGS: &str =
+    "SteelDB sets what its servers need; what can be chosen is in each replica's configuration file.";
 const NO_FOREIGN_DATA: &str = "Data outside the cluster is not replicated. Load it with COPY instead.";
 const NO_REPLICATION: &str = "Replication belongs to SteelDB. Read changes from a table instead.";
 const POLL: &str = "Use a table that readers poll, or a message broker.";
 const OUTSIDE_BLOCK: &str = "Use the form without CONCURRENTLY.";
-const ROLES: &str =
-    "Use the steeldb command, which creates roles on every replica and binds them to proxies.";
+const ROLES: &str = "Roles are configuration: name them in [[cluster.clients]] of every replica's and proxy's file and restart the \
+     cluster, which creates what is missing. Passwords are the proxy's: steeldb proxy-password.";
 
 /// Statements that are always refused, by the kind of their node, at any depth.
 const STATEMENTS: &[(&str, &str, &str)] = &[
@@ -66,16 +57,16 @@ const STATEMENTS: &[(&str, &str, &str)] = &[
     ("AlterRoleStmt", "ALTER ROLE", ROLES),
     ("AlterRoleSetStmt", "ALTER ROLE", ROLES),
     ("DropRoleStmt", "DROP ROLE", ROLES),
-    ("CreatedbStmt", "CREATE DATABASE", ADMINISTRATION),
-    ("AlterDatabaseStmt", "ALTER DATABASE", ADMINISTRATION),
-    ("AlterDatabaseSetStmt", "ALTER DATABASE", ADMINISTRATION),
-    ("AlterDatabaseRefreshCollStmt", "ALTER DATABASE", ADMINISTRATION),
-    ("DropdbStmt", "DROP DATABASE", ADMINISTRATION),
-    ("CreateTableSpaceStmt", "CREATE TABLESPACE", ADMINISTRATION),
-    ("AlterTableSpaceOptionsStmt", "ALTER TABLESPACE", ADMINISTRATION),
-    ("AlterTableMoveAllStmt", "moving all objects of a tablespace", ADMINISTRATION),
-    ("DropTableSpaceStmt", "DROP TABLESPACE", ADMINISTRATION),
-    ("AlterSystemStmt", "ALTER SYSTEM", ADMINISTRATION),
+    ("CreatedbStmt", "CREATE DATABASE", DATABASES),
+    ("AlterDatabaseStmt", "ALTER DATABASE", DATABASE_SETTINGS),
+    ("AlterDatabaseSetStmt", "ALTER DATABASE", DATABASE_SETTINGS),
+    ("AlterDatabaseRefreshCollStmt", "ALTER DATABASE", DATABASE_SETTINGS),
+    ("DropdbStmt", "DROP DATABASE", NO_DROP_DATABASE),
+    ("CreateTableSpaceStmt", "CREATE TABLESPACE", FILES),
+    ("AlterTableSpaceOptionsStmt", "ALTER TABLESPACE", FILES),
+    ("AlterTableMoveAllStmt", "moving all objects of a tablespace", FILES),
+    ("DropTableSpaceStmt", "DROP TABLESPACE", FILES),
+    ("AlterSystemStmt", "ALTER SYSTEM", SERVER_SETTINGS),
     ("CheckPointStmt", "CHECKPOINT", "Each replica decides about its own checkpoints."),
     ("LoadStmt", "LOAD", "Shared libraries are not supported; use SQL or PL/pgSQL."),
     ("CreatePublicationStmt", "CREATE PUBLICATION", NO_REPLICATION),
@@ -172,12 +163,6 @@ fn by_node(node: &NodeEnum) -> Option<Refusal> {
         NodeEnum::DeclareCursorStmt(cursor) if cursor.options & CURSOR_OPT_HOLD != 0 => {
             Some(unsupported("a WITH HOLD cursor", "Use a cursor without hold inside a transaction."))
         }
-        NodeEnum::CreateExtensionStmt(create) if !EXTENSIONS.contains(&create.extname.as_str()) => {
-            Some(unsupported(
-                &format!("extension \"{}\"", create.extname),
-                &format!("Supported extensions: {}.", EXTENSIONS.join(", ")),
-            ))
-        }
         NodeEnum::CreatePlangStmt(create) if !LANGUAGES.contains(&create.plname.as_str()) => {
             Some(language(&create.plname))
         }
@@ -217,8 +202,8 @@ fn language(name: &str) -> Refusal {
 fn by_object(found: &Findings) -> Option<Refusal> {
     let title = |object: &ObjectType| match object {
         ObjectType::ObjectRole => Some(("renaming a role", ROLES)),
-        ObjectType::ObjectDatabase => Some(("ALTER DATABASE", ADMINISTRATION)),
-        ObjectType::ObjectTablespace => Some(("ALTER TABLESPACE", ADMINISTRATION)),
+        ObjectType::ObjectDatabase => Some(("ALTER DATABASE", DATABASE_SETTINGS)),
+        ObjectType::ObjectTablespace => Some(("ALTER TABLESPACE", FILES)),
         ObjectType::ObjectPublication => Some(("changing a publication", NO_REPLICATION)),
         ObjectType::ObjectSubscription => Some(("changing a subscription", NO_REPLICATION)),
         ObjectType::ObjectEventTrigger => {

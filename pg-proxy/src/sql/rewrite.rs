@@ -211,7 +211,7 @@ fn path_by_call(source: &Source<'_>, call: &Call) -> Option<Edit> {
 }
 
 /// The value of search_path with `steeldb` before `pg_catalog`, `None` when it stands there already.
-fn extended_path(path: &str) -> Option<String> {
+pub(crate) fn extended_path(path: &str) -> Option<String> {
     if path.trim().is_empty() {
         return Some("steeldb, pg_catalog".into());
     }

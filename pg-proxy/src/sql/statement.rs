@@ -128,7 +128,10 @@ pub enum StatementKind {
         name: String,
     },
     /// LOCK TABLE.
-    LockTable,
+    LockTable {
+        /// In ACCESS SHARE MODE, the lock that every SELECT takes.
+        access_share: bool,
+    },
     /// VACUUM, ANALYZE.
     Maintenance,
     /// DECLARE CURSOR.

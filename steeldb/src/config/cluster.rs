@@ -82,6 +82,10 @@ pub struct Timeouts {
     pub vote_timeout_ms: u64,
     /// Until a transaction that sits idle is aborted.
     pub idle_in_transaction_timeout_ms: u64,
+    /// How long DDL waits at the master for other transactions to end before it starts all the same.
+    pub ddl_drain_timeout_ms: u64,
+    /// How far the time of a transaction, which is the ordering leader's, may be from each replica's own clock.
+    pub clock_tolerance_ms: u64,
 }
 
 impl Default for Timeouts {
@@ -91,6 +95,8 @@ impl Default for Timeouts {
             request_timeout_ms: ms(limits::REQUEST_TIMEOUT),
             vote_timeout_ms: ms(limits::VOTE_TIMEOUT),
             idle_in_transaction_timeout_ms: ms(limits::IDLE_IN_TRANSACTION_TIMEOUT),
+            ddl_drain_timeout_ms: ms(limits::DDL_DRAIN_TIMEOUT),
+            clock_tolerance_ms: ms(limits::CLOCK_TOLERANCE),
         }
     }
 }
@@ -246,7 +252,7 @@ impl ClusterFile {
 }
 
 impl Timeouts {
-    fn all(&self) -> [(&'static str, u64, &'static str); 3] {
+    fn all(&self) -> [(&'static str, u64, &'static str); 5] {
         [
             (
                 "request_timeout_ms",
@@ -263,6 +269,17 @@ impl Timeouts {
                 "idle_in_transaction_timeout_ms",
                 self.idle_in_transaction_timeout_ms,
                 "Until a transaction whose client says nothing is aborted.",
+            ),
+            (
+                "ddl_drain_timeout_ms",
+                self.ddl_drain_timeout_ms,
+                "How long DDL waits for running transactions to end; then it starts, and its COMMIT ends them.",
+            ),
+            (
+                "clock_tolerance_ms",
+                self.clock_tolerance_ms,
+                "How far the leader's clock, which gives transactions their time, may be from each replica's own. A
+                 replica whose clock is farther off takes no part in deciding.",
             ),
         ]
     }
@@ -365,7 +382,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_key() {
         type Change = fn(&mut ClusterFile);
-        let changes: [(&str, Change); 16] = [
+        let changes: [(&str, Change); 18] = [
             ("cluster.faults", |c| c.faults = 0),
             ("cluster.faults", |c| c.faults = 2),
             ("cluster.faults", |c| c.heavy = vec![ReplicaId(0)]),
@@ -382,6 +399,8 @@ pub(super) mod tests {
             ("cluster.databases[0].name", |c| c.databases[0].name = "template1".into()),
             ("cluster.databases[0].owner", |c| c.databases[0].owner = "steeldb_agent".into()),
             ("cluster.timeouts.vote_timeout_ms", |c| c.timeouts.vote_timeout_ms = 0),
+            ("cluster.timeouts.ddl_drain_timeout_ms", |c| c.timeouts.ddl_drain_timeout_ms = 0),
+            ("cluster.timeouts.clock_tolerance_ms", |c| c.timeouts.clock_tolerance_ms = u64::MAX),
         ];
         for (key, change) in changes {
             let mut cluster = sample();

@@ -191,6 +191,8 @@ impl Cluster {
             request_timeout: limits::REQUEST_TIMEOUT,
             vote_timeout: limits::VOTE_TIMEOUT,
             idle_timeout: self.idle_timeout,
+            ddl_drain_timeout: limits::DDL_DRAIN_TIMEOUT,
+            clock_tolerance: limits::CLOCK_TOLERANCE,
         }
     }
 

@@ -3,12 +3,14 @@
 //! - [`Cluster`]: replicas, started and stopped one by one; their servers end with it, also when a test panics.
 //! - [`Proxy`]: the PostgreSQL face; drivers ([`Proxy::connect`]) and programs ([`Proxy::psql`]) talk to it.
 //! - [`Client`]: talks to the shim without a proxy.
+//! - [`Plain`]: one PostgreSQL server without SteelDB, to compare answers with.
 //! - [`identical`]: all databases are equal, row by row.
 //! - [`Memory`]: what the servers and this process take.
 
 mod client;
 mod cluster;
 mod memory;
+mod plain;
 mod program;
 mod proxy;
 mod verify;
@@ -16,6 +18,7 @@ mod verify;
 pub use client::{Answer, Client};
 pub use cluster::Cluster;
 pub use memory::Memory;
+pub use plain::Plain;
 pub use program::{Program, Said, python_with_psycopg};
 pub use proxy::{Connection, Proxy, sqlstate};
 pub use verify::{differing_tables, identical};

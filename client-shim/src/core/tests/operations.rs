@@ -25,6 +25,33 @@ fn a_read_only_transaction_commits_on_f_plus_1_transcripts_without_an_outcome() 
 }
 
 #[test]
+fn a_transaction_past_the_replicas_buffers_fails_and_the_session_goes_on() {
+    use steeldb_types::limits::TRANSACTION_BYTES_MAX;
+    let mut world = World::new();
+    world.core.begin(Modes::default());
+    let size = |bytes: usize| OperationKind::Execute { bind: vec![0; bytes] }.size();
+    let overhead = size(0);
+    let mut add = |world: &mut World, bytes: usize| {
+        let text = Arc::new(StatementText { sql: "INSERT 1".into(), parameter_types: vec![] });
+        let kind = OperationKind::Execute { bind: vec![0; bytes] };
+        world.core.operation(NewOperation { text, keep: true, kind, flags: OperationFlags::default() });
+        world.settle();
+        world.events.drain(..).collect::<Vec<_>>()
+    };
+    for _ in 0..4 {
+        let events = add(&mut world, TRANSACTION_BYTES_MAX / 4 - overhead);
+        assert!(matches!(events.last(), Some(Event::Executed { failed: false, .. })), "{events:?}");
+    }
+    let events = add(&mut world, 0);
+    let Some(Event::OperationFailed { error, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(error.sqlstate.as_str(), "54000");
+    assert!(error.hint.is_some());
+    let _ = world.finish(Decision::Rollback);
+    world.transaction(&["INSERT 1"]);
+    assert!(matches!(world.finish(Decision::Commit), Ok(Completion::Committed(Some(_)))));
+}
+
+#[test]
 fn a_transaction_without_operations_needs_nothing() {
     let mut world = World::new();
     for decision in [Decision::Commit, Decision::Rollback] {

@@ -107,7 +107,9 @@ impl DecodingStream {
                 }
             }
         }
-        let (reader, writer) = backend.into_split();
+        let (mut reader, writer) = backend.into_split();
+        // A stream that cannot take in a row would stop this database for ever.
+        reader.set_message_bytes_max(limits::DECODED_MESSAGE_BYTES_MAX);
         let assembler = Assembler::new(limits::TRANSACTION_BYTES_MAX as u64);
         Ok(DecodingStream { reader, writer, assembler, confirmed: Lsn(0), out: BytesMut::new() })
     }

@@ -50,6 +50,10 @@ pub struct AgentConfig {
     pub vote_timeout: Duration,
     /// Idle in transaction.
     pub idle_timeout: Duration,
+    /// How long DDL waits for other transactions to end.
+    pub ddl_drain_timeout: Duration,
+    /// How far the leader's timestamps may be from this replica's clock.
+    pub clock_tolerance: Duration,
 }
 
 impl AgentConfig {

@@ -56,8 +56,14 @@ async fn run(socket_dir: PathBuf, database: &str, role: &str, sql: &str) -> Resu
 
 /// An ErrorResponse of the agent's own.
 pub(super) fn error_response(sqlstate: &str, text: &str) -> Vec<u8> {
+    error_with_hint(sqlstate, text, "")
+}
+
+/// As [`error_response`], with what to do about it.
+pub(super) fn error_with_hint(sqlstate: &str, text: &str, hint: &str) -> Vec<u8> {
     let mut body = Vec::new();
-    for (field, value) in [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', sqlstate), (b'M', text)] {
+    let fields = [(b'S', "ERROR"), (b'V', "ERROR"), (b'C', sqlstate), (b'M', text), (b'H', hint)];
+    for (field, value) in fields.into_iter().filter(|(_, value)| !value.is_empty()) {
         body.push(field);
         body.extend(value.bytes().filter(|byte| *byte != 0));
         body.push(0);

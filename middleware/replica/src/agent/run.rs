@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use steeldb_ordering::{self as ordering, Core, Restored};
 use steeldb_postgres::Server;
 use steeldb_transport::ReplicaTransport;
-use steeldb_types::{ClientId, limits};
+use steeldb_types::ClientId;
 use steeldb_wire::auth::PublicKey;
 use steeldb_wire::transaction::SignatureMemo;
 use tokio::sync::mpsc;
@@ -63,6 +63,7 @@ async fn serve(
     let mut core_config =
         ordering::Config::new(config.me, config.roster()?, config.key.clone(), clients.clone());
     core_config.request_timeout = config.request_timeout;
+    core_config.clock_tolerance = config.clock_tolerance;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
         .with_context(|| format!("journal {}", journal_path.display()))?;
     let mut deliveries = Vec::new();
@@ -88,7 +89,7 @@ async fn serve(
         permits: config.server.settings.max_prepared_transactions as usize,
         vote_timeout_us: config.vote_timeout.as_micros() as u64,
         idle_timeout_us: config.idle_timeout.as_micros() as u64,
-        drain_timeout_us: limits::DDL_DRAIN_TIMEOUT.as_micros() as u64,
+        drain_timeout_us: config.ddl_drain_timeout.as_micros() as u64,
     });
     scheduler.restore(open, in_doubt, missing);
 

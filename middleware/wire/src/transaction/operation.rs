@@ -8,7 +8,7 @@ use steeldb_types::{Digest, Hasher, TxId};
 pub struct StatementId(pub u32);
 
 /// What a client's Parse message says: the text and the parameter types it fixes.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, BorshSerialize, BorshDeserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, BorshSerialize, BorshDeserialize)]
 pub struct StatementText {
     /// One SQL statement.
     pub sql: String,
@@ -86,7 +86,14 @@ impl Operation {
 
     /// Bytes it occupies in a buffer, roughly.
     pub fn size(&self) -> usize {
-        64 + match &self.kind {
+        self.kind.size()
+    }
+}
+
+impl OperationKind {
+    /// As [`Operation::size`].
+    pub fn size(&self) -> usize {
+        64 + match self {
             OperationKind::Describe => 0,
             OperationKind::Execute { bind } | OperationKind::CopyIn { bind } => bind.len(),
         }

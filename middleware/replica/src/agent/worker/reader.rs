@@ -1,6 +1,6 @@
 //! Reads a backend's answers in the order its commands were written.
 
-use super::super::maintenance::error_response;
+use super::super::maintenance::error_with_hint;
 use super::{Expect, Input, Parsed, Reports, Shared, lock};
 use crate::scheduler::{BackendReport, Completion, TagKind};
 use bytes::{BufMut as _, Bytes};
@@ -144,12 +144,23 @@ impl Reader {
         let mut kind = TagKind::Plain;
         let mut failure = None;
         let status = loop {
-            let message = match self.reader.buffered_message()? {
-                Some(message) => message,
-                None => {
+            let message = match self.reader.buffered_message() {
+                Ok(Some(message)) => Ok(message),
+                Ok(None) => {
                     self.send_piece(tx, number, &mut piece).await?;
-                    self.reader.next_message().await?
+                    self.reader.next_message().await
                 }
+                Err(error) => Err(error),
+            };
+            let message = match message {
+                Ok(message) => message,
+                // A notice is part of no result; that it is missing changes nothing.
+                Err(BackendError::TooLarge { tag: 'N', .. }) => continue,
+                Err(BackendError::TooLarge { len, max, .. }) => {
+                    failure.get_or_insert_with(|| TooLarge::message(len, max));
+                    continue;
+                }
+                Err(error) => return Err(error),
             };
             match message.tag {
                 tag::READY_FOR_QUERY => break message.body.first().copied().unwrap_or(b'I'),
@@ -176,8 +187,12 @@ impl Reader {
                 }
                 _ => {}
             }
+            if failure.is_some() {
+                continue;
+            }
             if let Err(error) = digest.message(message.tag, &message.body) {
-                failure = Some(error.to_string());
+                failure = Some(TooLarge { reason: error.to_string(), hint: "" });
+                continue;
             }
             if show {
                 append(&mut piece, &message);
@@ -186,8 +201,13 @@ impl Reader {
                 }
             }
         };
-        if show && let Some(reason) = failure {
-            append_bytes(&mut piece, &error_response("54000", &reason));
+        if let Some(TooLarge { reason, hint }) = failure {
+            // The result is this error, wherever the operation is executed: the canonical result, too.
+            let error = error_with_hint("54000", &reason, hint);
+            let _ = digest.message(tag::ERROR_RESPONSE, error.get(5..).unwrap_or_default());
+            if show {
+                append_bytes(&mut piece, &error);
+            }
         }
         self.send_piece(tx, number, &mut piece).await?;
         if status == b'I' {
@@ -251,6 +271,21 @@ impl Reader {
                 }
                 _ => {}
             }
+        }
+    }
+}
+
+/// Why a result ends in an error that the server knows nothing of.
+struct TooLarge {
+    reason: String,
+    hint: &'static str,
+}
+
+impl TooLarge {
+    fn message(len: usize, max: usize) -> TooLarge {
+        TooLarge {
+            reason: format!("a row of {len} bytes is too large to be passed on: at most {max} are"),
+            hint: "Read large values in parts, as with substr(), or in binary format.",
         }
     }
 }

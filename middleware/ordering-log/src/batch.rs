@@ -11,7 +11,7 @@ use steeldb_wire::codec;
 
 /// "SDL" and the version of the format.
 const MAGIC: [u8; 4] = *b"SDL1";
-pub(crate) const HEADER_BYTES: usize = 64;
+pub(crate) const HEADER_BYTES: usize = 72;
 pub(crate) const FRAME_BYTES: usize = 8;
 
 /// What a batch says of itself.
@@ -25,6 +25,8 @@ pub(crate) struct Header {
     pub(crate) durable: u64,
     /// The highest instance that this replica has voted in, this batch included, or may not vote in.
     pub(crate) voted: InstanceNumber,
+    /// The highest instance whose decision it has known, this batch included: votes in it are kept no longer.
+    pub(crate) decided: InstanceNumber,
     /// The regency it has entered, this batch included.
     pub(crate) regency: Regency,
     pub(crate) records: u32,
@@ -34,8 +36,9 @@ pub(crate) struct Header {
 
 impl Header {
     pub(crate) fn new(segment: u64, offset: u64, durable: u64) -> Header {
-        let (voted, regency) = (InstanceNumber(0), Regency::default());
-        Header { magic: MAGIC, segment, offset, durable, voted, regency, records: 0, bytes: 0 }
+        let (voted, decided) = (InstanceNumber(0), InstanceNumber(0));
+        let regency = Regency::default();
+        Header { magic: MAGIC, segment, offset, durable, voted, decided, regency, records: 0, bytes: 0 }
     }
 
     pub(crate) fn to_bytes(self) -> Vec<u8> {

@@ -11,6 +11,8 @@ pub(crate) struct Live {
     pub(crate) votes: BTreeMap<InstanceNumber, Vec<Record>>,
     /// The highest instance voted in, or not to be voted in.
     pub(crate) voted: InstanceNumber,
+    /// The highest instance whose decision was known.
+    pub(crate) decided: InstanceNumber,
     /// Up to where votes may have been lost.
     pub(crate) passive: InstanceNumber,
     pub(crate) checkpoint: Option<Arc<StableCheckpoint>>,
@@ -22,10 +24,11 @@ impl Live {
             Record::Regency(regency) => self.regency = self.regency.max(*regency),
             Record::Write { proposal, .. } => self.note_vote(proposal.instance, record),
             Record::Accept { instance, .. } => self.note_vote(*instance, record),
-            Record::Decision(decision) => self.decided(decision.instance()),
+            Record::Decision(decision) => self.decide(decision.instance()),
             Record::Checkpoint(stable) => {
                 let instance = stable.certificate.instance;
                 self.votes = self.votes.split_off(&instance.next());
+                self.decided = self.decided.max(instance);
                 let known = self.checkpoint.as_ref().map(|known| known.certificate.instance);
                 if known < Some(instance) {
                     self.checkpoint = Some(Arc::clone(stable));
@@ -42,7 +45,8 @@ impl Live {
         }
     }
 
-    pub(crate) fn decided(&mut self, instance: InstanceNumber) {
+    pub(crate) fn decide(&mut self, instance: InstanceNumber) {
+        self.decided = self.decided.max(instance);
         self.votes.remove(&instance);
     }
 

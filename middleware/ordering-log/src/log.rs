@@ -141,7 +141,8 @@ impl Log {
     fn write_batch(&mut self, sync: bool) -> Result<(), LogError> {
         self.check()?;
         let mut header = Header::new(self.segment, self.end, self.durable);
-        (header.voted, header.regency) = (self.live.voted, self.live.regency);
+        (header.voted, header.decided) = (self.live.voted, self.live.decided);
+        header.regency = self.live.regency;
         (header.records, header.bytes) = (self.records, self.batch.len() as u32);
         let mut bytes = header.to_bytes();
         bytes.append(&mut self.batch);

@@ -5,6 +5,8 @@
 //!   next segment repeats everything else. In the last segment it may also have cost votes. The highest instance voted in
 //!   and the regency are in every batch header, so the next good one bounds what was lost: up to that instance the
 //!   replica must not vote any more.
+//!   The same goes for instances whose decision was known and is lost: their votes were kept no longer. The highest is in
+//!   every batch header, too.
 //! - A missing segment is damage to all of it. If it is the last one, or nothing of the last one can be read, the regency
 //!   is lost too, and with it what a STOPDATA has promised: the log does not open.
 
@@ -140,10 +142,10 @@ impl Log {
         };
         let first = if after.is_some() { InstanceNumber(1) } else { begins.next() };
         let last = self.index.last_consecutive(InstanceNumber(first.0 - 1));
-        let passive = if self.index.last() > last { self.index.last() } else { InstanceNumber(0) };
-        let upto = passive.max(self.live.passive);
+        // Votes in what was decided are not kept, so where the decision is lost none may be cast again.
+        let known = self.index.last().max(self.live.decided);
+        let upto = known.max(self.live.passive);
         let passive = (upto > last).then_some(Record::Passive { upto });
-        let known = last.max(self.index.last()).max(begins);
         let votes: Vec<Record> =
             self.live.votes.range(known.next()..).flat_map(|(_, votes)| votes.clone()).collect();
         let reader = self.reader();
@@ -263,6 +265,7 @@ impl Reading {
                     bound(&header, found);
                 }
                 found.live.voted = found.live.voted.max(header.voted);
+                found.live.decided = found.live.decided.max(header.decided);
             }
             Item::Record { offset, entry } => self.record(segment, offset, entry, found),
         }
@@ -286,7 +289,7 @@ impl Reading {
                 // Without its value it is as lost as the value; then its votes are not needed, and not known.
                 if self.values.get(&value_at) == Some(&proof.instance) {
                     found.decided.push((proof.instance, location));
-                    found.live.decided(proof.instance);
+                    found.live.decide(proof.instance);
                 }
             }
         }

@@ -491,9 +491,9 @@ fn run(seeds: std::ops::Range<u64>) -> Seen {
 
 #[test]
 fn clusters_agree_through_power_cuts_rot_and_state_transfer() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(150);
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
     let seen = run(0..seeds);
     println!("{seen:?}");
     let enough = [seen.installed, seen.passive, seen.damaged, seen.torn, seen.lies];
-    assert!(enough.iter().all(|count| *count > 10), "{seen:?}");
+    assert!(enough.iter().all(|count| *count > 5), "{seen:?}");
 }

@@ -194,6 +194,12 @@ fn check_promises(model: &Model, given: u64, found: &Model, what: &str) {
     }
     let may_vote_from = given.max(found.passive) + 1;
     assert!(found.decided() < may_vote_from, "{what}: votes where something is decided");
+    // The votes of what was decided are gone, so the decision must be here, or nothing be voted for again.
+    assert!(
+        model.decided() < may_vote_from,
+        "{what}: {} was decided, and may be voted for again",
+        model.decided()
+    );
     for (instance, votes) in model.votes.range(may_vote_from..) {
         assert_eq!(Some(votes), found.votes.get(instance), "{what}: votes are forgotten");
     }

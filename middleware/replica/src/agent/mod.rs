@@ -17,5 +17,4 @@ mod setup;
 mod worker;
 
 pub use config::{AgentConfig, DatabaseConfig};
-pub use journal::{Journal, JournalError};
 pub use run::run;

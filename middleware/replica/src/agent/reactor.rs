@@ -3,7 +3,6 @@
 use super::anchors;
 use super::catchup::{self, WriteSets};
 use super::committer::{Committer, Job};
-use super::journal::{Journal, JournalError};
 use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::{maintenance, worker};
@@ -14,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use steeldb_ordering::{self as ordering, Core, Delivery, Now, Refusal, Request, RequestId, RequestKey};
+use steeldb_ordering_log::{Journal, LogError};
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks};
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, limits};
@@ -30,6 +30,9 @@ const LATE: Duration = Duration::from_secs(2);
 /// Sessions whose last delivered request is remembered.
 const EXECUTED_MAX: usize = 16_384;
 
+/// Decisions read from the journal for one answer.
+const DECISIONS_READ_MAX: usize = 256;
+
 /// Events handled before effects are run: bounds latency, lets votes gather under one signature.
 const EVENTS_AT_ONCE: usize = 64;
 
@@ -41,6 +44,8 @@ pub(super) struct Reactor {
     pub(super) core: Core,
     pub(super) scheduler: Scheduler,
     pub(super) journal: Journal,
+    /// Where decisions go that were read from the journal.
+    pub(super) decisions_read: mpsc::UnboundedSender<ordering::Event>,
     pub(super) links: ReplicaLinks,
     pub(super) committer: Committer,
     pub(super) anchors: mpsc::UnboundedSender<anchors::Request>,
@@ -86,7 +91,8 @@ impl Reactor {
         mut links: mpsc::Receiver<LinkEvent>,
         mut internal: mpsc::UnboundedReceiver<Event>,
         mut reports: mpsc::UnboundedReceiver<worker::Report>,
-        mut persisted: mpsc::UnboundedReceiver<Result<u64, JournalError>>,
+        mut persisted: mpsc::UnboundedReceiver<Result<u64, LogError>>,
+        mut decisions: mpsc::UnboundedReceiver<ordering::Event>,
     ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -99,6 +105,7 @@ impl Reactor {
                 Some(done) = persisted.recv() => self.persisted(done?),
                 Some(event) = internal.recv() => self.schedule(event),
                 Some(report) = reports.recv() => self.report(report),
+                Some(event) = decisions.recv() => self.order(event),
                 event = links.recv() => match event {
                     Some(event) => self.link_event(event),
                     None => anyhow::bail!("the transport ended"),
@@ -294,7 +301,7 @@ impl Reactor {
 
     pub(super) fn ordering_effect(&mut self, effect: ordering::Effect) {
         match effect {
-            ordering::Effect::Persist { sequence, record } => self.journal.append(sequence, &record),
+            ordering::Effect::Persist { sequence, record } => self.journal.append(sequence, record),
             ordering::Effect::Send { to, message } => {
                 self.links.send_peer(to, PeerMessage::Ordering(message).encode());
             }
@@ -321,8 +328,8 @@ impl Reactor {
             ordering::Effect::ViewInstalled { roster, first } => {
                 tracing::info!(view = roster.view().number().0, %first, "view installed");
             }
-            ordering::Effect::ReadDecisions { peer, from, .. } => {
-                tracing::warn!(%peer, ?from, "a replica is too far behind for what is kept in memory");
+            ordering::Effect::ReadDecisions { peer, from, bytes_max } => {
+                self.read_decisions(peer, from, bytes_max);
             }
             // The database takes no checkpoints yet, and its configuration asks for none.
             ordering::Effect::TakeCheckpoint { .. }
@@ -339,6 +346,18 @@ impl Reactor {
                 tracing::warn!(%replica, reason, "a replica did what no correct one does");
             }
         }
+    }
+
+    /// Reads beside the reactor: the core limits how often a peer may ask.
+    fn read_decisions(&self, peer: ReplicaId, from: ordering::InstanceNumber, bytes_max: usize) {
+        let (reader, answers) = (self.journal.reader(), self.decisions_read.clone());
+        tokio::task::spawn_blocking(move || {
+            let decisions = reader.decisions(from, bytes_max, DECISIONS_READ_MAX).unwrap_or_else(|error| {
+                tracing::error!(%error, %peer, "decisions cannot be read from the journal");
+                Vec::new()
+            });
+            let _ = answers.send(ordering::Event::DecisionsRead { peer, decisions });
+        });
     }
 
     fn deliver(&mut self, delivery: Delivery) {

@@ -3,11 +3,10 @@
 use super::catchup::WriteSets;
 use super::committer::Committer;
 use super::config::AgentConfig;
-use super::journal::Journal;
 use super::judge::Judge;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
-use super::{anchors, decoder, setup};
+use super::{anchors, decoder, journal, setup};
 use crate::scheduler::{self, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
@@ -43,6 +42,10 @@ async fn serve(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
+    let (persisted, persisted_events) = mpsc::unbounded_channel();
+    let (journal, records) = journal::open(&config, move |upto| {
+        let _ = persisted.send(upto);
+    })?;
     let server_config = config.server.clone();
     let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
     let socket_dir = server.socket_dir().to_path_buf();
@@ -52,12 +55,7 @@ async fn serve(
 
     let (internal, internal_events) = mpsc::unbounded_channel();
     let (reports, worker_reports) = mpsc::unbounded_channel();
-    let (persisted, persisted_events) = mpsc::unbounded_channel();
-    let journal_path = config.data_dir.join("journal");
-    let sync = config.server.settings.fsync;
-    let (journal, records) = Journal::open(&journal_path, sync, move |upto| {
-        let _ = persisted.send(upto);
-    })?;
+    let (decisions_read, decisions) = mpsc::unbounded_channel();
     let clients: BTreeMap<ClientId, PublicKey> =
         config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
     let mut core_config =
@@ -65,7 +63,7 @@ async fn serve(
     core_config.request_timeout = config.request_timeout;
     core_config.clock_tolerance = config.clock_tolerance;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
-        .with_context(|| format!("journal {}", journal_path.display()))?;
+        .with_context(|| format!("the journal in {}", config.data_dir.display()))?;
     let mut deliveries = Vec::new();
     let mut early = Vec::new();
     while let Some(effect) = core.poll_effect() {
@@ -129,6 +127,7 @@ async fn serve(
         core,
         scheduler,
         journal,
+        decisions_read,
         links,
         committer: Committer::new(socket_dir.clone(), internal.clone()),
         anchors: anchor_requests,
@@ -152,7 +151,7 @@ async fn serve(
     tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
     ready();
     let ended = tokio::select! {
-        ended = reactor.run(link_events, internal_events, worker_reports, persisted_events) => ended,
+        ended = reactor.run(link_events, internal_events, worker_reports, persisted_events, decisions) => ended,
         Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
         () = shutdown => Ok(()),
         ended = server_ended(&server) => Err(ended),

@@ -10,8 +10,10 @@ mod error;
 pub mod message;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod views;
 
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
 pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};
 pub use error::ShimError;
 pub use steeldb_wire::transaction::{Decision, Modes, OperationKind, StatementText, TableDigest};
+pub use views::{Learned, Views};

@@ -51,6 +51,8 @@ pub(crate) struct Layout {
     pub(crate) replicas: Vec<PathBuf>,
     /// By client number, from 1.
     pub(crate) proxies: Vec<PathBuf>,
+    /// The administrator's key.
+    pub(crate) administrator: PathBuf,
 }
 
 /// Writes a cluster and says what goes where.
@@ -106,14 +108,16 @@ impl Blueprint {
         check_database(&self.database).map_err(anyhow::Error::msg).context("--database")?;
         check_role(&self.owner).map_err(anyhow::Error::msg).context("--owner")?;
         let layout = self.layout(dir);
-        for folder in layout.replicas.iter().chain(&layout.proxies) {
+        let (folders, key) = (layout.replicas.iter().chain(&layout.proxies), &layout.administrator);
+        for folder in folders.chain([key]) {
             ensure!(!folder.exists(), "{} exists: nothing is overwritten", folder.display());
         }
         let seeds = |count| (0..count).map(|_| random_seed()).collect::<Result<Vec<_>, _>>();
         let replica_seeds = seeds(self.addresses.len()).context("no randomness for keys")?;
         let proxy_seeds = seeds(usize::from(self.proxies)).context("no randomness for keys")?;
         let cluster_seed = random_seed().context("no randomness for keys")?;
-        let cluster = self.cluster(&replica_seeds, &proxy_seeds);
+        let administrator = random_seed().context("no randomness for keys")?;
+        let cluster = self.cluster(&replica_seeds, &proxy_seeds, &administrator);
         cluster.check(dir)?;
         for (id, (folder, seed)) in (0u16..).zip(layout.replicas.iter().zip(&replica_seeds)) {
             self.make(folder)?;
@@ -136,6 +140,7 @@ impl Blueprint {
             let file = ProxyFile::new(self.listen.clone(), ClientId(id), cluster.clone());
             file.write(&folder.join("proxy.toml"))?;
         }
+        write_seed(&layout.administrator, &administrator)?;
         Ok(layout)
     }
 
@@ -143,6 +148,7 @@ impl Blueprint {
         Layout {
             replicas: (0..self.addresses.len()).map(|id| dir.join(format!("replica-{id}"))).collect(),
             proxies: (1..=self.proxies).map(|id| dir.join(format!("proxy-{id}"))).collect(),
+            administrator: dir.join("administrator.key"),
         }
     }
 
@@ -152,13 +158,19 @@ impl Blueprint {
         builder.create(folder).with_context(|| format!("cannot create {}", folder.display()))
     }
 
-    fn cluster(&self, replicas: &[Zeroizing<[u8; 32]>], proxies: &[Zeroizing<[u8; 32]>]) -> ClusterFile {
+    fn cluster(
+        &self,
+        replicas: &[Zeroizing<[u8; 32]>],
+        proxies: &[Zeroizing<[u8; 32]>],
+        administrator: &Zeroizing<[u8; 32]>,
+    ) -> ClusterFile {
         let public = |seed: &Zeroizing<[u8; 32]>| SecretKey::from_seed(seed).public();
         ClusterFile {
             faults: self.faults.unwrap_or_else(|| most_faults(self.addresses.len(), self.fault_model)),
             fault_model: self.fault_model,
             heavy: Vec::new(),
             master: ReplicaId(0),
+            administrators: vec![public(administrator)],
             timeouts: Timeouts::default(),
             replicas: (0u16..)
                 .zip(self.addresses.iter().zip(replicas))
@@ -202,12 +214,15 @@ impl Blueprint {
             let host = "to a host with applications";
             writeln!(text, "  {}  {host} (they connect to {})", folder.display(), self.listen)?;
         }
+        writeln!(text, "  {}  to whoever changes the membership", layout.administrator.display())?;
         writeln!(
             text,
             "\nEach folder holds secret keys: copy it to its host alone (scp -rp keeps the modes), then delete it here.\n\
              On each host, in its folder:\n\n\
              \x20 steeldb replica --config replica.toml\n\
-             \x20 steeldb proxy --config proxy.toml"
+             \x20 steeldb proxy --config proxy.toml\n\n\
+             Replicas, weights and addresses are changed with administrator.key (steeldb cluster --help): keep it off\n\
+             the hosts above."
         )?;
         if !is_loopback(&self.listen) {
             writeln!(
@@ -270,6 +285,11 @@ mod tests {
             assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
         }
         assert_eq!(cluster_keys.len(), 1);
+        let mode = std::fs::metadata(&layout.administrator).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let administrator = SecretKey::from_seed(&*crate::config::read_seed(&layout.administrator).unwrap());
+        let config = ReplicaFile::load(&layout.replicas[0].join("replica.toml")).unwrap();
+        assert_eq!(config.cluster.administrators, [administrator.public()]);
         for folder in &layout.proxies {
             let config = ProxyFile::load(&folder.join("proxy.toml")).unwrap();
             let client = &config.cluster.clients[&config.client];

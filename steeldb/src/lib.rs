@@ -4,6 +4,7 @@
 //! Each subcommand is a module; [`processes`] alone knows how the agent, the proxy and the shim are started.
 
 pub mod cli;
+mod cluster;
 pub mod config;
 pub mod demo;
 mod init;
@@ -48,6 +49,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => demo::execute(args, &cli.logging),
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
         Command::Verify(args) => threaded(verify::execute(args)),
+        Command::Cluster { command } => threaded(cluster::execute(command)),
         Command::ProxyPassword(args) => proxy_password::execute(&args),
         Command::RunCommand(args) => demo::supervise(&args),
         Command::ExecPostgres { .. } => Ok(ExitCode::FAILURE),

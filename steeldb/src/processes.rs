@@ -162,6 +162,7 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         master: cluster.master,
         replicas,
         clients: rights.collect(),
+        administrators: cluster.administrators,
         cluster_key: *cluster_key,
         databases: databases.map(|entry| DatabaseConfig { name: entry.name, owner: entry.owner }).collect(),
         data_dir,

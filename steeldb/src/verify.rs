@@ -22,11 +22,11 @@ const DIGEST_CHARS: usize = 12;
 pub(crate) async fn execute(args: VerifyArgs) -> anyhow::Result<ExitCode> {
     let config = ProxyFile::load(&args.config)?;
     let databases = databases(&config, &args.database)?;
-    let replicas: Vec<ReplicaId> = config.cluster.view.replicas().collect();
     let shim = processes::shim(&config)?;
     let mut identical = true;
     for database in databases {
         let answers = shim.verify(&database, Duration::from_secs(args.patience)).await?;
+        let replicas: Vec<ReplicaId> = shim.view().replicas().collect();
         let comparison = Comparison::new(&replicas, &answers);
         print!("{}", comparison.report(&database));
         identical &= comparison.is_identical();

@@ -189,10 +189,11 @@ pub struct Core {
 impl Core {
     /// A session that is being opened. `up` tells whether the link to a replica is up.
     pub fn new(config: CoreConfig, up: impl Fn(ReplicaId) -> bool) -> Core {
-        let replicas = config
-            .view
-            .replicas()
-            .map(|replica| if up(replica) { Membership::Closed } else { Membership::Away })
+        // By replica number; numbers that are no member's are not reachable.
+        let numbers = (0..config.view.table_len()).map(|number| ReplicaId(number as u16));
+        let reachable = |replica| config.view.contains(replica) && up(replica);
+        let replicas = numbers
+            .map(|replica| if reachable(replica) { Membership::Closed } else { Membership::Away })
             .collect();
         let preamble = preamble(&config.database, &config.role, &config.parameters);
         let mut core = Core {
@@ -279,7 +280,9 @@ impl Core {
                     self.refused(from, sequence, &reason);
                 }
             }
-            ReplicaMessage::SessionOpened { .. } | ReplicaMessage::SessionRefused { .. } => {}
+            ReplicaMessage::SessionOpened { .. }
+            | ReplicaMessage::SessionRefused { .. }
+            | ReplicaMessage::Membership(_) => {}
         }
     }
 

@@ -53,6 +53,10 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
         AbortReason::Walled => {
             ShimError::new("40001", "the transaction was passed by a change of definitions").hint(retry)
         }
+        AbortReason::ViewChanged => {
+            ShimError::new("40001", "the cluster's membership changed while the transaction was open")
+                .hint(retry)
+        }
         AbortReason::Gone => ShimError::new(
             "25P03",
             "the transaction was ended because its client was idle or away for too long",

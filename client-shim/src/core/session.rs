@@ -35,6 +35,24 @@ impl Core {
         }
     }
 
+    /// The replicas are those of another view from now on. A transaction that is open ends on the replicas, which say so.
+    pub fn change_view(&mut self, view: View) {
+        if self.over || view.number() <= self.config.view.number() {
+            return;
+        }
+        if view.table_len() > self.replicas.len() {
+            // What it keeps by replica has no room for the new ones; a new session has.
+            let error = ShimError::new("57P01", "the cluster has new replicas: connect again");
+            return self.lose(error);
+        }
+        let left: Vec<ReplicaId> =
+            self.config.view.replicas().filter(|replica| !view.contains(*replica)).collect();
+        for replica in left {
+            self.link_down(replica);
+        }
+        self.config.view = view;
+    }
+
     /// The link to a replica is down: what the session had there is gone.
     pub fn link_down(&mut self, replica: ReplicaId) {
         let Some(membership) = self.replicas.get_mut(usize::from(replica.0)) else { return };
@@ -152,13 +170,8 @@ impl Core {
     }
 
     fn which(&self, is: impl Fn(&Membership) -> bool) -> Vec<ReplicaId> {
-        self.config
-            .view
-            .replicas()
-            .zip(&self.replicas)
-            .filter(|(_, membership)| is(membership))
-            .map(|(replica, _)| replica)
-            .collect()
+        let members = self.config.view.replicas();
+        members.filter(|replica| self.replicas.get(usize::from(replica.0)).is_some_and(&is)).collect()
     }
 
     /// Opens the session, with its statements, wherever the link is up and it is not open.
@@ -202,7 +215,8 @@ impl Core {
     pub(super) fn unusable(&self) -> ShimError {
         let view: &View = &self.config.view;
         let mut states = Vec::new();
-        for (replica, membership) in view.replicas().zip(&self.replicas) {
+        let member = |replica: ReplicaId| Some((replica, self.replicas.get(usize::from(replica.0))?));
+        for (replica, membership) in view.replicas().filter_map(member) {
             states.push(match membership {
                 Membership::Away => format!("{replica}: not reachable"),
                 Membership::Closed | Membership::Opening => format!("{replica}: no answer"),

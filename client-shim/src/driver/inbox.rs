@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use steeldb_types::{ReplicaId, limits};
+use steeldb_types::{ReplicaId, View, limits};
 use steeldb_wire::transaction::ReplicaMessage;
 use tokio::sync::Notify;
 
@@ -21,6 +21,7 @@ pub(super) enum Input {
     Message(ReplicaId, ReplicaMessage, usize),
     LinkUp(ReplicaId),
     LinkDown(ReplicaId),
+    ViewChanged(View),
     Cancel,
 }
 

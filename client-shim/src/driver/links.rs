@@ -1,7 +1,7 @@
 //! The links that all sessions share, behind a trait, so that tests put replicas in the same process.
 
 use bytes::Bytes;
-use steeldb_transport::ClientLinks;
+use steeldb_transport::{ClientLinks, ReplicaAddress};
 use steeldb_types::ReplicaId;
 
 /// Ordered links to the replicas. What happens on them comes as [`steeldb_transport::ClientEvent`]s.
@@ -16,6 +16,11 @@ pub trait Links: Send + Sync + 'static {
 
     /// Bytes that wait to be sent; 0 when the link is down.
     fn backlog(&self, replica: ReplicaId) -> usize;
+
+    /// The replicas are others from now on.
+    fn set_replicas(&self, replicas: Vec<ReplicaAddress>) {
+        let _ = replicas;
+    }
 }
 
 impl Links for ClientLinks {
@@ -29,5 +34,12 @@ impl Links for ClientLinks {
 
     fn backlog(&self, replica: ReplicaId) -> usize {
         ClientLinks::backlog(self, replica).unwrap_or(0)
+    }
+
+    fn set_replicas(&self, replicas: Vec<ReplicaAddress>) {
+        if let Err(error) = ClientLinks::set_replicas(self, replicas) {
+            // A view's members have distinct numbers and keys.
+            tracing::error!(%error, "links cannot follow the new view");
+        }
     }
 }

@@ -3,19 +3,23 @@
 
 mod inbox;
 mod links;
+mod membership;
 mod session;
 
 pub use links::Links;
 pub use session::{Canceller, Session};
 
 use crate::core::{Core, CoreConfig, Event};
+use crate::views::Views;
 use crate::{ShimError, TableDigest};
 use bytes::Bytes;
 use inbox::{Inbox, Input};
-use std::collections::HashMap;
+use membership::Waiters;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use steeldb_ordering::{Member, Roster};
 use steeldb_transport::{
     ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
 };
@@ -33,7 +37,7 @@ pub struct ShimConfig {
     pub client: ClientId,
     /// Its key.
     pub key: SecretKey,
-    /// The replicas and their weights.
+    /// The replicas and their weights in the view that the cluster began with; later ones are learned.
     pub view: View,
     /// The master.
     pub master: ReplicaId,
@@ -96,7 +100,12 @@ struct Shared {
 struct State {
     inboxes: HashMap<SessionId, Arc<Inbox>>,
     /// Which links are up, as far as events told.
-    up: Vec<bool>,
+    up: BTreeSet<ReplicaId>,
+    /// The newest view known.
+    view: View,
+    /// How it is known; nothing over links that know no keys.
+    views: Option<Views>,
+    waiters: Waiters,
 }
 
 impl Shim {
@@ -106,20 +115,37 @@ impl Shim {
     /// # Errors
     /// [`StartError`] when `replicas` repeat a number or a key.
     pub fn start(config: ShimConfig, replicas: Vec<ReplicaAddress>) -> Result<Shim, StartError> {
+        let member = |replica: &ReplicaAddress| Member {
+            id: replica.id,
+            key: replica.key,
+            address: replica.address.clone(),
+        };
+        // Replicas that are not the view's, or repeat a key, are refused below.
+        let genesis = Roster::new(config.view.clone(), replicas.iter().map(member).collect()).ok();
         let (links, events) = ClientTransport::start(ClientConfig {
             client: config.client,
             key: config.key.clone(),
             replicas,
             options: LinkOptions::default(),
         })?;
-        Ok(Shim::over(config, Arc::new(links), events))
+        Ok(Shim::with(config, Arc::new(links), events, genesis.map(Views::new)))
     }
 
-    /// A shim over links of any kind.
+    /// A shim over links of any kind, which knows no keys and stays in one view.
     pub fn over(config: ShimConfig, links: Arc<dyn Links>, events: mpsc::Receiver<ClientEvent>) -> Shim {
+        Shim::with(config, links, events, None)
+    }
+
+    fn with(
+        config: ShimConfig,
+        links: Arc<dyn Links>,
+        events: mpsc::Receiver<ClientEvent>,
+        views: Option<Views>,
+    ) -> Shim {
         let key = Arc::new(config.key.clone());
-        let up = vec![false; usize::from(config.view.n())];
-        let state = Mutex::new(State { inboxes: HashMap::new(), up });
+        let view = config.view.clone();
+        let (inboxes, up, waiters) = (HashMap::new(), BTreeSet::new(), Vec::new());
+        let state = Mutex::new(State { inboxes, up, view, views, waiters });
         let shared = Arc::new(Shared { config, key, links, state, next: AtomicU64::new(first_session()) });
         tokio::spawn(dispatch(Arc::downgrade(&shared), events));
         Shim { shared }
@@ -164,7 +190,7 @@ impl Shim {
         let mut session = self.session(database, "", Vec::new(), false);
         session.verify();
         let mut answers: Vec<VerifiedReplica> = Vec::new();
-        while answers.len() < usize::from(self.shared.config.view.n()) {
+        while answers.len() < usize::from(self.shared.view().n()) {
             match tokio::time::timeout_at(deadline, session.event()).await {
                 Ok(Event::Verified { replica, position, tables }) => {
                     answers.push(VerifiedReplica { replica, position, tables });
@@ -191,11 +217,11 @@ impl Shim {
     /// Which replicas' links are up.
     pub fn links_up(&self) -> Vec<ReplicaId> {
         let state = self.shared.state();
-        self.shared.config.view.replicas().filter(|replica| state.is_up(*replica)).collect()
+        state.view.replicas().filter(|replica| state.is_up(*replica)).collect()
     }
 
     fn all_up(&self) -> bool {
-        self.links_up().len() == usize::from(self.shared.config.view.n())
+        self.links_up().len() == usize::from(self.shared.view().n())
     }
 
     fn session(
@@ -207,9 +233,10 @@ impl Shim {
     ) -> Session {
         let config = &self.shared.config;
         let id = SessionId(self.shared.next.fetch_add(1, Ordering::Relaxed));
-        let inbox = Arc::new(Inbox::new(usize::from(config.view.n())));
+        let mut state = self.shared.state();
+        let inbox = Arc::new(Inbox::new(state.view.table_len()));
         let core = CoreConfig {
-            view: config.view.clone(),
+            view: state.view.clone(),
             master: config.master,
             session: SessionKey { client: config.client, session: id },
             key: self.shared.key.clone(),
@@ -218,7 +245,6 @@ impl Shim {
             parameters,
             backends,
         };
-        let mut state = self.shared.state();
         let core = Core::new(core, |replica| state.is_up(replica));
         state.inboxes.insert(id, inbox.clone());
         drop(state);
@@ -232,10 +258,18 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn view(&self) -> View {
+        self.state().view.clone()
+    }
+
     fn link_changed(&self, replica: ReplicaId, up: bool) {
         let mut state = self.state();
-        if let Some(known) = state.up.get_mut(usize::from(replica.0)) {
-            *known = up;
+        match up {
+            true => state.up.insert(replica),
+            false => state.up.remove(&replica),
+        };
+        if let Some(views) = state.views.as_mut().filter(|_| up) {
+            views.link_up(replica);
         }
         for inbox in state.inboxes.values() {
             inbox.push(if up { Input::LinkUp(replica) } else { Input::LinkDown(replica) });
@@ -245,7 +279,14 @@ impl Shared {
 
 impl State {
     fn is_up(&self, replica: ReplicaId) -> bool {
-        self.up.get(usize::from(replica.0)).copied().unwrap_or(false)
+        self.up.contains(&replica)
+    }
+
+    fn view_changed(&mut self, view: &View) {
+        self.view = view.clone();
+        for inbox in self.inboxes.values() {
+            inbox.push(Input::ViewChanged(view.clone()));
+        }
     }
 }
 
@@ -273,6 +314,12 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
         Err(error) => return tracing::warn!(%replica, %error, "a replica sent what is no message"),
     };
     let session = match &message {
+        ReplicaMessage::Membership(_) => {
+            if let ReplicaMessage::Membership(reply) = message {
+                shared.membership(replica, reply);
+            }
+            return;
+        }
         ReplicaMessage::SessionOpened { session, .. }
         | ReplicaMessage::SessionRefused { session, .. }
         | ReplicaMessage::Maintained { session, .. }

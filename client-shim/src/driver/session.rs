@@ -7,7 +7,7 @@ use crate::core::{Core, Event, NewOperation, Waiting};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_types::{SessionId, TxId};
+use steeldb_types::{SessionId, TxId, View};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{Decision, Modes};
 use tokio::time::Instant;
@@ -122,11 +122,10 @@ impl Session {
     /// Waits until the links have room for more COPY data: the master's, and those of a quorum. Whoever is slower
     /// than that holds up nobody and loses its link in the end.
     pub async fn room(&self) {
-        let (links, config) = (&self.shared.links, &self.shared.config);
+        let (links, master) = (&self.shared.links, self.shared.config.master);
         let has_room = |replica| links.backlog(replica) < BACKLOG_BYTES_MAX;
-        while !has_room(config.master)
-            || !config.view.is_quorum(config.view.replicas().filter(|r| has_room(*r)))
-        {
+        let is_quorum = |view: View| view.is_quorum(view.replicas().filter(|r| has_room(*r)));
+        while !has_room(master) || !is_quorum(self.shared.view()) {
             tokio::time::sleep(BACKLOG_POLL).await;
         }
     }
@@ -224,6 +223,7 @@ impl Session {
             Input::Message(from, message, _) => self.core.receive(from, message),
             Input::LinkUp(replica) => self.core.link_up(replica),
             Input::LinkDown(replica) => self.core.link_down(replica),
+            Input::ViewChanged(view) => self.core.change_view(view),
             Input::Cancel => self.core.cancel(),
         }
         self.flush();

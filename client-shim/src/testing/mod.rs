@@ -221,7 +221,9 @@ impl FakeCluster {
                 }
             }
             ClientMessage::Finish(finish) => self.finish(at, finish),
-            ClientMessage::Acknowledge { .. } | ClientMessage::Cancel { .. } => {}
+            ClientMessage::Acknowledge { .. }
+            | ClientMessage::Cancel { .. }
+            | ClientMessage::Membership(_) => {}
         }
     }
 

@@ -416,6 +416,18 @@ impl Core {
         cx.validator.check(request, self.membership.roster())
     }
 
+    /// Whether a request may be ordered in the current view: what the core says of one before it takes it.
+    ///
+    /// # Errors
+    /// Says what is wrong with it.
+    pub fn judge_request(&self, request: &Request, validator: &dyn Validator) -> Result<(), String> {
+        if !self.membership.votes() {
+            return Err(Refusal::NotAMember.to_string());
+        }
+        let now = Now { monotonic_us: 0, wall: steeldb_types::Timestamp(0) };
+        self.verify(&Context { now, validator }, request)
+    }
+
     /// Whether the membership may be changed so, from this view to the next.
     fn verify_change(
         &self,

@@ -46,8 +46,20 @@ pub struct ClientTransport;
 pub struct ClientLinks(Arc<Shared>);
 
 struct Shared {
-    queues: BTreeMap<ReplicaId, Mutex<Option<Arc<Queue>>>>,
-    frame_bytes_max: usize,
+    client: ClientId,
+    key: SecretKey,
+    options: LinkOptions,
+    slots: Mutex<BTreeMap<ReplicaId, Arc<Slot>>>,
+    /// For links that are opened later; ends with the tasks of those that are there.
+    events: mpsc::WeakSender<ClientEvent>,
+    stop: CancellationToken,
+}
+
+/// Where the link with one replica goes.
+struct Slot {
+    replica: ReplicaAddress,
+    queue: Mutex<Option<Arc<Queue>>>,
+    /// Ends the link, and dialling, when the replica is one no more.
     stop: CancellationToken,
 }
 
@@ -57,44 +69,66 @@ impl ClientTransport {
     /// # Errors
     /// [`StartError`] when replicas share a number or a key, or TLS refuses the client's key.
     pub fn start(config: ClientConfig) -> Result<(ClientLinks, mpsc::Receiver<ClientEvent>), StartError> {
-        let stop = CancellationToken::new();
-        let mut queues = BTreeMap::new();
-        let mut diallers = Vec::new();
-        for (index, replica) in config.replicas.iter().enumerate() {
-            if queues.insert(replica.id, Mutex::new(None)).is_some() {
+        let (events, receiver) = mpsc::channel(config.options.events_max);
+        let shared = Shared {
+            client: config.client,
+            key: config.key,
+            options: config.options,
+            slots: Mutex::default(),
+            events: events.downgrade(),
+            stop: CancellationToken::new(),
+        };
+        shared.link_with(config.replicas, &events)?;
+        Ok((ClientLinks(Arc::new(shared)), receiver))
+    }
+}
+
+impl Shared {
+    /// Makes `replicas` the ones that there are links with.
+    fn link_with(
+        &self,
+        replicas: Vec<ReplicaAddress>,
+        events: &mpsc::Sender<ClientEvent>,
+    ) -> Result<(), StartError> {
+        for (index, replica) in replicas.iter().enumerate() {
+            let before = &replicas[..index];
+            if before.iter().any(|other| other.id == replica.id) {
                 return Err(StartError::RepeatedId(replica.id.to_string()));
             }
-            if config.replicas[..index].iter().any(|other| other.key == replica.key) {
+            if before.iter().any(|other| other.key == replica.key) {
                 return Err(StartError::RepeatedKey(replica.key));
             }
-            let dialler = Dialler::new(replica.clone(), &config.key, config.options, stop.clone())?;
-            diallers.push((replica.id, dialler));
         }
-        let shared = Arc::new(Shared { queues, frame_bytes_max: config.options.frame_bytes_max, stop });
-        let (events, receiver) = mpsc::channel(config.options.events_max);
-        for (replica, dialler) in diallers {
-            tokio::spawn(keep(
-                config.client,
-                replica,
-                dialler,
-                shared.clone(),
-                events.clone(),
-                config.options,
-            ));
+        let mut slots = locked(&self.slots);
+        slots.retain(|_, slot| {
+            let kept = replicas.contains(&slot.replica);
+            if !kept {
+                slot.stop.cancel();
+            }
+            kept
+        });
+        for replica in replicas {
+            if slots.contains_key(&replica.id) {
+                continue;
+            }
+            let stop = self.stop.child_token();
+            let dialler = Dialler::new(replica.clone(), &self.key, self.options, stop.clone())?;
+            let slot = Arc::new(Slot { replica: replica.clone(), queue: Mutex::new(None), stop });
+            slots.insert(replica.id, slot.clone());
+            tokio::spawn(keep(self.client, slot, dialler, events.clone(), self.options));
         }
-        Ok((ClientLinks(shared), receiver))
+        Ok(())
     }
 }
 
 async fn keep(
     client: ClientId,
-    replica: ReplicaId,
+    slot: Arc<Slot>,
     mut dialler: Dialler,
-    shared: Arc<Shared>,
     events: mpsc::Sender<ClientEvent>,
     options: LinkOptions,
 ) {
-    let Some(slot) = shared.queues.get(&replica) else { return };
+    let replica = slot.replica.id;
     loop {
         let link = tokio::select! {
             link = dialler.next() => link,
@@ -102,13 +136,13 @@ async fn keep(
         };
         let Some(link) = link else { return };
         let queue = Arc::new(Queue::new(options.queue_bytes_max));
-        *locked(slot) = Some(queue.clone());
+        *locked(&slot.queue) = Some(queue.clone());
         info!(%client, peer = %replica, "link up");
         if events.send(ClientEvent::ReplicaUp(replica)).await.is_err() {
             return;
         }
-        let end = link.run(&queue, &events, |frame| ClientEvent::Frame(replica, frame), &shared.stop).await;
-        *locked(slot) = None;
+        let end = link.run(&queue, &events, |frame| ClientEvent::Frame(replica, frame), &slot.stop).await;
+        *locked(&slot.queue) = None;
         if is_misbehaviour(&end) {
             warn!(%client, peer = %replica, "link down: {end}");
         } else {
@@ -122,7 +156,7 @@ async fn keep(
 impl ClientLinks {
     /// Sends a frame to a replica. False when it was dropped: no link, or the link ends because it takes too little.
     pub fn send(&self, replica: ReplicaId, frame: Bytes) -> bool {
-        if !crate::replica::within_bound(&frame, self.0.frame_bytes_max) {
+        if !crate::replica::within_bound(&frame, self.0.options.frame_bytes_max) {
             return false;
         }
         self.queue(replica).is_some_and(|queue| queue.push(frame))
@@ -131,7 +165,7 @@ impl ClientLinks {
     /// Sends a frame that `replica` does nothing with yet: it may wait some 50 ms for company, and keeps its place
     /// among the others. False as with [`ClientLinks::send`].
     pub fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) -> bool {
-        if !crate::replica::within_bound(&frame, self.0.frame_bytes_max) {
+        if !crate::replica::within_bound(&frame, self.0.options.frame_bytes_max) {
             return false;
         }
         self.queue(replica).is_some_and(|queue| queue.push_relaxed(frame))
@@ -139,8 +173,21 @@ impl ClientLinks {
 
     /// Sends a frame to all replicas.
     pub fn broadcast(&self, frame: Bytes) {
-        for replica in self.0.queues.keys() {
-            self.send(*replica, frame.clone());
+        let replicas: Vec<ReplicaId> = locked(&self.0.slots).keys().copied().collect();
+        for replica in replicas {
+            self.send(replica, frame.clone());
+        }
+    }
+
+    /// Makes `replicas` the ones that there are links with, from now on. Links with others, and with those that have
+    /// another key or moved, are closed. Nothing changes once the links were stopped. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`] when replicas share a number or a key: nothing changes then.
+    pub fn set_replicas(&self, replicas: Vec<ReplicaAddress>) -> Result<(), StartError> {
+        match self.0.events.upgrade() {
+            Some(events) => self.0.link_with(replicas, &events),
+            None => Ok(()),
         }
     }
 
@@ -160,6 +207,7 @@ impl ClientLinks {
     }
 
     fn queue(&self, replica: ReplicaId) -> Option<Arc<Queue>> {
-        self.0.queues.get(&replica).and_then(|slot| locked(slot).clone())
+        let slot = locked(&self.0.slots).get(&replica).cloned();
+        slot.and_then(|slot| locked(&slot.queue).clone())
     }
 }

@@ -38,7 +38,7 @@ use steeldb_types::ReplicaId;
 use steeldb_wire::auth::PublicKey;
 
 /// A replica as others reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ReplicaAddress {
     /// Its number.
     pub id: ReplicaId,

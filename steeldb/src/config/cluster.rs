@@ -25,6 +25,9 @@ pub struct ClusterFile {
     pub heavy: Vec<ReplicaId>,
     /// The replica that executes operations first and answers.
     pub master: ReplicaId,
+    /// The public keys of those who may change the membership.
+    #[serde(default)]
+    pub administrators: Vec<PublicKey>,
     /// Time-outs.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -112,6 +115,8 @@ pub struct Cluster {
     pub replicas: Vec<ReplicaEntry>,
     /// All clients.
     pub clients: BTreeMap<ClientId, ClientEntry>,
+    /// Who may change the membership.
+    pub administrators: Vec<PublicKey>,
     /// The databases to create.
     pub databases: Vec<DatabaseEntry>,
     /// Time-outs.
@@ -153,6 +158,9 @@ impl ClusterFile {
             }
             seen.key(replica.key).map_err(|reason| wrong(key("key"), reason))?;
         }
+        for key in &self.administrators {
+            seen.key(*key).map_err(|reason| wrong("administrators".into(), reason))?;
+        }
         if self.databases.is_empty() {
             return Err(wrong("databases".into(), "there must be at least one".into()));
         }
@@ -188,6 +196,7 @@ impl ClusterFile {
             master: self.master,
             replicas: self.replicas.clone(),
             clients,
+            administrators: self.administrators.clone(),
             databases: self.databases.clone(),
             timeouts: self.timeouts,
         })
@@ -222,6 +231,14 @@ impl ClusterFile {
             "The replica that answers operations at once; the others verify.",
             "master",
             i64::from(self.master.0),
+        );
+        let administrators: Vec<String> = self.administrators.iter().map(ToString::to_string).collect();
+        text.key(
+            "The public keys of those who may change the membership, weights, f and addresses while the cluster runs
+             (steeldb cluster). What is written here about replicas is where the cluster began: later views are in
+             its order.",
+            "administrators",
+            list(&administrators),
         );
         self.timeouts.write(text);
         for (index, replica) in self.replicas.iter().enumerate() {
@@ -354,6 +371,7 @@ pub(super) mod tests {
             fault_model: FaultModel::Byzantine,
             heavy: vec![],
             master: ReplicaId(0),
+            administrators: vec![key(200)],
             timeouts: Timeouts::default(),
             replicas: (0..4)
                 .map(|id| ReplicaEntry {

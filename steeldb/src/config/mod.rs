@@ -50,7 +50,7 @@ fn beside(file: &Path, path: &Path) -> PathBuf {
 }
 
 /// Checks that `address` is host:port.
-fn check_address(address: &str) -> Result<(), String> {
+pub(crate) fn check_address(address: &str) -> Result<(), String> {
     let parts = address.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
     match parts {
         Some((host, Ok(port))) if !host.is_empty() && port > 0 => Ok(()),

@@ -32,6 +32,8 @@ pub struct Cluster {
     pub view: View,
     host: String,
     replicas: Vec<ReplicaAddress>,
+    /// Where replicas listen that have moved since the cluster began.
+    moved: BTreeMap<u16, String>,
     running: BTreeMap<u16, Running>,
     next_client: u32,
     idle_timeout: Duration,
@@ -47,6 +49,11 @@ struct Running {
 
 fn replica_key(id: u16) -> SecretKey {
     SecretKey::from_seed(&[id as u8 + 1; 32])
+}
+
+/// The key that changes of the membership are signed with.
+pub fn administrator_key() -> SecretKey {
+    SecretKey::from_seed(&[250; 32])
 }
 
 fn client_key(id: u32) -> SecretKey {
@@ -84,6 +91,7 @@ impl Cluster {
             view: View::of_size(n)?,
             host,
             replicas,
+            moved: BTreeMap::new(),
             running: BTreeMap::new(),
             next_client: 0,
             idle_timeout,
@@ -170,7 +178,7 @@ impl Cluster {
         AgentConfig {
             me: ReplicaId(id),
             key: replica_key(id),
-            listen: self.replicas[usize::from(id)].address.clone(),
+            listen: self.address(id).to_string(),
             view: self.view.clone(),
             master: ReplicaId(0),
             replicas: self.replicas.clone(),
@@ -184,6 +192,7 @@ impl Cluster {
                     (ClientId(client), rights)
                 })
                 .collect(),
+            administrators: vec![administrator_key().public()],
             cluster_key: [9; 32],
             databases: vec![DatabaseConfig { name: APP.into(), owner: APP.into() }],
             data_dir,
@@ -202,7 +211,14 @@ impl Cluster {
 
     /// Where a replica listens, host:port.
     pub fn address(&self, id: u16) -> &str {
-        &self.replicas[usize::from(id)].address
+        self.moved.get(&id).unwrap_or(&self.replicas[usize::from(id)].address)
+    }
+
+    /// From its next start on a replica listens elsewhere; where. Its own configuration says so and no other's.
+    pub fn move_replica(&mut self, id: u16) -> String {
+        let address = format!("{}:{}", self.host, 7500 + id);
+        self.moved.insert(id, address.clone());
+        address
     }
 
     /// A superuser's session on one replica's server: behind its agent's back.

@@ -16,7 +16,7 @@ mod proxy;
 mod verify;
 
 pub use client::{Answer, Client};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, administrator_key};
 pub use memory::Memory;
 pub use plain::Plain;
 pub use program::{Program, Said, python_with_psycopg};

@@ -99,6 +99,16 @@ impl Roster {
         self.member(replica).map(|member| &member.key)
     }
 
+    /// The members' public keys by replica number, for code that looks them up so; what stands at numbers that are no
+    /// member's is of no use.
+    pub fn key_table(&self) -> Vec<PublicKey> {
+        let mut table = vec![PublicKey([0; 32]); self.view.table_len()];
+        for member in &self.members {
+            table[usize::from(member.id.0)] = member.key;
+        }
+        table
+    }
+
     /// What identifies this view and its members, in this cluster and no other.
     pub fn digest(&self) -> Digest {
         Digest::of("steeldb/view", &[&codec::encode(self)])

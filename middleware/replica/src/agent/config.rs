@@ -36,6 +36,8 @@ pub struct AgentConfig {
     pub replicas: Vec<ReplicaAddress>,
     /// The clients and what they may use.
     pub clients: BTreeMap<ClientId, ClientRights>,
+    /// The keys that sign changes of the membership.
+    pub administrators: Vec<PublicKey>,
     /// The replicas' shared secret.
     pub cluster_key: [u8; 32],
     /// The databases, made when they are not there.

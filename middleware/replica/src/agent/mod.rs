@@ -9,6 +9,7 @@ mod decoder;
 mod journal;
 mod judge;
 mod maintenance;
+mod membership;
 mod peer;
 mod reactor;
 mod recovery;

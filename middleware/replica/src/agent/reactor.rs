@@ -65,6 +65,8 @@ pub(super) struct Reactor {
     pub(super) write_sets: WriteSets,
     /// Write sets that peers are asked for.
     pub(super) fetching: BTreeMap<TxId, Fetch>,
+    /// Changes of the membership that clients here wait for, by the digest of their payload.
+    pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
     pub(super) internal: mpsc::UnboundedSender<Event>,
 }
@@ -151,12 +153,12 @@ impl Reactor {
         }
     }
 
-    fn schedule(&mut self, event: Event) {
+    pub(super) fn schedule(&mut self, event: Event) {
         let now = self.started.elapsed().as_micros() as u64;
         self.scheduler.handle(now, event);
     }
 
-    fn order(&mut self, event: ordering::Event) {
+    pub(super) fn order(&mut self, event: ordering::Event) {
         let now = self.now();
         self.core.handle(now, event, &self.judge);
     }
@@ -195,9 +197,11 @@ impl Reactor {
             LinkEvent::PeerFrame(peer, frame) => self.peer_frame(peer, &frame),
             LinkEvent::ClientUp(connection, client) => {
                 self.connections.insert(connection, client);
+                self.announce(connection);
             }
             LinkEvent::ClientDown(connection) => {
                 self.connections.remove(&connection);
+                self.changes.retain(|_, asker| *asker != connection);
                 self.origins.retain(|_, origin| *origin != connection);
                 self.schedule(Event::ConnectionLost(Connection(connection.0)));
             }
@@ -211,11 +215,11 @@ impl Reactor {
                 self.order(ordering::Event::Message { from: peer, message });
             }
             Ok(PeerMessage::Votes(bundle)) => {
-                let Some(key) = self.judge.keys.get(usize::from(peer.0)) else { return };
+                let Some(key) = self.core.roster().key(peer).copied() else { return };
                 if !self.scheduler.wants(&bundle) {
                     return;
                 }
-                let opened = bundle.open(peer, key, &mut self.judge.memo.borrow_mut());
+                let opened = bundle.open(peer, &key, &mut self.judge.memo.borrow_mut());
                 match opened {
                     Ok(votes) => self.schedule(Event::Votes(votes)),
                     Err(error) => tracing::warn!(%peer, %error, "a peer sent votes it did not sign"),
@@ -226,7 +230,7 @@ impl Reactor {
                 self.schedule(Event::Stream(stream.entries));
             }
             Ok(PeerMessage::Stream(stream)) => {
-                let Some(key) = self.judge.keys.get(usize::from(self.master.0)) else { return };
+                let Some(key) = self.core.roster().key(self.master) else { return };
                 match stream.verify(key) {
                     Ok(()) => self.schedule(Event::Stream(stream.entries)),
                     Err(error) => tracing::warn!(%peer, %error, "a stream that the master did not sign"),
@@ -256,7 +260,7 @@ impl Reactor {
 
     /// Asks the next peer for each write set that has not come.
     fn fetch_again(&mut self) {
-        let peers: Vec<ReplicaId> = self.judge.view.replicas().filter(|peer| *peer != self.me).collect();
+        let peers: Vec<ReplicaId> = self.peers().collect();
         let mut given_up = Vec::new();
         for (tx, fetch) in &mut self.fetching {
             if fetch.asked > 0 && fetch.asked_at.elapsed() < FETCH_PATIENCE {
@@ -286,6 +290,7 @@ impl Reactor {
                 let request = Request::Client { id: RequestId { session, sequence }, payload, signature };
                 self.order(ordering::Event::Request(request.into()));
             }
+            Ok(ClientMessage::Membership(request)) => self.membership_request(connection, request),
             Ok(message) => {
                 if let ClientMessage::CloseSession { session } = &message {
                     self.origins.remove(&SessionKey { client, session: *session });
@@ -306,7 +311,7 @@ impl Reactor {
                 self.links.send_peer(to, PeerMessage::Ordering(message).encode());
             }
             ordering::Effect::Broadcast { message } => {
-                self.links.broadcast(PeerMessage::Ordering(message).encode());
+                self.to_members(&PeerMessage::Ordering(message).encode());
             }
             ordering::Effect::Deliver(delivery) => self.deliver(delivery),
             // The order was faster than the client's own copy.
@@ -325,9 +330,7 @@ impl Reactor {
             // Another replica's copy was ordered first.
             ordering::Effect::Refused { request: RequestKey::Certified(_), .. } => {}
             ordering::Effect::Refused { request: RequestKey::Membership(_), .. } => {}
-            ordering::Effect::ViewInstalled { roster, first } => {
-                tracing::info!(view = roster.view().number().0, %first, "view installed");
-            }
+            ordering::Effect::ViewInstalled { roster, .. } => self.view_installed(&roster),
             ordering::Effect::ReadDecisions { peer, from, bytes_max } => {
                 self.read_decisions(peer, from, bytes_max);
             }
@@ -364,6 +367,10 @@ impl Reactor {
         let age_us = self.now().wall.0.saturating_sub(delivery.timestamp.0);
         let late = age_us > LATE.as_micros() as i64;
         for (position, request) in &delivery.requests {
+            if request.is_membership() {
+                self.change_delivered(*position, request.payload());
+                continue;
+            }
             match validity::decode(request.payload()) {
                 Ok(payload) => {
                     let request = match request.key() {
@@ -428,12 +435,12 @@ impl Reactor {
             Effect::Submit(ordered) => self.submit(&ordered),
             Effect::SendVotes(bundle) => {
                 bundle.remember_own(self.me, &mut self.judge.memo.borrow_mut());
-                self.links.broadcast(PeerMessage::Votes(bundle).encode());
+                self.to_members(&PeerMessage::Votes(bundle).encode());
             }
             Effect::ResendVotes { to, bundle } => {
                 self.links.send_peer(to, PeerMessage::Votes(bundle).encode());
             }
-            Effect::SendStream(stream) => self.links.broadcast(PeerMessage::Stream(stream).encode()),
+            Effect::SendStream(stream) => self.to_members(&PeerMessage::Stream(stream).encode()),
             Effect::Reply { connection, message } => {
                 self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
             }

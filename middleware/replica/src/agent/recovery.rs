@@ -36,6 +36,10 @@ pub(super) async fn recover(
     let mut by_database: BTreeMap<TxId, String> = BTreeMap::new();
     for delivery in deliveries {
         for (position, request) in &delivery.requests {
+            if request.is_membership() {
+                open.change_view(*position);
+                continue;
+            }
             let ordered = crate::validity::decode(request_payload(request)).map_err(|reason| {
                 anyhow::anyhow!("the journal holds an invalid request at {position}: {reason}")
             })?;

@@ -6,7 +6,7 @@ use super::config::AgentConfig;
 use super::judge::Judge;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
-use super::{anchors, decoder, journal, setup};
+use super::{anchors, decoder, journal, membership, setup};
 use crate::scheduler::{self, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
@@ -60,6 +60,7 @@ async fn serve(
         config.clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
     let mut core_config =
         ordering::Config::new(config.me, config.roster()?, config.key.clone(), clients.clone());
+    core_config.administrators.clone_from(&config.administrators);
     core_config.request_timeout = config.request_timeout;
     core_config.clock_tolerance = config.clock_tolerance;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
@@ -79,7 +80,7 @@ async fn serve(
     let mut scheduler = Scheduler::new(scheduler::Config {
         me: config.me,
         master: config.master,
-        view: config.view.clone(),
+        view: core.roster().view().clone(),
         key: config.key.clone(),
         replica_keys: config.replica_keys(),
         clients: config.clients.clone(),
@@ -95,7 +96,7 @@ async fn serve(
         id: config.me,
         key: config.key.clone(),
         listen: config.listen.clone(),
-        peers: config.replicas.clone(),
+        peers: membership::linked(&core),
         clients: clients.into_iter().collect(),
         options: steeldb_transport::LinkOptions::default(),
     })
@@ -117,8 +118,7 @@ async fn serve(
     }
     let mut reactor = Reactor {
         judge: Judge {
-            view: config.view.clone(),
-            keys: config.replica_keys(),
+            master: config.master,
             clients: config.clients.clone(),
             memo: RefCell::new(SignatureMemo::new(65_536)),
         },
@@ -141,6 +141,7 @@ async fn serve(
         secrets,
         write_sets,
         fetching: BTreeMap::new(),
+        changes: BTreeMap::new(),
         socket_dir,
         internal,
         me: config.me,

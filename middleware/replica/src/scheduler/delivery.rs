@@ -6,7 +6,7 @@ use super::maintaining::Statement;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_types::{ClientId, Position, SessionKey, Slot, Timestamp, TxId};
+use steeldb_types::{ClientId, Position, SessionKey, Slot, Timestamp, TxId, View};
 use steeldb_wire::transaction::{AbortReason, CommitCertificate, Ordered, Outcome, ReplicaMessage, VoteKind};
 
 /// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
@@ -68,6 +68,17 @@ impl OpenTransactions {
             ended.push(oldest);
         }
         Some(ended)
+    }
+
+    /// Follows a change of the membership: it closes every open transaction. Gives those.
+    ///
+    /// Votes name the slot of their transaction and no view. So that all votes of a certificate were cast in one view, the
+    /// one whose weights judge it, no transaction outlives the view that it began in.
+    pub fn change_view(&mut self, position: Position) -> Vec<TxId> {
+        self.delivered = position;
+        self.sessions.clear();
+        self.by_client.clear();
+        std::mem::take(&mut self.transactions).into_keys().collect()
     }
 
     /// Closes a transaction; gives its database.
@@ -209,6 +220,18 @@ impl Scheduler {
         self.pump();
     }
 
+    /// A view begins behind the order's position: what was open ends, as after a conflict, and can be tried again.
+    pub(super) fn view_changed(&mut self, position: Position, view: View) {
+        let ended = self.open.change_view(position);
+        tracing::info!(view = view.number().0, %position, ended = ended.len(), "the membership changed");
+        self.config.view = view;
+        self.applying.delivered(position);
+        for tx in ended {
+            self.abort_locally(tx, AbortReason::ViewChanged);
+        }
+        self.pump();
+    }
+
     fn begin_delivered(
         &mut self,
         tx: TxId,
@@ -229,7 +252,9 @@ impl Scheduler {
         transaction.database = database.clone();
         transaction.active_at_us = now;
         transaction.slotted_at_us = now;
-        for vote in self.early_votes.take(slot, tx) {
+        let view = &self.config.view;
+        let early = self.early_votes.take(slot, tx).into_iter().filter(|vote| view.contains(vote.replica));
+        for vote in early {
             self.ballots.entry(tx).or_insert_with(|| Ballot::new(slot)).add(vote);
         }
         let session = self.sessions.get(&tx.session);

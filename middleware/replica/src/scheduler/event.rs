@@ -1,6 +1,6 @@
 //! What the scheduler is told.
 
-use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId};
+use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
     ClientMessage, Executed, Ordered, SignedFinish, SignedVote, SqlState, TableDigest,
 };
@@ -35,6 +35,13 @@ pub enum Event {
         request: Option<(SessionKey, u64)>,
         /// What.
         payload: Ordered,
+    },
+    /// The order delivered a change of the membership: takes a position as any request does.
+    ViewChanged {
+        /// Where.
+        position: Position,
+        /// The view from here on.
+        view: View,
     },
     /// Entries of the master's stream; its signature is verified.
     Stream(Vec<Executed>),

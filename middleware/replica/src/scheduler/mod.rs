@@ -163,6 +163,7 @@ impl Scheduler {
             Event::Delivered { position, timestamp, late, request, payload } => {
                 self.delivered(position, timestamp, late, request, payload);
             }
+            Event::ViewChanged { position, view } => self.view_changed(position, view),
             Event::Stream(entries) => self.stream_entries(entries),
             Event::Votes(votes) => self.votes(votes),
             Event::PeerUp(replica) => self.resend_votes(replica),
@@ -199,6 +200,11 @@ impl Scheduler {
     /// Up to where all is applied.
     pub fn applied(&self) -> Position {
         self.applying.applied_upto()
+    }
+
+    /// Up to where the order is delivered.
+    pub fn delivered_upto(&self) -> Position {
+        self.open.delivered()
     }
 
     /// How many transactions this replica works on.

@@ -55,6 +55,8 @@ impl Scheduler {
                     self.copy_end(tx, number, failure);
                 }
             }
+            // The agent answers those itself.
+            ClientMessage::Membership(_) => {}
             ClientMessage::Finish(finish) => {
                 let tx = finish.finish.tx;
                 if self.owns(connection, client, tx)

@@ -1,6 +1,8 @@
 //! What a client shim and a replica say to each other.
 
-use super::{Operation, SignedFinish, SqlState, StatementId, StatementText};
+use super::{
+    MembershipReply, MembershipRequest, Operation, SignedFinish, SqlState, StatementId, StatementText,
+};
 use crate::auth::Signature;
 use borsh::{BorshDeserialize, BorshSerialize};
 use steeldb_types::{Digest, Position, SessionId, Slot, Timestamp, TxId};
@@ -86,6 +88,8 @@ pub enum ClientMessage {
         /// The transaction.
         tx: TxId,
     },
+    /// About who the replicas are.
+    Membership(MembershipRequest),
 }
 
 /// What became of a transaction, as a replica tells the shim.
@@ -122,6 +126,8 @@ pub enum AbortReason {
     Expired,
     /// A DDL transaction passed it.
     Walled,
+    /// The cluster's membership changed while it was open.
+    ViewChanged,
     /// The client was gone or idle.
     Gone,
 }
@@ -234,4 +240,6 @@ pub enum ReplicaMessage {
         /// Why.
         reason: String,
     },
+    /// About who the replicas are.
+    Membership(MembershipReply),
 }

@@ -8,6 +8,7 @@
 mod certificate;
 mod finish;
 mod link;
+mod membership;
 mod merkle;
 mod operation;
 mod ordered;
@@ -19,6 +20,7 @@ mod vote;
 pub use certificate::{AbortCertificate, CertificateError, CommitCertificate, SignatureMemo};
 pub use finish::{Decision, Finish, SignedFinish};
 pub use link::{AbortReason, ClientMessage, Outcome, ReplicaMessage, TableDigest};
+pub use membership::{MembershipReply, MembershipRequest, ReplicaStatus, change_digest};
 pub use merkle::{MerklePath, MerkleTree};
 pub use operation::{CopyDigest, Operation, OperationKind, StatementId, StatementText};
 pub use ordered::{Modes, Ordered};

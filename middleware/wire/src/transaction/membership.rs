@@ -1,0 +1,79 @@
+//! What clients and replicas say to each other about who the replicas are. Changes and the decisions that made views
+//! are the ordering core's, which signs and proves them: here they are bytes.
+
+use crate::auth::{PublicKey, Signature};
+use borsh::{BorshDeserialize, BorshSerialize};
+use steeldb_types::{Digest, Position, ReplicaId, ViewNumber};
+
+/// From a client.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum MembershipRequest {
+    /// Orders a change that an administrator signed; whoever passes it on.
+    Change {
+        /// The encoded change.
+        payload: Vec<u8>,
+        /// Who signed it.
+        administrator: PublicKey,
+        /// Over the payload.
+        signature: Signature,
+    },
+    /// Asks where the replica stands.
+    Status,
+    /// Asks for the decisions that made the views after one.
+    Views {
+        /// The newest view that the client knows.
+        known: ViewNumber,
+    },
+}
+
+/// From a replica.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum MembershipReply {
+    /// The current view: sent when a client connects, and whenever a view begins.
+    Current {
+        /// Which.
+        view: ViewNumber,
+    },
+    /// What became of a change that was asked for on this connection.
+    Changed {
+        /// The digest of its payload ([`change_digest`]).
+        change: Digest,
+        /// The view that it made; or why it was turned away.
+        result: Result<ViewNumber, String>,
+    },
+    /// Where the replica stands.
+    Status(ReplicaStatus),
+    /// The decisions that made the views after the one asked for, encoded, in their order.
+    Views {
+        /// Each proves itself, to whoever knows the view before.
+        certificates: Vec<Vec<u8>>,
+    },
+}
+
+/// Where a replica stands, by its own word.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct ReplicaStatus {
+    /// Its view.
+    pub view: ViewNumber,
+    /// Whether it is a member of it.
+    pub votes: bool,
+    /// Its regency in that view.
+    pub regency: u64,
+    /// The leader of that regency.
+    pub leader: ReplicaId,
+    /// The last instance decided here.
+    pub instance: u64,
+    /// Up to where the order is delivered here.
+    pub delivered: Position,
+    /// Up to where it is applied to the database.
+    pub applied: Position,
+    /// Requests that wait here to be ordered.
+    pub pending: u64,
+    /// Why its data can no longer be trusted, if so.
+    pub diverged: Option<String>,
+}
+
+/// What a change is known by in [`MembershipReply::Changed`].
+pub fn change_digest(payload: &[u8]) -> Digest {
+    Digest::of("steeldb/change", &[payload])
+}

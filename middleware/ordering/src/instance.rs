@@ -68,6 +68,15 @@ impl Instance {
         self.held.as_ref().filter(|held| held.claim.regency == regency)
     }
 
+    /// It belongs to `view`: forgets what was proposed, voted for and decided in earlier ones. Others' votes go by
+    /// themselves as newer ones come.
+    pub(crate) fn begin_view(&mut self, view: ViewNumber) {
+        self.held.take_if(|held| held.claim.regency.view < view);
+        self.bound.take_if(|(claim, _)| claim.regency.view < view);
+        self.written.retain(|_, regency| regency.view >= view);
+        self.decided.take_if(|decision| decision.proof.view() < view);
+    }
+
     /// The batch that it has, as far as is known in `regency`: decided, or accepted from its leader.
     pub(crate) fn value_in(&self, regency: Regency) -> Option<&Arc<Proposal>> {
         let decided = self.decided.as_ref().map(|decision| &decision.proposal);

@@ -40,6 +40,11 @@ impl Core {
     /// A batch of what waits and is not in flight.
     pub(crate) fn new_proposal(&mut self, cx: &Context<'_>, number: InstanceNumber) -> Option<Arc<Proposal>> {
         let regency = self.sync.regency();
+        let mut values = self.window.iter().filter_map(|instance| instance.value_in(regency));
+        if values.any(|value| value.requests.iter().any(|request| request.is_membership())) {
+            // A change of the membership is in flight: what is proposed behind it would be for nothing.
+            return None;
+        }
         let in_flight = match self.config.has(PlantedBug::InFlightIgnored) {
             true => InFlight::default(),
             false => InFlight::new(self.window.iter().filter_map(|instance| instance.value_in(regency))),

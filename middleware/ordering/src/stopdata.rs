@@ -169,12 +169,19 @@ impl SignedStopData {
 /// correct replicas accepted in it, so that they had delivered what is `window` instances before. Of what lies between,
 /// each instance has a proof of its own in the collection, or counts as undecided; replicas that have delivered it and
 /// show no proof are then not counted in it, for they say nothing of their votes there.
-pub(crate) fn select(view: &View, window: usize, collected: &[&StopData]) -> Option<Selection> {
+///
+/// `begun` is the view's first instance: whoever is in the view has delivered all before it.
+pub(crate) fn select(
+    view: &View,
+    begun: InstanceNumber,
+    window: usize,
+    collected: &[&StopData],
+) -> Option<Selection> {
     if !view.is_quorum(collected.iter().map(|data| data.replica)) {
         return None;
     }
     let next = collected.iter().map(|data| data.next()).max()?;
-    let reach = InstanceNumber(next.0.saturating_sub(window as u64).max(1));
+    let reach = InstanceNumber(next.0.saturating_sub(window as u64).max(begun.0));
     let voted = collected.iter().flat_map(|data| data.votes.iter().map(|votes| votes.instance));
     let unsure: BTreeSet<InstanceNumber> =
         (reach.0..next.0).map(InstanceNumber).chain(voted.filter(|instance| *instance >= next)).collect();
@@ -251,7 +258,7 @@ mod tests {
 
     fn bound(collected: &[StopData]) -> Option<Option<Digest>> {
         let view = View::of_size(4).unwrap();
-        let selection = select(&view, 1, &collected.iter().collect::<Vec<_>>())?;
+        let selection = select(&view, InstanceNumber(1), 1, &collected.iter().collect::<Vec<_>>())?;
         Some(selection.bound.get(&InstanceNumber(1)).copied())
     }
 
@@ -307,7 +314,7 @@ mod tests {
     }
 
     fn selection(window: usize, collected: &[StopData]) -> Option<Selection> {
-        select(&View::of_size(4).unwrap(), window, &collected.iter().collect::<Vec<_>>())
+        select(&View::of_size(4).unwrap(), InstanceNumber(1), window, &collected.iter().collect::<Vec<_>>())
     }
 
     #[test]

@@ -146,6 +146,7 @@ impl Core {
     pub(crate) fn begin_view(&mut self) {
         let first = self.membership.chain().first();
         self.sync.begin(Regency::first(self.membership.number()));
+        self.window.begin_view(self.membership.number());
         self.view_is_new = true;
         let roster = Arc::clone(self.membership.roster());
         self.effects.push(Effect::ViewInstalled { roster, first });
@@ -340,7 +341,8 @@ impl Core {
         }
         collected.extend(self.own_stop_data());
         let data: Vec<&StopData> = collected.iter().map(|(signed, _)| &signed.data).collect();
-        let Some(selection) = select(self.membership.view(), self.config.window, &data) else { return false };
+        let (view, begun) = (self.membership.view(), self.membership.chain().first());
+        let Some(selection) = select(view, begun, self.config.window, &data) else { return false };
         let mut proposals: Vec<Arc<Proposal>> = Vec::new();
         for (instance, bound) in &selection.bound {
             let mut values = collected.iter().flat_map(|(_, values)| values);
@@ -447,7 +449,8 @@ impl Core {
             signed.verify(&self.membership, &mut proofs_known)?;
         }
         let data: Vec<&StopData> = stop_data.iter().map(|signed| &signed.data).collect();
-        let mut selection = select(self.membership.view(), self.config.window, &data)
+        let (view, begun) = (self.membership.view(), self.membership.chain().first());
+        let mut selection = select(view, begun, self.config.window, &data)
             .ok_or_else(|| "a SYNC whose STOPDATAs are too few or not sound".to_string())?;
         if self.config.has(PlantedBug::SelectionNotChecked) {
             selection.bound.clear();

@@ -6,12 +6,14 @@
 //!   decided: what is valid in an instance depends on them.
 //! - Instances may be decided in any order and are delivered in theirs.
 //! - Votes are kept, logged and shown in STOPDATA for each instance.
+//! - Which view an instance belongs to is known once all before it are delivered. What was voted for or decided in it
+//!   before, in a view that an earlier instance has ended, counts for nothing: it is voted on anew in the new view.
 
 use crate::instance::Instance;
 use crate::{InstanceNumber, Proposal, Regency, Request, RequestKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use steeldb_types::{Digest, SessionKey, Timestamp};
+use steeldb_types::{Digest, SessionKey, Timestamp, ViewNumber};
 
 pub(crate) struct Window {
     /// The first instance that is not delivered.
@@ -63,6 +65,13 @@ impl Window {
     pub(crate) fn begin(&mut self, first: InstanceNumber) {
         self.instances = self.instances.split_off(&first);
         self.first = first;
+    }
+
+    /// A view begins at the first instance: what was done in later instances in views before is void.
+    pub(crate) fn begin_view(&mut self, view: ViewNumber) {
+        for instance in self.instances.values_mut() {
+            instance.begin_view(view);
+        }
     }
 
     /// Whether anything is in flight.

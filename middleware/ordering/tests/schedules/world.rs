@@ -74,6 +74,8 @@ pub struct World {
     nodes: Vec<Node>,
     genesis: Roster,
     oracle: Oracle,
+    /// Instances in flight.
+    window: usize,
     loss: f64,
     delay_max_us: u64,
     cut_off: Vec<u16>,
@@ -124,6 +126,7 @@ impl World {
             nodes: (0..NODES).map(node).collect(),
             oracle: Oracle::new(model, n, 1, keys),
             genesis,
+            window: *[1, 1, 2, 4].choose(&mut rng).unwrap(),
             loss: *[0.0, 0.05, 0.3].choose(&mut rng).unwrap(),
             delay_max_us: *[2_000, 20_000, 150_000].choose(&mut rng).unwrap(),
             cut_off: vec![],
@@ -244,7 +247,8 @@ impl World {
         config.administrators = vec![administrator().public()];
         config.request_timeout = Duration::from_millis(200);
         config.resend_interval = Duration::from_millis(50);
-        config.batch_requests_max = 3;
+        config.batch_requests_max = if self.window == 1 { 3 } else { 1 };
+        config.window = self.window;
         #[cfg(feature = "planted-bugs")]
         {
             config.planted_bug = self.bug;
@@ -306,7 +310,7 @@ impl World {
                     self.failure.get_or_insert(reason);
                 }
                 let last = delivery.requests.iter().filter_map(|(_, request)| match &**request {
-                    Request::Client { id, .. } => Some(id.sequence),
+                    Request::Client { id, .. } if id.session.session == SessionId(1) => Some(id.sequence),
                     _ => None,
                 });
                 if let Some(last) = last.max() {
@@ -367,17 +371,20 @@ impl World {
         Message::Propose { regency, proposal: Arc::new(proposal) }
     }
 
-    /// The one session asks for its next request, and again until it is delivered somewhere.
+    /// The first session asks for its next request, and again until it is delivered somewhere.
     fn ask(&mut self, sequence: u64) {
         let highest = self.sequences().into_iter().max().unwrap_or(0);
         if sequence <= highest || sequence > self.wanted {
             return;
         }
-        let session = SessionKey { client: CLIENT, session: SessionId(1) };
-        let request = Arc::new(Request::signed(RequestId { session, sequence }, vec![], &client_key()));
-        for at in 0..NODES {
-            if self.healed || self.rng.random_bool(0.7) {
-                self.handle(at, Event::Request(Arc::clone(&request)));
+        // Two more sessions ask at the same time, so that several instances are in flight.
+        for session in 1..=3 {
+            let session = SessionKey { client: CLIENT, session: SessionId(session) };
+            let request = Arc::new(Request::signed(RequestId { session, sequence }, vec![], &client_key()));
+            for at in 0..NODES {
+                if self.healed || self.rng.random_bool(0.7) {
+                    self.handle(at, Event::Request(Arc::clone(&request)));
+                }
             }
         }
         self.at(self.now_us + 400_000, Happening::Ask { sequence });
@@ -421,7 +428,7 @@ impl World {
     fn sequences(&self) -> Vec<u64> {
         let of = |delivery: &Delivery| {
             let ids = delivery.requests.iter().filter_map(|(_, request)| match &**request {
-                Request::Client { id, .. } => Some(id.sequence),
+                Request::Client { id, .. } if id.session.session == SessionId(1) => Some(id.sequence),
                 _ => None,
             });
             ids.max()

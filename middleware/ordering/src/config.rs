@@ -1,6 +1,7 @@
 //! What a core is told when it starts.
 
 use crate::Roster;
+use crate::timeouts::{DOUBLINGS_MAX, Timeouts};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use steeldb_types::{ClientId, ReplicaId, limits};
@@ -19,9 +20,12 @@ pub struct Config {
     pub client_keys: BTreeMap<ClientId, PublicKey>,
     /// The keys that sign changes of the membership. The same on every replica, for ever.
     pub administrators: Vec<PublicKey>,
-    /// How long a request waits before it is forwarded; as long again before the leader is suspected. Doubles with
-    /// every regency that brings no progress.
+    /// How long a request waits before it is forwarded; as long again before the leader is suspected.
     pub request_timeout: Duration,
+    /// How far that falls when decisions take much less; nothing: to the half.
+    pub request_timeout_min: Option<Duration>,
+    /// How far that rises with every regency that is entered; nothing: to 32 times.
+    pub request_timeout_max: Option<Duration>,
     /// How often messages are sent again while something waits and nothing is decided.
     pub resend_interval: Duration,
     /// How far a proposal's timestamp may be from this replica's clock (A14).
@@ -108,6 +112,8 @@ impl Config {
             client_keys,
             administrators: Vec::new(),
             request_timeout: limits::REQUEST_TIMEOUT,
+            request_timeout_min: None,
+            request_timeout_max: None,
             resend_interval: limits::REQUEST_TIMEOUT / 4,
             clock_tolerance: limits::CLOCK_TOLERANCE,
             batch_requests_max: limits::BATCH_REQUESTS_MAX,
@@ -121,6 +127,13 @@ impl Config {
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         }
+    }
+
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        let configured = self.request_timeout;
+        let min = self.request_timeout_min.unwrap_or(configured / 2);
+        let max = self.request_timeout_max.unwrap_or(configured.saturating_mul(1 << DOUBLINGS_MAX));
+        Timeouts::new(configured, min, max)
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {

@@ -18,6 +18,7 @@ use crate::record::{Record, Restored};
 use crate::request::{Request, RequestKey, Validator};
 use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
+use crate::timeouts::Timeouts;
 use crate::transfer::Transfer;
 use crate::window::Window;
 use crate::{InstanceNumber, Regency};
@@ -41,6 +42,7 @@ pub struct Core {
     pub(crate) window: Window,
     pub(crate) early: Early,
     pub(crate) sync: Synchronization,
+    pub(crate) timeouts: Timeouts,
     pub(crate) catchup: CatchUp,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) transfer: Transfer,
@@ -52,6 +54,8 @@ pub struct Core {
     pub(crate) resend_at: Option<u64>,
     /// Up to where the application has taken deliveries.
     pub(crate) delivered: InstanceNumber,
+    /// The monotonic clock at the event being handled.
+    pub(crate) now_us: u64,
     /// ACCEPT signatures verified so far.
     pub(crate) verifications: u64,
 }
@@ -77,6 +81,8 @@ impl Core {
             window: Window::new(config.window),
             early: Early::default(),
             sync: Synchronization::default(),
+            timeouts: config.timeouts(),
+            now_us: 0,
             catchup: CatchUp::default(),
             checkpoints: Checkpoints::default(),
             transfer: Transfer::default(),
@@ -105,6 +111,7 @@ impl Core {
     /// Takes in what happened. `validator` judges requests; it must be the same function at every call.
     pub fn handle(&mut self, now: Now, event: Event, validator: &dyn Validator) {
         let cx = Context { now, validator };
+        self.now_us = now.monotonic_us;
         match event {
             Event::Message { from, message } => self.on_message(&cx, from, message),
             Event::Request(request) => self.on_request(&cx, request),
@@ -132,7 +139,10 @@ impl Core {
     pub fn next_timeout(&self) -> Option<u64> {
         let timer =
             if self.sync.is_installed() { self.pending.next_deadline() } else { self.sync.deadline() };
-        [timer, self.resend_at, self.catchup.due(), self.transfer.due()].into_iter().flatten().min()
+        [timer, self.resend_at, self.sync.repeat_at(), self.catchup.due(), self.transfer.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The regency this replica is in.
@@ -200,10 +210,7 @@ impl Core {
     }
 
     pub(crate) fn timeout_us(&self) -> u64 {
-        /// 32 times the base: from 2 s up to about a minute.
-        const DOUBLINGS_MAX: u32 = 5;
-        let base = u64::try_from(self.config.request_timeout.as_micros()).unwrap_or(u64::MAX);
-        base.saturating_mul(1 << self.sync.fruitless().min(DOUBLINGS_MAX))
+        self.timeouts.current_us()
     }
 
     pub(crate) fn resend_us(&self) -> u64 {
@@ -454,12 +461,13 @@ impl Core {
     }
 
     pub(crate) fn wait(&mut self, cx: &Context<'_>, request: &Arc<Request>, digest: Digest) {
-        let deadline = cx.now.monotonic_us.saturating_add(self.timeout_us());
-        self.pending.insert(Arc::clone(request), digest, deadline);
+        let now = cx.now.monotonic_us;
+        self.pending.insert(Arc::clone(request), digest, now, now.saturating_add(self.timeout_us()));
     }
 
     fn on_time(&mut self, cx: &Context<'_>) {
         let now = cx.now.monotonic_us;
+        self.forget_old_stops(cx);
         if self.sync.is_installed() {
             self.on_request_timers(cx);
         } else {
@@ -474,6 +482,7 @@ impl Core {
             self.fetch_from_ahead(cx);
         }
         self.on_transfer_timer(cx);
+        self.repeat_stop(cx);
     }
 
     /// Mod-SMaRt, section 4.3: the first time-out forwards a request to the leader, the second suspects it.
@@ -488,7 +497,7 @@ impl Core {
             }
         }
         if expired.again {
-            self.suspect();
+            self.suspect(cx);
         }
     }
 
@@ -496,7 +505,6 @@ impl Core {
         let stuck = self.window.is_running()
             || !self.pending.is_empty()
             || !self.sync.is_installed()
-            || self.sync.wants_to_leave()
             || !self.may_vote()
             || !self.transfer.is_idle()
             // One that is to join asks until it knows the view that it is in.

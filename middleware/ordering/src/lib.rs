@@ -91,6 +91,7 @@ mod sessions;
 mod sizes;
 mod stopdata;
 mod synchronization;
+mod timeouts;
 mod transfer;
 mod window;
 

@@ -150,7 +150,7 @@ impl Core {
             Allowed::Nothing => return,
             Allowed::Only(value) if value != claim.value => {
                 self.effects.misbehaved(leader, "proposed another value than the bound one");
-                self.suspect();
+                self.blame(cx);
                 return;
             }
             Allowed::Only(_) => false,
@@ -159,7 +159,7 @@ impl Core {
         // A bound value is valid by its proof: a correct replica wrote it (rule D4). It is not judged again.
         if free && let Err(reason) = self.judge(cx, &proposal, &digests, allowed == Allowed::Empty) {
             self.effects.misbehaved(leader, format!("proposed an invalid batch: {reason}"));
-            self.suspect();
+            self.blame(cx);
             return;
         }
         let in_time = !free || self.is_in_time(cx, proposal.timestamp);
@@ -419,7 +419,6 @@ impl Core {
         }
         if any {
             self.transfer.give_up(self.last_decided());
-            self.sync.progress();
             self.resend_at = None;
             self.early.hand_over(&mut self.window);
         }
@@ -431,9 +430,9 @@ impl Core {
         let instance = decision.instance();
         let replays = self.config.has(PlantedBug::ReplayedChangeAccepted);
         let makes_view = self.membership.take(&decision, replays);
-        for request in &decision.proposal.requests {
-            self.pending.settle(&request.key());
-        }
+        let settled = decision.proposal.requests.iter().map(|request| self.pending.settle(&request.key()));
+        let longest = settled.flatten().min().map(|since| self.now_us.saturating_sub(since));
+        self.timeouts.decided(longest);
         let twice =
             self.config.has(PlantedBug::ExecutesTwice) || self.config.has(PlantedBug::InFlightIgnored);
         let delivery = self.log.append(decision, &mut self.sessions, twice);

@@ -1,14 +1,18 @@
-//! Requests waiting to be ordered: one queue per session, served in turn, each request with its timer.
+//! Requests waiting to be ordered: clients are served in turn, and each client's sessions; each request has its timer.
 //!
 //! Every request in here was found valid when it came in, so the set doubles as the memory of what was verified.
-//! Invariants: `timers` holds one entry per request; `turns` one per queue; no queue is empty.
+//! Invariants: `timers` holds one entry per request; `turns` one per queue; no queue is empty;
+//! `clients` counts each client's requests, `overdue` those that timed out twice.
 
 use crate::sessions::Sessions;
 use crate::window::InFlight;
 use crate::{Request, RequestKey};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use steeldb_types::{ClientId, Digest, SessionKey};
+
+/// Time-outs after which a request is overdue.
+const OVERDUE: u32 = 2;
 
 /// A queue's owner. Each certified request is a queue of its own: it stands for one transaction.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -22,10 +26,18 @@ enum Owner {
 pub(crate) struct Pending {
     queues: BTreeMap<Owner, Queue>,
     turns: BTreeMap<u64, Owner>,
+    clients: BTreeMap<ClientId, Line>,
     timers: BTreeSet<(u64, RequestKey)>,
-    per_client: BTreeMap<ClientId, usize>,
     next_turn: u64,
     len: usize,
+    /// Those that timed out twice.
+    overdue: usize,
+}
+
+/// A client, with all its sessions.
+struct Line {
+    turn: u64,
+    waiting: usize,
 }
 
 struct Queue {
@@ -37,6 +49,8 @@ struct Queue {
 struct Waiting {
     request: Arc<Request>,
     digest: Digest,
+    /// When it came.
+    since: u64,
     deadline: u64,
     /// Time-outs so far.
     timeouts: u32,
@@ -69,7 +83,12 @@ impl Pending {
     }
 
     pub(crate) fn len_of(&self, client: ClientId) -> usize {
-        self.per_client.get(&client).copied().unwrap_or(0)
+        self.clients.get(&client).map_or(0, |line| line.waiting)
+    }
+
+    /// Whether any timed out twice: its leader is to be suspected, as long as that lasts.
+    pub(crate) fn has_overdue(&self) -> bool {
+        self.overdue > 0
     }
 
     /// The digest of the request waiting under `key`.
@@ -79,7 +98,7 @@ impl Pending {
     }
 
     /// Adds a valid request unless one with its key waits already.
-    pub(crate) fn insert(&mut self, request: Arc<Request>, digest: Digest, deadline: u64) {
+    pub(crate) fn insert(&mut self, request: Arc<Request>, digest: Digest, since: u64, deadline: u64) {
         let key = request.key();
         let (owner, sequence) = address(&key);
         let next_turn = &mut self.next_turn;
@@ -92,18 +111,24 @@ impl Pending {
         if queue.waiting.contains_key(&sequence) {
             return;
         }
-        queue.waiting.insert(sequence, Waiting { request, digest, deadline, timeouts: 0 });
+        queue.waiting.insert(sequence, Waiting { request, digest, since, deadline, timeouts: 0 });
         self.timers.insert((deadline, key));
         self.len += 1;
         if let Owner::Session(session) = owner {
-            *self.per_client.entry(session.client).or_default() += 1;
+            let next_turn = &mut self.next_turn;
+            let line = self.clients.entry(session.client).or_insert_with(|| {
+                *next_turn += 1;
+                Line { turn: *next_turn, waiting: 0 }
+            });
+            line.waiting += 1;
         }
     }
 
-    /// Forgets what a decided request makes superfluous: itself, and all that its session sent before it.
-    pub(crate) fn settle(&mut self, key: &RequestKey) {
+    /// Forgets what a decided request makes superfluous: itself, and all that its session sent before it. Says since when
+    /// it waited, if it did.
+    pub(crate) fn settle(&mut self, key: &RequestKey) -> Option<u64> {
         let (owner, sequence) = address(key);
-        let Some(queue) = self.queues.get_mut(&owner) else { return };
+        let queue = self.queues.get_mut(&owner)?;
         let kept = queue.waiting.split_off(&sequence.saturating_add(1));
         let settled = std::mem::replace(&mut queue.waiting, kept);
         // A queue that was served goes to the back.
@@ -115,9 +140,18 @@ impl Pending {
             queue.turn = self.next_turn;
             self.turns.insert(queue.turn, owner);
         }
+        let since = settled.get(&sequence).map(|waiting| waiting.since);
         for waiting in settled.into_values() {
             self.drop_waiting(owner, &waiting);
         }
+        // So does a client.
+        if let Owner::Session(session) = owner
+            && let Some(line) = self.clients.get_mut(&session.client)
+        {
+            self.next_turn += 1;
+            line.turn = self.next_turn;
+        }
+        since
     }
 
     /// Forgets one request.
@@ -136,18 +170,19 @@ impl Pending {
     fn drop_waiting(&mut self, owner: Owner, waiting: &Waiting) {
         self.timers.remove(&(waiting.deadline, waiting.request.key()));
         self.len -= 1;
+        self.overdue -= usize::from(waiting.timeouts >= OVERDUE);
         if let Owner::Session(session) = owner
-            && let Some(count) = self.per_client.get_mut(&session.client)
+            && let Some(line) = self.clients.get_mut(&session.client)
         {
-            *count -= 1;
-            if *count == 0 {
-                self.per_client.remove(&session.client);
+            line.waiting -= 1;
+            if line.waiting == 0 {
+                self.clients.remove(&session.client);
             }
         }
     }
 
-    /// A batch: one request of each queue in turn, then the second of each, and so on. Nothing is taken out before it
-    /// is decided.
+    /// A batch: one request of each client in turn, then the second of each, and so on; a client's are of its sessions in
+    /// turn. Certified requests have turns of their own. Nothing is taken out before it is decided.
     pub(crate) fn batch(
         &mut self,
         sessions: &Sessions,
@@ -175,32 +210,38 @@ impl Pending {
         bytes_max: usize,
     ) -> (Vec<Arc<Request>>, Vec<RequestKey>) {
         let (mut batch, mut stale, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let mut queues: Vec<_> = self
-            .turns
-            .values()
-            .take(requests_max)
-            .filter_map(|owner| Some(self.queues.get(owner)?.waiting.values()))
-            .collect();
-        while !queues.is_empty() {
-            let mut still = Vec::with_capacity(queues.len());
-            for mut queue in queues {
-                let Some(waiting) = queue.next() else { continue };
-                still.push(queue);
-                let key = waiting.request.key();
-                if sessions.is_stale(&key) {
-                    stale.push(key);
-                    continue;
-                }
-                if in_flight.supersedes(&key) {
-                    continue;
-                }
-                bytes += waiting.request.size_bytes();
-                if batch.len() == requests_max || bytes > bytes_max {
-                    return (batch, stale);
-                }
-                batch.push(Arc::clone(&waiting.request));
+        let mut parties: BTreeMap<u64, VecDeque<_>> = BTreeMap::new();
+        for owner in self.turns.values() {
+            let Some(queue) = self.queues.get(owner) else { continue };
+            let client = match owner {
+                Owner::Session(session) => self.clients.get(&session.client),
+                Owner::Certified(_) | Owner::Membership(_) => None,
+            };
+            let turn = client.map_or(queue.turn, |line| line.turn);
+            parties.entry(turn).or_default().push_back(queue.waiting.values());
+        }
+        let mut parties: VecDeque<_> = parties.into_values().collect();
+        while let Some(mut party) = parties.pop_front() {
+            let Some(mut queue) = party.pop_front() else { continue };
+            let Some(waiting) = queue.next() else {
+                parties.push_front(party);
+                continue;
+            };
+            party.push_back(queue);
+            let key = waiting.request.key();
+            let stale_now = sessions.is_stale(&key);
+            if stale_now || in_flight.supersedes(&key) {
+                // It costs its client no turn.
+                stale.extend(stale_now.then_some(key));
+                parties.push_front(party);
+                continue;
             }
-            queues = still;
+            bytes += waiting.request.size_bytes();
+            if batch.len() == requests_max || bytes > bytes_max {
+                break;
+            }
+            batch.push(Arc::clone(&waiting.request));
+            parties.push_back(party);
         }
         (batch, stale)
     }
@@ -234,6 +275,7 @@ impl Pending {
                 _ => expired.again = true,
             }
             waiting.timeouts = waiting.timeouts.saturating_add(1);
+            self.overdue += usize::from(waiting.timeouts == OVERDUE);
             waiting.deadline = now.saturating_add(timeout.max(1));
             self.timers.insert((waiting.deadline, key));
         }
@@ -253,6 +295,7 @@ impl Pending {
     /// Starts every timer anew, under a new leader.
     pub(crate) fn restart_timers(&mut self, deadline: u64) {
         self.timers.clear();
+        self.overdue = 0;
         for queue in self.queues.values_mut() {
             for waiting in queue.waiting.values_mut() {
                 waiting.deadline = deadline;
@@ -296,7 +339,7 @@ mod tests {
     }
 
     fn insert(pending: &mut Pending, request: &Arc<Request>) {
-        pending.insert(Arc::clone(request), request.digest(), 10);
+        pending.insert(Arc::clone(request), request.digest(), 0, 10);
     }
 
     #[test]
@@ -348,7 +391,41 @@ mod tests {
         assert_eq!((pending.len(), pending.len_of(ClientId(1))), (2, 2));
         pending.settle(&request(1, 1, 5).key());
         assert!(pending.is_empty() && pending.queues.is_empty() && pending.turns.is_empty());
-        assert!(pending.timers.is_empty() && pending.per_client.is_empty());
+        assert!(pending.timers.is_empty() && pending.clients.is_empty());
+    }
+
+    #[test]
+    fn a_client_with_many_sessions_has_no_more_turns_than_one_with_one() {
+        let mut pending = Pending::default();
+        for session in 1..=50 {
+            insert(&mut pending, &request(1, session, 1));
+        }
+        for sequence in 1..=3 {
+            insert(&mut pending, &request(2, 1, sequence));
+        }
+        let batch = pending.batch(&Sessions::new(64), &InFlight::default(), 6, 1 << 20);
+        let clients: Vec<ClientId> = batch.iter().filter_map(|r| Some(r.key().session()?.client)).collect();
+        assert_eq!(clients, [1, 2, 1, 2, 1, 2].map(ClientId));
+        // Where there is room for one only, whoever was served waits for the other.
+        let first = pending.batch(&Sessions::new(64), &InFlight::default(), 1, 1 << 20);
+        assert_eq!(first, [request(1, 1, 1)]);
+        pending.settle(&first[0].key());
+        let second = pending.batch(&Sessions::new(64), &InFlight::default(), 1, 1 << 20);
+        assert_eq!(second, [request(2, 1, 1)]);
+    }
+
+    #[test]
+    fn what_is_in_flight_is_in_no_other_batch_nor_what_came_before_it() {
+        let mut pending = Pending::default();
+        for sequence in 1..=3 {
+            insert(&mut pending, &request(1, 1, sequence));
+        }
+        let requests = vec![request(1, 1, 2)];
+        let instance = crate::InstanceNumber(1);
+        let proposal =
+            Arc::new(crate::Proposal { instance, timestamp: steeldb_types::Timestamp(1), requests });
+        let batch = pending.batch(&Sessions::new(8), &InFlight::new([&proposal]), 10, 1 << 20);
+        assert_eq!(batch, [request(1, 1, 3)]);
     }
 
     #[test]
@@ -359,6 +436,9 @@ mod tests {
         assert!(pending.expire(9, 10, &sessions).first.is_empty());
         assert_eq!(pending.expire(10, 10, &sessions).first.len(), 1);
         assert_eq!(pending.next_deadline(), Some(20));
-        assert!(pending.expire(20, 10, &sessions).again);
+        assert!(!pending.has_overdue());
+        assert!(pending.expire(20, 10, &sessions).again && pending.has_overdue());
+        pending.settle(&request(1, 1, 1).key());
+        assert!(!pending.has_overdue());
     }
 }

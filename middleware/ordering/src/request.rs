@@ -73,6 +73,16 @@ pub enum RequestKey {
     Membership(Digest),
 }
 
+impl RequestKey {
+    /// The client's session that it belongs to, if it is a client's.
+    pub fn session(&self) -> Option<SessionKey> {
+        match self {
+            RequestKey::Client(id) => Some(id.session),
+            RequestKey::Certified(_) | RequestKey::Membership(_) => None,
+        }
+    }
+}
+
 /// The application's judgement of requests.
 ///
 /// Both functions must be pure and deterministic, of their arguments and of constants every replica shares: they may not

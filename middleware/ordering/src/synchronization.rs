@@ -33,14 +33,18 @@ pub(crate) struct Synchronization {
     selection: Option<Selection>,
     /// The STOPDATAs that installed it, for replicas that missed them.
     installed_by: Vec<SignedStopData>,
-    /// By replica, the highest regency it wants.
-    stops: BTreeMap<ReplicaId, Regency>,
+    /// By replica, the regency it wants, and when it last said so.
+    stops: BTreeMap<ReplicaId, (Regency, u64)>,
     /// The highest regency this replica wants.
     own_stop: Regency,
+    /// Whether this regency's leader has done what no correct one does.
+    blamed: bool,
+    /// Until when this replica wants what others wanted.
+    joined_until: u64,
+    /// When to say again what it wants.
+    repeat_at: Option<u64>,
     /// For a leader to be: the latest STOPDATA of each replica, with the values it claims to be bound.
     stop_data: BTreeMap<ReplicaId, (SignedStopData, Vec<Arc<Proposal>>)>,
-    /// Regencies entered since the last decision.
-    fruitless: u32,
     /// When to give the new leader up.
     deadline: Option<u64>,
 }
@@ -54,8 +58,10 @@ impl Default for Synchronization {
             installed_by: Vec::new(),
             stops: BTreeMap::new(),
             own_stop: Regency::default(),
+            blamed: false,
+            joined_until: 0,
+            repeat_at: None,
             stop_data: BTreeMap::new(),
-            fruitless: 0,
             deadline: None,
         }
     }
@@ -75,27 +81,22 @@ impl Synchronization {
         self.selection.as_ref().map_or(Allowed::Any, |selection| selection.allowed(instance))
     }
 
-    pub(crate) fn fruitless(&self) -> u32 {
-        self.fruitless
-    }
-
     /// When the new leader is given up; at once while that is still to be set.
     pub(crate) fn deadline(&self) -> Option<u64> {
         Some(self.deadline.unwrap_or(0))
     }
 
-    pub(crate) fn wants_to_leave(&self) -> bool {
+    fn wants_to_leave(&self) -> bool {
         self.own_stop > self.regency
+    }
+
+    pub(crate) fn repeat_at(&self) -> Option<u64> {
+        self.repeat_at
     }
 
     /// The lowest regency whose SYNC is of use here.
     pub(crate) fn wanted(&self) -> Regency {
         if self.installed { self.regency.next() } else { self.regency }
-    }
-
-    /// Something was decided: the time-outs are long enough.
-    pub(crate) fn progress(&mut self) {
-        self.fruitless = 0;
     }
 
     /// A view begins, with the first of its regencies. That one is installed by the decision which made the view: in a
@@ -131,12 +132,12 @@ impl Synchronization {
     }
 
     fn supporters(&self, regency: Regency) -> impl Iterator<Item = ReplicaId> + '_ {
-        self.stops.iter().filter(move |(_, wanted)| **wanted >= regency).map(|(replica, _)| *replica)
+        self.stops.iter().filter(move |(_, (wanted, _))| *wanted >= regency).map(|(replica, _)| *replica)
     }
 
     /// The highest regency that `enough` replicas want.
     fn highest(&self, enough: impl Fn(Vec<ReplicaId>) -> bool) -> Option<Regency> {
-        let wanted: BTreeSet<Regency> = self.stops.values().copied().collect();
+        let wanted: BTreeSet<Regency> = self.stops.values().map(|(regency, _)| *regency).collect();
         wanted.into_iter().rev().find(|regency| enough(self.supporters(*regency).collect()))
     }
 }
@@ -166,18 +167,61 @@ impl Core {
     }
 
     /// Asks to leave the regency: its leader is faulty, or too slow.
-    pub(crate) fn suspect(&mut self) {
+    pub(crate) fn suspect(&mut self, cx: &Context<'_>) {
         let next = self.sync.regency.next();
         if self.sync.own_stop < next && self.membership.votes() {
-            self.stop(next);
+            self.stop(cx, next);
         }
     }
 
-    fn stop(&mut self, regency: Regency) {
+    /// Asks to leave the regency for good: its leader has shown that it is faulty.
+    pub(crate) fn blame(&mut self, cx: &Context<'_>) {
+        self.sync.blamed = true;
+        self.suspect(cx);
+    }
+
+    fn stop(&mut self, cx: &Context<'_>, regency: Regency) {
         self.sync.own_stop = regency;
-        self.sync.stops.insert(self.config.me, regency);
+        self.sync.stops.insert(self.config.me, (regency, cx.now.monotonic_us));
+        self.say_stop(cx);
+    }
+
+    fn say_stop(&mut self, cx: &Context<'_>) {
         let requests = self.overdue_requests();
-        self.effects.broadcast(Message::Stop { regency, requests });
+        self.effects.broadcast(Message::Stop { regency: self.sync.own_stop, requests });
+        self.sync.repeat_at = Some(cx.now.monotonic_us.saturating_add(self.resend_us()));
+    }
+
+    /// How long a STOP counts after it was last heard. It is repeated eight times as often while its cause lasts, so
+    /// however slow the network is, STOPs that are meant count at the same time.
+    fn stop_lasts_us(&self) -> u64 {
+        self.resend_us().saturating_mul(8)
+    }
+
+    /// Lets go of STOPs that are not repeated any more. Otherwise suspicions of replicas that have long been served would
+    /// add up, over months, to a change of a leader that nobody has anything against.
+    pub(crate) fn forget_old_stops(&mut self, cx: &Context<'_>) {
+        let (me, now, lasts) = (self.config.me, cx.now.monotonic_us, self.stop_lasts_us());
+        self.sync.stops.retain(|from, (_, heard)| *from == me || now < heard.saturating_add(lasts));
+        // Its own it takes back when nothing is overdue any more. Nothing binds it to a STOP before it enters the regency.
+        let meant = self.sync.blamed
+            || !self.sync.installed
+            || self.pending.has_overdue()
+            || now < self.sync.joined_until;
+        if self.sync.wants_to_leave() && !meant {
+            self.sync.own_stop = self.sync.regency;
+            self.sync.stops.remove(&me);
+        }
+    }
+
+    /// Says again what it wants, as long as it does, on a clock of its own: a leader that serves others must not keep
+    /// the STOPs of those it does not serve from being repeated.
+    pub(crate) fn repeat_stop(&mut self, cx: &Context<'_>) {
+        if !self.sync.wants_to_leave() && self.sync.installed {
+            self.sync.repeat_at = None;
+        } else if self.sync.repeat_at.is_none_or(|at| at <= cx.now.monotonic_us) && self.membership.votes() {
+            self.say_stop(cx);
+        }
     }
 
     /// What timed out: perhaps nobody else has it.
@@ -202,8 +246,11 @@ impl Core {
             self.note_ahead(cx, from, self.window.first(), regency);
             return;
         }
-        let known = self.sync.stops.entry(from).or_default();
-        *known = (*known).max(regency);
+        let heard = cx.now.monotonic_us;
+        let known = self.sync.stops.entry(from).or_insert((regency, heard));
+        if regency >= known.0 {
+            *known = (regency, heard);
+        }
     }
 
     /// Joins f + 1 that want a later regency; enters one that Q_v want, or whose STOPDATAs of weight Q_v came here.
@@ -215,7 +262,9 @@ impl Core {
         if let Some(regency) = self.sync.highest(|replicas| view.has_correct(replicas))
             && regency > self.sync.own_stop
         {
-            self.stop(regency);
+            // Until all others must have heard enough to join, too.
+            self.sync.joined_until = cx.now.monotonic_us.saturating_add(self.stop_lasts_us());
+            self.stop(cx, regency);
         }
         let view = self.membership.view();
         let stopped = self.sync.highest(|replicas| view.is_quorum(replicas));
@@ -241,7 +290,8 @@ impl Core {
         self.sync.installed = false;
         self.sync.selection = None;
         self.sync.installed_by.clear();
-        self.sync.fruitless = self.sync.fruitless.saturating_add(1);
+        self.sync.blamed = false;
+        self.timeouts.regency_entered();
         self.sync.deadline = Some(cx.now.monotonic_us.saturating_add(self.timeout_us()));
         self.effects.persist(Record::Regency(regency));
     }
@@ -470,13 +520,8 @@ impl Core {
         self.effects.send(to, Message::Sync { regency, stop_data, proposals });
     }
 
-    /// Sends STOP and STOPDATA again.
+    /// Sends STOPDATA again.
     pub(crate) fn resend_synchronization(&mut self) {
-        let regency = self.sync.own_stop;
-        if self.sync.wants_to_leave() || !self.sync.installed {
-            let requests = self.overdue_requests();
-            self.effects.broadcast(Message::Stop { regency, requests });
-        }
         if !self.sync.installed {
             self.send_stop_data();
         }
@@ -487,7 +532,7 @@ impl Core {
         let now = cx.now.monotonic_us;
         let passed = self.sync.deadline.is_some_and(|deadline| deadline <= now);
         if passed {
-            self.suspect();
+            self.suspect(cx);
         }
         if passed || self.sync.deadline.is_none() {
             self.sync.deadline = Some(now.saturating_add(self.timeout_us()));

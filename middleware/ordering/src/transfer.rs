@@ -237,7 +237,6 @@ impl Core {
         self.adopt_state(state, &stable);
         self.checkpoints.hold(stable, cx.now.monotonic_us);
         self.drop_before(cx.now.monotonic_us, instance);
-        self.sync.progress();
         self.resend_at = None;
         self.read_own_decisions();
         self.fetch_from_next();

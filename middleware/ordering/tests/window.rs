@@ -1,0 +1,298 @@
+//! Several instances in flight, and STOPs that end, at one replica driven by hand.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use steeldb_ordering::{
+    AcceptAll, Claim, Config, Core, Delivery, Effect, Event, InstanceNumber, Message, Now, Proposal, Record,
+    Regency, Request, RequestId, Restored, Roster,
+};
+use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
+use steeldb_wire::auth::{Namespace, SecretKey};
+use steeldb_wire::codec;
+
+const LEADER: ReplicaId = ReplicaId(0);
+const SECOND_US: u64 = 1_000_000;
+
+/// Replica 1 of 4.
+struct Replica {
+    core: Core,
+    window: usize,
+    records: Vec<Record>,
+    said: Vec<Message>,
+    delivered: Vec<Delivery>,
+    accused: Vec<ReplicaId>,
+    now_us: u64,
+}
+
+fn key(replica: u16) -> SecretKey {
+    SecretKey::from_seed(&[replica as u8; 32])
+}
+
+fn client() -> SecretKey {
+    SecretKey::from_seed(&[9; 32])
+}
+
+fn request(sequence: u64) -> Arc<Request> {
+    let session = SessionKey { client: ClientId(1), session: SessionId(1) };
+    Arc::new(Request::signed(RequestId { session, sequence }, vec![7], &client()))
+}
+
+fn proposal(instance: u64, timestamp: i64, requests: Vec<Arc<Request>>) -> Arc<Proposal> {
+    let instance = InstanceNumber(instance);
+    Arc::new(Proposal { instance, timestamp: Timestamp(timestamp), requests })
+}
+
+impl Replica {
+    fn new(window: usize) -> Replica {
+        Replica::with(window, Vec::new())
+    }
+
+    fn with(window: usize, records: Vec<Record>) -> Replica {
+        let roster =
+            Roster::of_keys(View::of_size(4).unwrap(), (0..4).map(|i| key(i).public()).collect()).unwrap();
+        let clients = BTreeMap::from([(ClientId(1), client().public())]);
+        let mut config = Config::new(ReplicaId(1), roster, key(1), clients);
+        config.window = window;
+        let core = Core::new(config, Restored::new(InstanceNumber(0), records.clone())).unwrap();
+        let (said, delivered, accused) = (Vec::new(), Vec::new(), Vec::new());
+        Replica { core, window, records, said, delivered, accused, now_us: 0 }
+    }
+
+    fn restart(self) -> Replica {
+        Replica::with(self.window, self.records)
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = Now { monotonic_us: self.now_us, wall: Timestamp(self.now_us as i64) };
+        self.core.handle(now, event, &AcceptAll);
+        while let Some(effect) = self.core.poll_effect() {
+            match effect {
+                Effect::Persist { sequence, record } => {
+                    self.records.push(record);
+                    self.core.handle(now, Event::Persisted { upto: sequence }, &AcceptAll);
+                }
+                Effect::Send { message, .. } | Effect::Broadcast { message } => self.said.push(message),
+                Effect::Deliver(delivery) => self.delivered.push(delivery),
+                Effect::Misbehaved { replica, .. } => self.accused.push(replica),
+                _ => {}
+            }
+        }
+    }
+
+    fn hears(&mut self, from: u16, message: Message) {
+        self.event(Event::Message { from: ReplicaId(from), message });
+    }
+
+    fn is_proposed(&mut self, proposal: &Arc<Proposal>) {
+        self.hears(0, Message::Propose { regency: Regency::default(), proposal: Arc::clone(proposal) });
+    }
+
+    /// Hears ACCEPTs of all others.
+    fn is_accepted(&mut self, proposal: &Proposal) {
+        let instance = proposal.instance;
+        let claim = Claim { regency: Regency::default(), value: proposal.digest() };
+        for from in [0, 2, 3] {
+            let bytes = codec::encode(&(claim.regency, instance, claim.value));
+            let signature = key(from).sign(Namespace::Accept, &bytes);
+            self.hears(from, Message::Accept { instance, claim, signature });
+        }
+    }
+
+    fn is_stopped_by(&mut self, from: u16) {
+        self.hears(from, Message::Stop { regency: Regency::new(0, 1), requests: vec![] });
+    }
+
+    fn pass(&mut self, us: u64) {
+        self.now_us += us;
+        self.event(Event::Tick);
+    }
+
+    fn written(&self) -> Vec<u64> {
+        let write = |message: &Message| match message {
+            Message::Write { instance, .. } => Some(instance.0),
+            _ => None,
+        };
+        self.said.iter().filter_map(write).collect()
+    }
+
+    fn stops(&self) -> usize {
+        self.said.iter().filter(|message| message.name() == "STOP").count()
+    }
+
+    fn delivered(&self) -> Vec<u64> {
+        self.delivered.iter().map(|delivery| delivery.instance.0).collect()
+    }
+}
+
+#[test]
+fn with_one_instance_in_flight_the_next_is_taken_up_when_it_is_decided() {
+    let (first, second) = (proposal(1, 1, vec![request(1)]), proposal(2, 2, vec![request(2)]));
+    let mut replica = Replica::new(1);
+    replica.is_proposed(&first);
+    replica.is_proposed(&second);
+    assert_eq!(replica.written(), [1]);
+    replica.is_accepted(&first);
+    assert_eq!(replica.written(), [1, 2]);
+}
+
+#[test]
+fn a_proposal_waits_for_those_before_it() {
+    let proposals: Vec<_> = (1..=3).map(|i| proposal(i, i as i64, vec![request(i)])).collect();
+    let mut replica = Replica::new(3);
+    replica.is_proposed(&proposals[2]);
+    replica.is_proposed(&proposals[1]);
+    assert_eq!(replica.written(), []);
+    replica.is_proposed(&proposals[0]);
+    assert_eq!(replica.written(), [1, 2, 3]);
+    assert_eq!(replica.accused, []);
+}
+
+#[test]
+fn instances_decided_in_any_order_are_delivered_in_theirs() {
+    let proposals: Vec<_> = (1..=3).map(|i| proposal(i, i as i64, vec![request(i)])).collect();
+    let mut replica = Replica::new(3);
+    for proposal in &proposals {
+        replica.is_proposed(proposal);
+    }
+    replica.is_accepted(&proposals[2]);
+    replica.is_accepted(&proposals[1]);
+    assert_eq!(replica.delivered(), []);
+    replica.is_accepted(&proposals[0]);
+    assert_eq!(replica.delivered(), [1, 2, 3]);
+    let decisions = replica.records.iter().filter_map(|record| match record {
+        Record::Decision(decision) => Some(decision.instance().0),
+        _ => None,
+    });
+    assert_eq!(decisions.collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[test]
+fn a_leader_that_puts_a_request_into_two_instances_in_flight_is_suspected() {
+    for requests in [vec![request(2)], vec![request(1)]] {
+        let mut replica = Replica::new(2);
+        replica.is_proposed(&proposal(1, 1, vec![request(2)]));
+        replica.is_proposed(&proposal(2, 2, requests));
+        assert_eq!((replica.written(), replica.stops()), (vec![1], 1));
+        assert_eq!(replica.accused, [LEADER]);
+    }
+}
+
+#[test]
+fn time_ascends_through_the_window() {
+    let mut replica = Replica::new(2);
+    replica.is_proposed(&proposal(1, 5, vec![request(1)]));
+    replica.is_proposed(&proposal(2, 5, vec![request(2)]));
+    assert_eq!((replica.written(), replica.accused), (vec![1], vec![LEADER]));
+}
+
+#[test]
+fn an_empty_batch_is_proposed_into_gaps_only() {
+    let mut replica = Replica::new(2);
+    replica.is_proposed(&proposal(1, 1, vec![]));
+    assert_eq!((replica.written(), replica.accused), (vec![], vec![LEADER]));
+}
+
+#[test]
+fn the_votes_of_every_instance_in_flight_survive_a_restart_and_go_into_stopdata() {
+    let proposals: Vec<_> = (1..=2).map(|i| proposal(i, i as i64, vec![request(i)])).collect();
+    let mut replica = Replica::new(2);
+    for proposal in &proposals {
+        replica.is_proposed(proposal);
+    }
+    let (instance, value) = (InstanceNumber(2), proposals[1].digest());
+    for from in [0, 2] {
+        let claim = Claim { regency: Regency::default(), value };
+        replica.hears(from, Message::Write { instance, claim });
+    }
+    let mut replica = replica.restart();
+    replica.is_proposed(&proposal(2, 3, vec![request(2)]));
+    assert_eq!(replica.written(), []);
+    for from in [0, 2, 3] {
+        replica.hears(from, Message::Stop { regency: Regency::new(0, 2), requests: vec![] });
+    }
+    let data = replica.said.iter().find_map(|message| match message {
+        Message::StopData { data, values } => Some((data.data.clone(), values.clone())),
+        _ => None,
+    });
+    let (data, values) = data.unwrap();
+    let votes = data.votes.iter().map(|v| (v.instance.0, v.bound.is_some(), v.written.len()));
+    assert_eq!(votes.collect::<Vec<_>>(), [(1, false, 1), (2, true, 1)]);
+    assert_eq!(values, [Arc::clone(&proposals[1])]);
+}
+
+#[test]
+fn a_decision_costs_two_verifications_of_four_replicas_and_late_accepts_none() {
+    let mut replica = Replica::new(1);
+    for instance in 1..=10 {
+        let proposal = proposal(instance, instance as i64, vec![request(instance)]);
+        replica.is_proposed(&proposal);
+        let claim = Claim { regency: Regency::default(), value: proposal.digest() };
+        for from in [0, 2, 3] {
+            replica.hears(from, Message::Write { instance: proposal.instance, claim });
+        }
+        replica.is_accepted(&proposal);
+    }
+    assert_eq!(replica.delivered().len(), 10);
+    assert_eq!(replica.core.accepts_verified(), 20);
+}
+
+#[test]
+fn a_stop_that_is_not_repeated_is_forgotten() {
+    let mut replica = Replica::new(1);
+    replica.is_stopped_by(2);
+    replica.pass(3 * SECOND_US);
+    replica.is_stopped_by(2);
+    replica.pass(3 * SECOND_US);
+    assert_eq!(replica.stops(), 0);
+    // The first was repeated: with another they are f + 1.
+    replica.is_stopped_by(3);
+    assert_eq!(replica.core.regency(), Regency::new(0, 1));
+
+    let mut replica = Replica::new(1);
+    replica.is_stopped_by(2);
+    replica.pass(4 * SECOND_US);
+    replica.is_stopped_by(3);
+    assert_eq!((replica.stops(), replica.core.regency()), (0, Regency::default()));
+}
+
+#[test]
+fn a_stop_is_repeated_while_its_reason_lasts_and_taken_back_then() {
+    let first = proposal(1, 1, vec![request(1)]);
+    let mut replica = Replica::new(1);
+    replica.event(Event::Request(request(1)));
+    replica.pass(2 * SECOND_US);
+    replica.pass(2 * SECOND_US);
+    assert_eq!(replica.stops(), 1);
+    replica.pass(SECOND_US / 2);
+    replica.pass(SECOND_US / 2);
+    assert_eq!(replica.stops(), 3);
+    replica.is_proposed(&first);
+    replica.is_accepted(&first);
+    assert_eq!(replica.delivered(), [1]);
+    let stops = replica.stops();
+    (0..10).for_each(|_| replica.pass(SECOND_US));
+    assert_eq!(replica.stops(), stops);
+    // It is not one of f + 1 any more.
+    replica.is_stopped_by(2);
+    assert_eq!(replica.core.regency(), Regency::default());
+}
+
+#[test]
+fn a_leader_that_serves_others_does_not_keep_a_stop_from_being_repeated() {
+    let mut replica = Replica::new(1);
+    let other = SessionKey { client: ClientId(1), session: SessionId(2) };
+    let kept_back = Request::signed(RequestId { session: other, sequence: 1 }, vec![], &client());
+    replica.event(Event::Request(Arc::new(kept_back)));
+    replica.pass(2 * SECOND_US);
+    replica.pass(2 * SECOND_US);
+    let before = replica.stops();
+    for instance in 1..=20 {
+        let now = replica.now_us as i64;
+        let served = proposal(instance, now + 1, vec![request(instance)]);
+        replica.is_proposed(&served);
+        replica.is_accepted(&served);
+        replica.pass(SECOND_US / 10);
+    }
+    assert_eq!(replica.delivered().len(), 20);
+    assert!(replica.stops() >= before + 3, "{} after {before}", replica.stops());
+}

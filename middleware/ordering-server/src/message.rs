@@ -78,7 +78,7 @@ pub enum Refused {
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         match refusal {
-            Refusal::Stale => Refused::Stale,
+            Refusal::Executed | Refusal::Stale => Refused::Stale,
             Refusal::Busy => Refused::Busy,
             other => Refused::Invalid(other.to_string()),
         }

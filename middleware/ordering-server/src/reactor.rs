@@ -184,7 +184,8 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     fn refused(&mut self, request: RequestKey, reason: Refusal) {
         let RequestKey::Client(id) = request else { return };
         // What is decided but not yet delivered is stale to the core; its reply is about to come.
-        if reason == Refusal::Stale && self.delivered < self.shell.core().last_decided() {
+        let executed = matches!(reason, Refusal::Executed | Refusal::Stale);
+        if executed && self.delivered < self.shell.core().last_decided() {
             return;
         }
         if let Some(connection) = self.waiting.remove(&id) {

@@ -1,5 +1,5 @@
 //! The core alone: four replicas in one thread, no network and no disk, signed requests; operations per second at
-//! different numbers of clients. One operation costs one verification on each of the four replicas, all counted here.
+//! different numbers of clients and windows. One operation costs one verification on each of the four replicas, all counted here.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::collections::{BTreeMap, VecDeque};
@@ -16,14 +16,15 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(client: &SecretKey) -> Cluster {
+    fn new(client: &SecretKey, window: usize) -> Cluster {
         let view = View::of_size(4).expect("four replicas");
         let keys: Vec<SecretKey> = (0..4u8).map(|i| SecretKey::from_seed(&[i; 32])).collect();
         let clients = BTreeMap::from([(ClientId(1), client.public())]);
         let publics = keys.iter().map(SecretKey::public).collect();
         let roster = Roster::of_keys(view.clone(), publics).expect("a key each");
         let core = |(me, key): (ReplicaId, &SecretKey)| {
-            let config = Config::new(me, roster.clone(), key.clone(), clients.clone());
+            let mut config = Config::new(me, roster.clone(), key.clone(), clients.clone());
+            config.window = window;
             Core::new(config, Restored::nothing()).expect("a good configuration")
         };
         let cores = view.replicas().zip(&keys).map(core).collect();
@@ -70,10 +71,11 @@ fn ordering(criterion: &mut Criterion) {
     let client = SecretKey::from_seed(&[9; 32]);
     let mut group = criterion.benchmark_group("ordering");
     group.sample_size(10);
-    for clients in [1u64, 50, 400] {
+    for (clients, window) in [(1u64, 1), (50, 1), (50, 2), (50, 4), (50, 8), (400, 1), (400, 8)] {
         group.throughput(Throughput::Elements(clients));
-        group.bench_function(BenchmarkId::new("signed requests at once", clients), |bencher| {
-            let mut cluster = Cluster::new(&client);
+        let name = BenchmarkId::new(format!("signed requests at once, window {window}"), clients);
+        group.bench_function(name, |bencher| {
+            let mut cluster = Cluster::new(&client, window);
             let mut sequence = 0;
             bencher.iter_batched(
                 || {

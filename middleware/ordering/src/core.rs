@@ -375,7 +375,7 @@ impl Core {
             return Err(Refusal::TooLarge);
         }
         if self.sessions.is_stale(&key) {
-            return Err(Refusal::Stale);
+            return Err(if self.sessions.is_last(&key) { Refusal::Executed } else { Refusal::Stale });
         }
         let digest = request.digest();
         match self.pending.digest(&key) {

@@ -143,8 +143,12 @@ pub struct Delivery {
 /// Why a request was turned away.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Refusal {
-    /// It, or a later one of its session, was executed; or its session is too old to be remembered.
-    #[error("already executed, or of a forgotten session")]
+    /// It was executed, and is the last one of its session that was. The client may have missed the reply: the one that
+    /// the application keeps is to be sent again.
+    #[error("already executed")]
+    Executed,
+    /// A later one of its session was executed, or its session is too old to be remembered.
+    #[error("of a session that is further, or forgotten")]
     Stale,
     /// Unsigned, signed wrongly, or refused by the validator.
     #[error("invalid: {0}")]

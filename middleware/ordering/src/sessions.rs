@@ -49,6 +49,13 @@ impl Sessions {
         id.sequence == 0 || session.is_some_and(|(last, _)| id.sequence <= *last)
     }
 
+    /// Whether the request is the last one executed of its session.
+    pub(crate) fn is_last(&self, key: &RequestKey) -> bool {
+        let RequestKey::Client(id) = key else { return false };
+        let session = self.clients.get(&id.session.client).and_then(|c| c.sessions.get(&id.session.session));
+        session.is_some_and(|(last, _)| id.sequence == *last)
+    }
+
     /// Takes note that a decided request is executed now; false when it must not be.
     pub(crate) fn execute(&mut self, request: &Request) -> bool {
         let key = request.key();

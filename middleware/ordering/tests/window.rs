@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
     AcceptAll, Claim, Config, Core, Delivery, Effect, Event, InstanceNumber, Message, Now, Proposal, Record,
-    Regency, Request, RequestId, Restored, Roster,
+    Refusal, Regency, Request, RequestId, Restored, Roster,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{Namespace, SecretKey};
@@ -21,6 +21,7 @@ struct Replica {
     said: Vec<Message>,
     delivered: Vec<Delivery>,
     accused: Vec<ReplicaId>,
+    refused: Vec<Refusal>,
     now_us: u64,
 }
 
@@ -55,7 +56,7 @@ impl Replica {
         config.window = window;
         let core = Core::new(config, Restored::new(InstanceNumber(0), records.clone())).unwrap();
         let (said, delivered, accused) = (Vec::new(), Vec::new(), Vec::new());
-        Replica { core, window, records, said, delivered, accused, now_us: 0 }
+        Replica { core, window, records, said, delivered, accused, refused: Vec::new(), now_us: 0 }
     }
 
     fn restart(self) -> Replica {
@@ -73,6 +74,7 @@ impl Replica {
                 }
                 Effect::Send { message, .. } | Effect::Broadcast { message } => self.said.push(message),
                 Effect::Deliver(delivery) => self.delivered.push(delivery),
+                Effect::Refused { reason, .. } => self.refused.push(reason),
                 Effect::Misbehaved { replica, .. } => self.accused.push(replica),
                 _ => {}
             }
@@ -295,4 +297,32 @@ fn a_leader_that_serves_others_does_not_keep_a_stop_from_being_repeated() {
     }
     assert_eq!(replica.delivered().len(), 20);
     assert!(replica.stops() >= before + 3, "{} after {before}", replica.stops());
+}
+
+#[test]
+fn a_request_that_comes_again_is_told_from_one_that_came_too_late() {
+    let mut replica = Replica::new(1);
+    let executed = proposal(1, 1, vec![request(2)]);
+    replica.is_proposed(&executed);
+    replica.is_accepted(&executed);
+    replica.event(Event::Request(request(2)));
+    replica.event(Event::Request(request(1)));
+    assert_eq!(replica.refused, [Refusal::Executed, Refusal::Stale]);
+}
+
+/// What waits for the application is no request yet: nobody is blamed for it. What is one is ordered within the
+/// time-out, or its leader is suspected, whatever the leader says of its own application.
+#[test]
+fn a_leader_answers_for_requests_and_not_for_what_is_no_request_yet() {
+    let mut replica = Replica::new(1);
+    (0..10).for_each(|_| replica.pass(2 * SECOND_US));
+    assert_eq!(replica.stops(), 0);
+    let certificate = Request::Certified { key: Default::default(), payload: vec![1] };
+    replica.event(Event::Request(Arc::new(certificate)));
+    replica.pass(2 * SECOND_US);
+    // It goes to the leader whole: who lacked it can propose it now.
+    let forwarded = replica.said.iter().filter(|message| message.name() == "FORWARD").count();
+    assert_eq!((forwarded, replica.stops()), (1, 0));
+    replica.pass(2 * SECOND_US);
+    assert_eq!(replica.stops(), 1);
 }

@@ -315,8 +315,10 @@ impl Reactor {
             }
             ordering::Effect::Deliver(delivery) => self.deliver(delivery),
             // The order was faster than the client's own copy.
-            ordering::Effect::Refused { request: RequestKey::Client(id), reason: Refusal::Stale }
-                if self.has_executed(id) => {}
+            ordering::Effect::Refused {
+                request: RequestKey::Client(id),
+                reason: Refusal::Executed | Refusal::Stale,
+            } if self.has_executed(id) => {}
             ordering::Effect::Refused { request: RequestKey::Client(id), reason } => {
                 if let Some(origin) = self.origins.get(&id.session) {
                     let message = ReplicaMessage::Refused {

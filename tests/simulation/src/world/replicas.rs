@@ -163,7 +163,7 @@ impl World<'_> {
             Effect::Deliver(delivery) => self.deliver(at, delivery),
             Effect::Refused { request, reason } => {
                 self.note(&format!("{id} refuses {request:?}: {reason}"));
-                if reason == Refusal::Stale {
+                if matches!(reason, Refusal::Executed | Refusal::Stale) {
                     self.reply(at, request);
                 }
             }

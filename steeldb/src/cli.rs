@@ -54,8 +54,9 @@ pub enum Command {
   steeldb demo --replicas 7          any two of them may be faulty
   steeldb demo --run 'pgbench -i'    one command, then everything stops
 
---run sets PGHOST, PGPORT, PGUSER and PGDATABASE, and STEELDB_PROXY_CONFIG for
-`steeldb verify`; the exit status is the command's.
+--run sets PGHOST, PGPORT, PGUSER and PGDATABASE, and STEELDB_PROXY_CONFIG and
+STEELDB_ADMINISTRATOR_KEY for `steeldb verify` and `steeldb cluster`; the exit
+status is the command's.
 
 No container, no service: each replica runs a private PostgreSQL server. When
 root starts them, the servers run as user postgres. Nothing is left running.")]

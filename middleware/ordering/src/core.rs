@@ -48,6 +48,8 @@ pub struct Core {
     pub(crate) transfer: Transfer,
     /// Votes up to this instance may have been lost: none are cast there.
     passive_upto: InstanceNumber,
+    /// Why a decision that must have made a view made none here.
+    pub(crate) lost_view: Option<String>,
     /// A view has begun since the requests that wait were judged.
     pub(crate) view_is_new: bool,
     /// When to send own messages again; set while something waits and nothing is decided.
@@ -92,10 +94,15 @@ impl Core {
             verifications: 0,
             membership: Membership::new(config.me, config.key.public(), config.genesis.clone()),
             view_is_new: false,
+            lost_view: None,
             config,
         };
         for record in restored.records {
             core.restore(record)?;
+        }
+        if let Some(reason) = core.lost_view.take() {
+            let reason = format!("the genesis view is not the one that the cluster began with: {reason}");
+            return Err(StartError::Config(reason));
         }
         let known = core.reach().0.saturating_add(limits::WINDOW_MAX as u64);
         if core.window.iter().any(|instance| instance.number.0 > known) {

@@ -445,8 +445,8 @@ impl Core {
         match makes_view {
             Ok(true) => self.begin_view(),
             Ok(false) => {}
-            // A quorum judged it, so this does not happen with at most f faulty replicas; and all alike stay in this view.
-            Err(_) => {}
+            // A quorum judged it. So this replica began with another view than the others, or more than f are faulty.
+            Err(reason) => self.lost_view = Some(reason),
         }
     }
 

@@ -329,6 +329,25 @@ fn the_view_survives_a_restart() {
 }
 
 #[test]
+fn another_genesis_view_than_the_clusters_is_noticed_at_the_start_and_another_address_is_none() {
+    let mut cluster = Cluster::new(genesis(FaultModel::Byzantine, 5));
+    cluster.change(&[0, 1, 2, 3, 4], 0, |change| change.remove = ids(&[4]));
+    let with = |genesis: Roster| {
+        let mut config = Config::new(ReplicaId(0), genesis, replica_key(0), BTreeMap::new());
+        config.administrators = vec![administrator().public()];
+        let records = cluster.records[&0].clone();
+        Core::new(config, Restored::new(InstanceNumber(0), records)).map(|core| core.roster().view().number())
+    };
+    let mut members = cluster.genesis.members().to_vec();
+    members[3].address = "elsewhere:1".into();
+    let moved = Roster::new(cluster.genesis.view().clone(), members.clone()).unwrap();
+    assert_eq!(with(moved).ok(), Some(ViewNumber(1)));
+    members[3].key = replica_key(77).public();
+    let other = Roster::new(cluster.genesis.view().clone(), members).unwrap();
+    assert!(with(other).is_err());
+}
+
+#[test]
 fn a_regency_change_that_straddles_the_view_change_is_void() {
     let mut cluster = Cluster::new(genesis(FaultModel::Byzantine, 5));
     let all = [0, 1, 2, 3, 4];

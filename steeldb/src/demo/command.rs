@@ -40,7 +40,8 @@ impl Running {
             .env("PGPORT", port)
             .env("PGUSER", NAME)
             .env("PGDATABASE", NAME)
-            .env("STEELDB_PROXY_CONFIG", directory.proxy().join("proxy.toml"));
+            .env("STEELDB_PROXY_CONFIG", directory.proxy().join("proxy.toml"))
+            .env("STEELDB_ADMINISTRATOR_KEY", directory.administrator());
         // What would lead elsewhere than the four above.
         for variable in ["PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGPASSWORD", "PGSSLMODE"] {
             keeper.env_remove(variable);

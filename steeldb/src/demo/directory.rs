@@ -86,6 +86,11 @@ impl DemoDirectory {
     pub(crate) fn proxy(&self) -> PathBuf {
         self.path.join("proxy-1")
     }
+
+    /// The administrator's key.
+    pub(crate) fn administrator(&self) -> PathBuf {
+        self.path.join("administrator.key")
+    }
 }
 
 fn replica_folder(path: &Path, id: u16) -> PathBuf {

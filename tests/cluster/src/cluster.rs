@@ -61,13 +61,22 @@ fn client_key(id: u32) -> SecretKey {
 }
 
 impl Cluster {
-    /// Starts n replicas and waits until all are ready.
+    /// Starts n replicas, of which as many as possible may lie, and waits until all are ready.
     pub async fn start(n: u16) -> anyhow::Result<Cluster> {
-        Cluster::start_with(n, Duration::from_secs(60)).await
+        Cluster::start_in(View::of_size(n)?).await
+    }
+
+    /// Starts the replicas of a view and waits until all are ready.
+    pub async fn start_in(view: View) -> anyhow::Result<Cluster> {
+        Cluster::launch_all(view, Duration::from_secs(60)).await
     }
 
     /// As [`Cluster::start`], with the time after which a transaction whose client is idle is ended.
     pub async fn start_with(n: u16, idle_timeout: Duration) -> anyhow::Result<Cluster> {
+        Cluster::launch_all(View::of_size(n)?, idle_timeout).await
+    }
+
+    async fn launch_all(view: View, idle_timeout: Duration) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -80,7 +89,7 @@ impl Cluster {
         static CLUSTERS: AtomicU8 = AtomicU8::new(1);
         let (process, nth) = (std::process::id(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
         let host = format!("127.{}.{}.{nth}", 1 + process / 250 % 250, 1 + process % 250);
-        let replicas = (0..n)
+        let replicas = (0..view.n())
             .map(|id| ReplicaAddress {
                 id: ReplicaId(id),
                 address: format!("{host}:{}", 7000 + id),
@@ -88,7 +97,7 @@ impl Cluster {
             })
             .collect();
         let mut cluster = Cluster {
-            view: View::of_size(n)?,
+            view,
             host,
             replicas,
             moved: BTreeMap::new(),

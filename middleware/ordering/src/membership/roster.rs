@@ -109,9 +109,12 @@ impl Roster {
         table
     }
 
-    /// What identifies this view and its members, in this cluster and no other.
+    /// What identifies this view and its members, in this cluster and no other. Addresses are left out: where a replica
+    /// is found makes no difference to what it signed.
     pub fn digest(&self) -> Digest {
-        Digest::of("steeldb/view", &[&codec::encode(self)])
+        let keys: Vec<(ReplicaId, PublicKey)> =
+            self.members.iter().map(|member| (member.id, member.key)).collect();
+        Digest::of("steeldb/view", &[&codec::encode(&(&self.view, keys, self.next_id))])
     }
 
     pub(super) fn with_next_id(self, next_id: u16) -> Roster {

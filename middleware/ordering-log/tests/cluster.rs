@@ -100,6 +100,7 @@ impl World {
         let genesis = Roster::of_keys(view, keys.iter().map(SecretKey::public).collect()).unwrap();
         let interval = rng.random_range(2..6);
         let kept = rng.random_range(0..4);
+        let window = rng.random_range(1..5);
         let replica = |(number, key): (usize, &SecretKey)| {
             let clients = BTreeMap::from([(ClientId(1), client.public())]);
             let mut config = Config::new(ReplicaId(number as u16), genesis.clone(), key.clone(), clients);
@@ -107,6 +108,7 @@ impl World {
             config.resend_interval = Duration::from_millis(50);
             config.decisions_kept_bytes = 0;
             config.batch_requests_max = 2;
+            config.window = window;
             config.checkpoint_interval = interval;
             config.decisions_kept = kept;
             Replica {
@@ -204,8 +206,15 @@ impl World {
         asked && self.correct().all(|replica| replica.application.upto == last)
     }
 
-    fn progress(&self) -> Vec<(u64, bool)> {
-        self.replicas.iter().map(|replica| (replica.application.upto, replica.running.is_some())).collect()
+    fn progress(&self) -> Vec<String> {
+        let of = |replica: &Replica| match &replica.running {
+            Some((core, _)) => {
+                let (regency, pending) = (core.regency(), core.pending_requests());
+                format!("{} {} {regency:?} {pending} waiting", replica.application.upto, core.last_decided())
+            }
+            None => format!("{} down, lost {}", replica.application.upto, replica.lost),
+        };
+        self.replicas.iter().map(of).collect()
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -491,8 +500,9 @@ fn run(seeds: std::ops::Range<u64>) -> Seen {
 
 #[test]
 fn clusters_agree_through_power_cuts_rot_and_state_transfer() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
-    let seen = run(0..seeds);
+    let seeds: u64 = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(60);
+    let first = std::env::var("FIRST").ok().and_then(|first| first.parse().ok()).unwrap_or(0);
+    let seen = run(first..first + seeds);
     println!("{seen:?}");
     let enough = [seen.installed, seen.passive, seen.damaged, seen.torn, seen.lies];
     assert!(enough.iter().all(|count| *count > 5), "{seen:?}");

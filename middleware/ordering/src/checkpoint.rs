@@ -41,8 +41,9 @@ pub struct CheckpointCertificate {
     pub digest: Digest,
     /// Signers of weight above F_v, ascending.
     pub signatures: Vec<(ReplicaId, Signature)>,
-    /// That the instance was decided: what a replica that starts here shows in its STOPDATA.
-    pub last: Proof,
+    /// That the instance, and those before it that may have been in flight with it, were decided, ascending: what a
+    /// replica that starts here shows in its STOPDATA.
+    pub last: Vec<Proof>,
 }
 
 /// A stable checkpoint as it is logged: with the core's part of the state, without the application's.
@@ -117,7 +118,7 @@ pub(crate) fn core_chunks(core: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 impl CheckpointCertificate {
-    /// Checks the signatures, their weight, and the proof.
+    /// Checks the signatures, their weight, and the proofs.
     ///
     /// # Errors
     /// Says what is wrong; whoever showed the certificate is at fault.
@@ -136,10 +137,14 @@ impl CheckpointCertificate {
         for (replica, signature) in &self.signatures {
             verify_vote(self.instance, self.digest, *replica, signature, roster)?;
         }
-        if self.last.instance != self.instance {
-            return Err("the checkpoint's proof is of another instance".into());
+        let consecutive = self.last.is_sorted_by(|a, b| a.instance.next() == b.instance);
+        if !consecutive
+            || self.last.len() > limits::WINDOW_MAX
+            || self.last.last().is_none_or(|last| last.instance != self.instance)
+        {
+            return Err("the checkpoint's proofs are of other instances".into());
         }
-        views.verify(&self.last)
+        self.last.iter().try_for_each(|proof| views.verify(proof))
     }
 }
 

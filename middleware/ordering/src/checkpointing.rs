@@ -55,7 +55,7 @@ struct CheckpointVote {
 
 struct Own {
     state: CoreState,
-    last: Proof,
+    last: Vec<Proof>,
     /// Nothing until the application has answered.
     checkpoint: Option<Checkpoint>,
 }
@@ -95,13 +95,13 @@ impl Checkpoints {
 }
 
 impl Core {
-    /// Asks the application for a checkpoint when one is due after `last`.
-    pub(crate) fn take_checkpoint(&mut self, last: &Proof) {
+    /// Asks the application for a checkpoint when one is due after `instance`, the last one.
+    pub(crate) fn take_checkpoint(&mut self, instance: InstanceNumber) {
         let interval = self.config.checkpoint_interval;
-        let instance = last.instance;
         if interval == 0 || !instance.0.is_multiple_of(interval) {
             return;
         }
+        let last = self.log.last_proofs();
         let own = &mut self.checkpoints.own;
         if own.values().filter(|own| own.checkpoint.is_none()).count() >= UNANSWERED_MAX {
             return;
@@ -114,7 +114,7 @@ impl Core {
             sessions: self.sessions.clone(),
             views: self.membership.views(),
         };
-        own.insert(instance, Own { state, last: last.clone(), checkpoint: None });
+        own.insert(instance, Own { state, last, checkpoint: None });
         if own.len() > UNSTABLE_MAX {
             own.pop_first();
         }

@@ -277,7 +277,7 @@ impl Core {
 
     /// Goes on behind a checkpoint.
     pub(crate) fn adopt_state(&mut self, state: CoreState, stable: &StableCheckpoint) {
-        self.log.restart_at(&state, stable.certificate.last.clone());
+        self.log.restart_at(&state, &stable.certificate.last);
         self.sessions = state.sessions;
         let known = self.membership.number();
         self.membership.restore(state.views, stable.views.clone());

@@ -64,14 +64,13 @@ impl DecidedLog {
         self.history
     }
 
-    /// Goes on behind a checkpoint; `last` proves its instance.
-    pub(crate) fn restart_at(&mut self, state: &CoreState, last: Proof) {
+    /// Goes on behind a checkpoint; `last` proves its instance and those before it.
+    pub(crate) fn restart_at(&mut self, state: &CoreState, last: &[Proof]) {
         self.last = state.instance;
         self.last_timestamp = state.timestamp;
         self.position = state.position;
         self.history = state.history;
-        self.last_proofs.clear();
-        self.last_proofs.push_back(last);
+        self.last_proofs = last.iter().skip(last.len().saturating_sub(self.window)).cloned().collect();
         self.tail.clear();
         self.tail_bytes = 0;
     }

@@ -437,9 +437,8 @@ impl Core {
             self.config.has(PlantedBug::ExecutesTwice) || self.config.has(PlantedBug::InFlightIgnored);
         let delivery = self.log.append(decision, &mut self.sessions, twice);
         if instance > self.delivered {
-            let proof = delivery.proof.clone();
             self.effects.push(Effect::Deliver(delivery));
-            self.take_checkpoint(&proof);
+            self.take_checkpoint(instance);
         }
         self.window.begin(instance.next());
         match makes_view {

@@ -104,7 +104,9 @@ impl Core {
         let mut chain = self.membership.chain().clone();
         let followed = views.iter().try_for_each(|decision| chain.follow(decision).map(|_| ()));
         if !self.config.has(PlantedBug::CheckpointOfOne)
-            && let Err(reason) = followed.and_then(|()| certificate.verify(&chain))
+            && let Err(reason) = followed
+                .and_then(|()| certificate.verify(&chain))
+                .and_then(|()| self.check_proofs(&certificate))
         {
             self.effects.misbehaved(from, reason);
             return;
@@ -122,6 +124,16 @@ impl Core {
         let Some((sender, offer)) = newest else { return };
         self.transfer.fetching = Some(Fetching::new(Arc::clone(offer), *sender));
         self.ask_for_parts(cx);
+    }
+
+    /// Whoever starts from a checkpoint shows as many proofs in its STOPDATA as others, or a new leader could not tell
+    /// what is decided when all have started from checkpoints.
+    fn check_proofs(&self, certificate: &CheckpointCertificate) -> Result<(), String> {
+        let needed = (self.config.window as u64).min(certificate.instance.0);
+        if (certificate.last.len() as u64) < needed {
+            return Err(format!("a checkpoint with {} proofs of {needed}", certificate.last.len()));
+        }
+        Ok(())
     }
 
     /// Asks the sender for what is missing and was not asked for.

@@ -50,7 +50,7 @@ pub fn checkpoint(instance: u64) -> Record {
             instance,
             digest: Digest([1; 32]),
             signatures: vec![],
-            last,
+            last: vec![last],
         },
         checkpoint: Checkpoint {
             instance,

@@ -12,7 +12,7 @@ use crate::log::DecidedLog;
 use crate::membership::{Change, ViewChain, verify_administrator};
 use crate::membership::{Membership, Roster};
 use crate::message::Message;
-use crate::pending::Pending;
+use crate::pending::{Load, Pending};
 use crate::proof::{Claim, sign_accept};
 use crate::record::{Record, Restored};
 use crate::request::{Request, RequestKey, Validator};
@@ -392,13 +392,20 @@ impl Core {
             Some(_) => return Err(Refusal::Conflict),
             None => {}
         }
-        if self.pending.len() >= self.config.pending_requests_max {
+        let bytes = request.size_bytes();
+        let has_room = |held: Load, requests_max: usize, bytes_max: usize| {
+            held.requests < requests_max && held.bytes + bytes <= bytes_max
+        };
+        let (all, bytes_max) = (self.pending.load(), limits::PENDING_BYTES_MAX);
+        if !has_room(all, self.config.pending_requests_max, bytes_max) {
             return Err(Refusal::Busy);
         }
-        if let RequestKey::Client(id) = key
-            && self.pending.len_of(id.session.client) >= self.config.pending_requests_per_client_max
-        {
-            return Err(Refusal::Busy);
+        if let RequestKey::Client(id) = key {
+            let (held, bytes_max) =
+                (self.pending.load_of(id.session.client), limits::PENDING_BYTES_PER_CLIENT_MAX);
+            if !has_room(held, self.config.pending_requests_per_client_max, bytes_max) {
+                return Err(Refusal::Busy);
+            }
         }
         self.verify(cx, request).map_err(Refusal::Invalid)?;
         self.wait(cx, request, digest);

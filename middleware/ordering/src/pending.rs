@@ -29,15 +29,35 @@ pub(crate) struct Pending {
     clients: BTreeMap<ClientId, Line>,
     timers: BTreeSet<(u64, RequestKey)>,
     next_turn: u64,
-    len: usize,
+    all: Load,
     /// Those that timed out twice.
     overdue: usize,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Load {
+    pub(crate) requests: usize,
+    /// As [`Request::size_bytes`] counts them.
+    pub(crate) bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.requests += 1;
+        self.bytes += bytes;
+    }
+
+    fn take(&mut self, bytes: usize) {
+        self.requests -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 /// A client, with all its sessions.
 struct Line {
     turn: u64,
-    waiting: usize,
+    waiting: Load,
 }
 
 struct Queue {
@@ -75,15 +95,19 @@ fn address(key: &RequestKey) -> (Owner, u64) {
 
 impl Pending {
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.all.requests
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.all.requests == 0
     }
 
-    pub(crate) fn len_of(&self, client: ClientId) -> usize {
-        self.clients.get(&client).map_or(0, |line| line.waiting)
+    pub(crate) fn load(&self) -> Load {
+        self.all
+    }
+
+    pub(crate) fn load_of(&self, client: ClientId) -> Load {
+        self.clients.get(&client).map(|line| line.waiting).unwrap_or_default()
     }
 
     /// Whether any timed out twice: its leader is to be suspected, as long as that lasts.
@@ -111,16 +135,17 @@ impl Pending {
         if queue.waiting.contains_key(&sequence) {
             return;
         }
+        let bytes = request.size_bytes();
         queue.waiting.insert(sequence, Waiting { request, digest, since, deadline, timeouts: 0 });
         self.timers.insert((deadline, key));
-        self.len += 1;
+        self.all.add(bytes);
         if let Owner::Session(session) = owner {
             let next_turn = &mut self.next_turn;
             let line = self.clients.entry(session.client).or_insert_with(|| {
                 *next_turn += 1;
-                Line { turn: *next_turn, waiting: 0 }
+                Line { turn: *next_turn, waiting: Load::default() }
             });
-            line.waiting += 1;
+            line.waiting.add(bytes);
         }
     }
 
@@ -169,13 +194,14 @@ impl Pending {
     /// Takes what left its queue out of the counts.
     fn drop_waiting(&mut self, owner: Owner, waiting: &Waiting) {
         self.timers.remove(&(waiting.deadline, waiting.request.key()));
-        self.len -= 1;
+        let bytes = waiting.request.size_bytes();
+        self.all.take(bytes);
         self.overdue -= usize::from(waiting.timeouts >= OVERDUE);
         if let Owner::Session(session) = owner
             && let Some(line) = self.clients.get_mut(&session.client)
         {
-            line.waiting -= 1;
-            if line.waiting == 0 {
+            line.waiting.take(bytes);
+            if line.waiting.requests == 0 {
                 self.clients.remove(&session.client);
             }
         }
@@ -388,10 +414,12 @@ mod tests {
             insert(&mut pending, &request(1, 1, sequence));
         }
         pending.settle(&request(1, 1, 3).key());
-        assert_eq!((pending.len(), pending.len_of(ClientId(1))), (2, 2));
+        let load = Load { requests: 2, bytes: 2 * request(1, 1, 4).size_bytes() };
+        assert_eq!((pending.load(), pending.load_of(ClientId(1))), (load, load));
         pending.settle(&request(1, 1, 5).key());
         assert!(pending.is_empty() && pending.queues.is_empty() && pending.turns.is_empty());
         assert!(pending.timers.is_empty() && pending.clients.is_empty());
+        assert_eq!(pending.load(), Load::default());
     }
 
     #[test]

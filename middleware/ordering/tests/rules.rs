@@ -241,6 +241,21 @@ fn what_cannot_be_ordered_is_turned_away_with_the_reason() {
 }
 
 #[test]
+fn what_waits_of_one_client_is_bounded_in_bytes() {
+    let mut replica = Replica::new();
+    let largest = |sequence| request(1, sequence, &vec![0; limits::REQUEST_BYTES_MAX]);
+    let fit = (limits::PENDING_BYTES_PER_CLIENT_MAX / largest(1).size_bytes()) as u64;
+    for sequence in 1..=fit {
+        replica.asked(&largest(sequence));
+    }
+    assert_eq!(replica.refused, []);
+    replica.asked(&largest(fit + 1));
+    assert_eq!(replica.refused, [Refusal::Busy]);
+    replica.asked(&request(2, 1, b"little"));
+    assert_eq!(replica.refused, [Refusal::Busy], "there is room for a little one");
+}
+
+#[test]
 fn a_log_with_a_hole_is_refused() {
     let beyond = InstanceNumber(limits::WINDOW_MAX as u64 + 1);
     let late = Arc::new(Proposal { instance: beyond, timestamp: Timestamp(1), requests: vec![] });

@@ -1,5 +1,6 @@
 //! A client's side: a link to every replica.
 
+use crate::arrivals::Arrivals;
 use crate::dial::Dialler;
 use crate::link::is_misbehaviour;
 use crate::queue::{Queue, locked};
@@ -52,6 +53,7 @@ struct Shared {
     slots: Mutex<BTreeMap<ReplicaId, Arc<Slot>>>,
     /// For links that are opened later; ends with the tasks of those that are there.
     events: mpsc::WeakSender<ClientEvent>,
+    arrivals: Arrivals,
     stop: CancellationToken,
 }
 
@@ -76,6 +78,7 @@ impl ClientTransport {
             options: config.options,
             slots: Mutex::default(),
             events: events.downgrade(),
+            arrivals: Arrivals::new(config.options.event_bytes_max),
             stop: CancellationToken::new(),
         };
         shared.link_with(config.replicas, &events)?;
@@ -115,7 +118,14 @@ impl Shared {
             let dialler = Dialler::new(replica.clone(), &self.key, self.options, stop.clone())?;
             let slot = Arc::new(Slot { replica: replica.clone(), queue: Mutex::new(None), stop });
             slots.insert(replica.id, slot.clone());
-            tokio::spawn(keep(self.client, slot, dialler, events.clone(), self.options));
+            tokio::spawn(keep(
+                self.client,
+                slot,
+                dialler,
+                events.clone(),
+                self.arrivals.clone(),
+                self.options,
+            ));
         }
         Ok(())
     }
@@ -126,6 +136,7 @@ async fn keep(
     slot: Arc<Slot>,
     mut dialler: Dialler,
     events: mpsc::Sender<ClientEvent>,
+    arrivals: Arrivals,
     options: LinkOptions,
 ) {
     let replica = slot.replica.id;
@@ -141,7 +152,8 @@ async fn keep(
         if events.send(ClientEvent::ReplicaUp(replica)).await.is_err() {
             return;
         }
-        let end = link.run(&queue, &events, |frame| ClientEvent::Frame(replica, frame), &slot.stop).await;
+        let event = |frame| ClientEvent::Frame(replica, frame);
+        let end = link.run(&queue, &events, &arrivals, event, &slot.stop).await;
         *locked(&slot.queue) = None;
         if is_misbehaviour(&end) {
             warn!(%client, peer = %replica, "link down: {end}");

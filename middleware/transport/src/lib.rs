@@ -14,6 +14,7 @@
 //!   (the socket is read more slowly), unauthenticated connections in number and time.
 //! - A connection that has not shown a configured key changes nothing but a counter and, seldom, a log line.
 
+mod arrivals;
 mod client;
 mod dial;
 mod error;

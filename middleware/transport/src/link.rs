@@ -1,5 +1,6 @@
 //! One authenticated link while it lives.
 
+use crate::arrivals::Arrivals;
 use crate::frame::{FrameReader, write_frame, write_frames};
 use crate::queue::{End, Queue};
 use crate::tls::Stream;
@@ -52,6 +53,7 @@ impl Link {
         self,
         queue: &Queue,
         events: &mpsc::Sender<E>,
+        arrivals: &Arrivals,
         event: impl Fn(Bytes) -> E,
         stop: &CancellationToken,
     ) -> LinkError {
@@ -60,6 +62,7 @@ impl Link {
             loop {
                 match reader.next().await {
                     Ok(Some(frame)) => {
+                        let Some(frame) = arrivals.hold(frame).await else { return LinkError::ClosedHere };
                         if events.send(event(frame)).await.is_err() {
                             return LinkError::ClosedHere;
                         }

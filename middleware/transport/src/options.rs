@@ -12,6 +12,8 @@ pub struct LinkOptions {
     pub queue_bytes_max: usize,
     /// Events waiting to be received.
     pub events_max: usize,
+    /// Bytes of received frames that are not done with, over all links.
+    pub event_bytes_max: usize,
     /// Connections that have not shown who they are.
     pub half_open_max: usize,
     /// Connections of one client.
@@ -28,6 +30,7 @@ impl Default for LinkOptions {
             frame_bytes_max: limits::FRAME_BYTES_MAX,
             queue_bytes_max: limits::LINK_QUEUE_BYTES_MAX,
             events_max: limits::LINK_EVENTS_MAX,
+            event_bytes_max: limits::LINK_EVENT_BYTES_MAX,
             half_open_max: limits::HALF_OPEN_MAX,
             connections_per_client_max: limits::CONNECTIONS_PER_CLIENT_MAX,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,

@@ -1,5 +1,6 @@
 //! A replica's side: one link with each other replica, and any number of clients.
 
+use crate::arrivals::Arrivals;
 use crate::dial::Dialler;
 use crate::half_open::{HalfOpen, Place};
 use crate::link::{Link, is_misbehaviour};
@@ -84,6 +85,7 @@ struct Shared {
     refused: Throttle,
     /// For links that are opened later; ends with the tasks of those that are there.
     events: mpsc::WeakSender<LinkEvent>,
+    arrivals: Arrivals,
     stop: CancellationToken,
 }
 
@@ -147,6 +149,7 @@ impl ReplicaTransport {
             options: config.options,
             refused: Throttle::new(LOG_LINES_PER_WINDOW),
             events: events.downgrade(),
+            arrivals: Arrivals::new(config.options.event_bytes_max),
             stop: CancellationToken::new(),
         });
         shared.identify(identities);
@@ -373,7 +376,8 @@ impl Shared {
             if events.send(LinkEvent::PeerUp(peer)).await.is_err() {
                 return;
             }
-            let end = link.run(&queue, events, |frame| LinkEvent::PeerFrame(peer, frame), &slot.stop).await;
+            let event = |frame| LinkEvent::PeerFrame(peer, frame);
+            let end = link.run(&queue, events, &self.arrivals, event, &slot.stop).await;
             match noted {
                 Some(_) if is_misbehaviour(&end) => warn!(replica = %self.id, %peer, "link down: {end}"),
                 Some(_) => info!(replica = %self.id, %peer, "link down: {end}"),
@@ -397,8 +401,8 @@ impl Connection {
             return;
         }
         info!(%replica, %client, connection = id.0, "client connected");
-        let end =
-            link.run(&self.queue, events, |frame| LinkEvent::ClientFrame(id, frame), &self.shared.stop).await;
+        let event = |frame| LinkEvent::ClientFrame(id, frame);
+        let end = link.run(&self.queue, events, &self.shared.arrivals, event, &self.shared.stop).await;
         if is_misbehaviour(&end) {
             if let Some(others) = self.shared.refused.admit() {
                 warn!(%replica, %client, connection = id.0, others, "client's link closed: {end}");

@@ -451,6 +451,30 @@ async fn a_slow_consumer_loses_nothing() {
 }
 
 #[tokio::test]
+async fn frames_that_are_not_done_with_are_bounded_in_bytes_over_all_links() {
+    let little = LinkOptions { event_bytes_max: 100_000, ..options() };
+    let (addresses, _links, mut events) = one_replica(little).await;
+    let (one_links, mut one) = client(&addresses, options());
+    assert_eq!(one.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    let first = client_up(&mut events).await;
+    let frame = Bytes::from(vec![7; 60_000]);
+    for _ in 0..3 {
+        assert!(one_links.send(r(0), frame.clone()));
+    }
+    // Whoever keeps a frame keeps its room: the second one is read, and not handed over.
+    let Some(LinkEvent::ClientFrame(_, held)) = events.recv().await else { panic!("a frame was sent") };
+    // That a link is up takes no room.
+    let (_two_links, mut two) = client(&addresses, options());
+    assert_eq!(two.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    client_up(&mut events).await;
+    assert!(events.try_recv().is_err());
+    drop(held);
+    for _ in 0..2 {
+        assert_eq!(events.recv().await, Some(LinkEvent::ClientFrame(first, frame.clone())));
+    }
+}
+
+#[tokio::test]
 async fn a_busy_port_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = address(0, listener.local_addr().unwrap());

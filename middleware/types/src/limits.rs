@@ -34,6 +34,12 @@ pub const WINDOW_MAX: usize = 8;
 /// Requests waiting at a replica to be ordered, over all clients. Past it new ones are turned away.
 pub const PENDING_REQUESTS_MAX: usize = 65_536;
 
+/// Their bytes. Past it new ones are turned away.
+pub const PENDING_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of one client's requests waiting at a replica to be ordered. Past it that client's new ones are turned away.
+pub const PENDING_BYTES_PER_CLIENT_MAX: usize = 64 * 1024 * 1024;
+
 /// Requests of one client waiting at a replica to be ordered. Past it that client's new ones are turned away.
 pub const PENDING_REQUESTS_PER_CLIENT_MAX: usize = 8192;
 
@@ -105,6 +111,10 @@ pub const DDL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Events waiting between a node's links and the node. Past it the sockets are read more slowly.
 pub const LINK_EVENTS_MAX: usize = 256;
+
+/// Bytes of received frames that a node has not done with, over all its links. Past it the sockets are read more slowly,
+/// each link in its turn.
+pub const LINK_EVENT_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Connections to a replica that have not yet shown who they are. Past it the oldest one is closed.
 pub const HALF_OPEN_MAX: usize = 128;

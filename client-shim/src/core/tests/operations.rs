@@ -31,7 +31,7 @@ fn a_transaction_past_the_replicas_buffers_fails_and_the_session_goes_on() {
     world.core.begin(Modes::default());
     let size = |bytes: usize| OperationKind::Execute { bind: vec![0; bytes] }.size();
     let overhead = size(0);
-    let mut add = |world: &mut World, bytes: usize| {
+    let add = |world: &mut World, bytes: usize| {
         let text = Arc::new(StatementText { sql: "INSERT 1".into(), parameter_types: vec![] });
         let kind = OperationKind::Execute { bind: vec![0; bytes] };
         world.core.operation(NewOperation { text, keep: true, kind, flags: OperationFlags::default() });

@@ -58,7 +58,7 @@ async fn large_volumes_are_answered_as_by_one_server() {
     }
 
     // One large value as a parameter and as a result.
-    let data: Vec<u8> = (0..VALUE_BYTES).map(|i| (i * i >> 3) as u8).collect();
+    let data: Vec<u8> = (0..VALUE_BYTES).map(|i| ((i * i) >> 3) as u8).collect();
     for client in [&expected, &*ours] {
         assert_eq!(client.execute("INSERT INTO blob VALUES (1, $1)", &[&data]).await.unwrap(), 1);
         let row = client.query_one("SELECT data, md5(data) FROM blob", &[]).await.unwrap();

@@ -4,8 +4,10 @@ CARGO ?= cargo
 DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
+SECONDS ?= 60
+SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-cluster bench bench-ordering nightly clean
+.PHONY: help demo build setup test lint test-ordering test-cluster simulate bench bench-ordering nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +35,9 @@ test-ordering:   ## The ordering core and its simulation
 
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
+
+simulate:        ## Random schedules of ordering clusters, for SECONDS=60, from the first seed of SEEDS=0.. on
+	$(CARGO) run --release --locked -p steeldb-simulation --bin steeldb-sim -- --seconds $(SECONDS) --seeds $(SEEDS)
 
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering

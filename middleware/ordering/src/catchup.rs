@@ -165,12 +165,18 @@ impl Core {
 
     /// Takes in a decision, from wherever, if it is the next one.
     fn take_decision(&mut self, decision: Arc<Decision>) -> Result<(), String> {
-        let next = self.log.next();
+        let mut next = self.log.next();
+        if self.config.has(PlantedBug::OutOfOrderDelivery) && decision.instance() > next {
+            next = decision.instance();
+        }
         if self.transfer.is_installing() || decision.instance() != next || decision.proposal.instance != next
         {
             return Ok(());
         }
-        let verified = decision.verify(self.membership.roster());
+        let verified = match self.config.has(PlantedBug::BatchNotMatched) {
+            true => decision.proof.verify(self.membership.roster()),
+            false => decision.verify(self.membership.roster()),
+        };
         if !self.config.has(PlantedBug::ProofNotChecked) {
             verified?;
         }

@@ -74,6 +74,38 @@ pub enum PlantedBug {
     InFlightIgnored,
     /// A new leader is told of the votes in the first instance in flight alone.
     LockOfFirstOnly,
+    /// An ACCEPT that comes again counts again.
+    ReplayedVoteCounted,
+    /// ACCEPTs for a value count whatever their regency.
+    OldRegencyVoteCounted,
+    /// ACCEPTs go out for a regency that was left.
+    VotesInLeftRegency,
+    /// Signatures of ACCEPTs are not checked.
+    AcceptSignatureNotChecked,
+    /// STOPDATAs in a SYNC are not verified.
+    StopDataNotVerified,
+    /// A bound value is not proposed again, and nobody minds.
+    BoundNotReproposed,
+    /// One replica's word is enough for a value to be bound.
+    BoundOnOneWord,
+    /// A batch is taken for the one that a proof is about.
+    BatchNotMatched,
+    /// A later decision is taken for the next one.
+    OutOfOrderDelivery,
+    /// After a restart, a replica does not know what it voted for.
+    OwnVotesForgotten,
+    /// After a restart, a replica does not know which regency it was in.
+    RegencyForgotten,
+    /// Batches are delivered, and so answered, before what they depend on is durable.
+    ReplyBeforeDurable,
+    /// A proposal's timestamp is not compared with the clock.
+    TimeNotChecked,
+    /// The application is not asked what it refuses.
+    ValidityNotChecked,
+    /// Any number of requests may wait.
+    QueueUnbounded,
+    /// A request that times out twice makes nobody suspect the leader.
+    SuspicionForgotten,
     /// A checkpoint counts when one replica vouches for it.
     CheckpointOfOne,
     /// After a change of the membership, quorums are still counted with the weights of the view before.

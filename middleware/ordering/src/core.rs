@@ -76,7 +76,10 @@ impl Core {
     pub fn new(config: Config, restored: Restored) -> Result<Core, StartError> {
         config.check()?;
         let mut core = Core {
-            effects: EffectQueue::new(config.has(PlantedBug::DurabilityIgnored)),
+            effects: EffectQueue::new(
+                config.has(PlantedBug::DurabilityIgnored),
+                config.has(PlantedBug::ReplyBeforeDurable),
+            ),
             log: DecidedLog::new(config.decisions_kept_bytes, config.window),
             sessions: Sessions::new(config.sessions_remembered_max),
             pending: Pending::default(),
@@ -227,6 +230,9 @@ impl Core {
     fn restore(&mut self, record: Record) -> Result<(), StartError> {
         let me = self.config.me;
         match record {
+            Record::Regency(_) if self.config.has(PlantedBug::RegencyForgotten) => {}
+            Record::Write { .. } | Record::Accept { .. }
+                if self.config.has(PlantedBug::OwnVotesForgotten) => {}
             Record::Regency(regency) => self.sync.restore(regency),
             Record::Write { regency, proposal } => {
                 if self.restores_votes_in(proposal.instance) {
@@ -393,8 +399,9 @@ impl Core {
             None => {}
         }
         let bytes = request.size_bytes();
+        let unbounded = self.config.has(PlantedBug::QueueUnbounded);
         let has_room = |held: Load, requests_max: usize, bytes_max: usize| {
-            held.requests < requests_max && held.bytes + bytes <= bytes_max
+            unbounded || (held.requests < requests_max && held.bytes + bytes <= bytes_max)
         };
         let (all, bytes_max) = (self.pending.load(), limits::PENDING_BYTES_MAX);
         if !has_room(all, self.config.pending_requests_max, bytes_max) {
@@ -433,6 +440,9 @@ impl Core {
         }
         if !self.config.has(PlantedBug::SignatureNotChecked) {
             request.verify_signature(&self.config.client_keys)?;
+        }
+        if self.config.has(PlantedBug::ValidityNotChecked) {
+            return Ok(());
         }
         cx.validator.check(request, self.membership.roster())
     }
@@ -510,7 +520,7 @@ impl Core {
                 self.effects.send(leader, Message::Forward { requests: chunk.to_vec() });
             }
         }
-        if expired.again {
+        if expired.again && !self.config.has(PlantedBug::SuspicionForgotten) {
             self.suspect(cx);
         }
     }

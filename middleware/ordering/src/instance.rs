@@ -127,6 +127,12 @@ impl Instance {
         self.writes.iter().filter(|(_, other)| **other == claim).map(|(replica, _)| *replica).collect()
     }
 
+    /// Who accepted `value`, in whatever regencies.
+    pub(crate) fn accepters_of(&self, value: Digest) -> Vec<ReplicaId> {
+        let of_value = self.accepts.iter().filter(|(_, accept)| accept.claim.value == value);
+        of_value.map(|(replica, _)| *replica).collect()
+    }
+
     /// Who accepted `claim`.
     pub(crate) fn accepters(&self, claim: Claim) -> Vec<ReplicaId> {
         let of_claim = self.accepts.iter().filter(|(_, accept)| accept.claim == claim);

@@ -228,7 +228,7 @@ impl Core {
 
     fn is_in_time(&self, cx: &Context<'_>, timestamp: Timestamp) -> bool {
         let tolerance_us = u64::try_from(self.config.clock_tolerance.as_micros()).unwrap_or(u64::MAX);
-        timestamp.0.abs_diff(cx.now.wall.0) <= tolerance_us
+        timestamp.0.abs_diff(cx.now.wall.0) <= tolerance_us || self.config.has(PlantedBug::TimeNotChecked)
     }
 
     /// The proposal's requests wait here, too: should this regency fail, the next leader knows them, and this
@@ -272,11 +272,12 @@ impl Core {
 
     /// VP-Consensus: on a WRITE quorum the value is bound, and ACCEPT goes out.
     pub(crate) fn try_accept(&mut self) -> bool {
-        let regency = self.sync.regency();
-        if !self.sync.is_installed() || !self.may_vote() {
+        let stays = self.config.has(PlantedBug::VotesInLeftRegency);
+        if !(self.sync.is_installed() || stays) || !self.may_vote() {
             return false;
         }
         let bindable = |instance: &&Instance| {
+            let regency = self.acceptable_regency(instance);
             instance.bound.as_ref().is_none_or(|(bound, _)| bound.regency < regency)
                 && instance.held_in(regency).is_some_and(|held| self.is_quorum(&instance.writers(held.claim)))
         };
@@ -287,8 +288,19 @@ impl Core {
         true
     }
 
+    /// The regency in which an ACCEPT may go out: the one this replica is in.
+    fn acceptable_regency(&self, instance: &Instance) -> Regency {
+        match &instance.held {
+            Some(held) if self.config.has(PlantedBug::VotesInLeftRegency) => held.claim.regency,
+            _ => self.sync.regency(),
+        }
+    }
+
     fn accept(&mut self, number: InstanceNumber) {
-        let (me, regency) = (self.config.me, self.sync.regency());
+        let me = self.config.me;
+        let Some(regency) = self.window.get(number).map(|instance| self.acceptable_regency(instance)) else {
+            return;
+        };
         let instance = self.window.entry(number);
         let Some(held) = instance.held_in(regency) else { return };
         let (claim, proposal, written) = (held.claim, Arc::clone(&held.proposal), held.written);
@@ -309,9 +321,24 @@ impl Core {
     ) {
         self.note_ahead(cx, from, instance, accept.claim.regency);
         if self.window.contains(instance) {
+            if self.config.has(PlantedBug::ReplayedVoteCounted) {
+                self.count_again(from, instance, &accept);
+            }
             self.window.entry(instance).note_accept(from, accept);
         } else {
             self.early.keep_accept(&self.window, from, instance, accept);
+        }
+    }
+
+    /// A planted bug: an ACCEPT that was counted counts for a replica that is still to be heard.
+    fn count_again(&mut self, from: ReplicaId, number: InstanceNumber, again: &Accept) {
+        let peers: Vec<ReplicaId> = self.membership.peers().collect();
+        let instance = self.window.entry(number);
+        let counted = instance.accepts.get(&from).is_some_and(|accept| accept.claim == again.claim);
+        let absent = peers.into_iter().find(|peer| !instance.accepts.contains_key(peer));
+        if let Some(absent) = absent.filter(|_| counted) {
+            let accept = Accept { claim: again.claim, signature: again.signature, verified: true };
+            instance.note_accept(absent, accept);
         }
     }
 
@@ -332,7 +359,11 @@ impl Core {
         let view = self.membership.number();
         let claims = instance.accepts.values().map(|accept| accept.claim);
         let claims: BTreeSet<Claim> = claims.filter(|claim| claim.regency.view == view).collect();
-        let enough = |claim: &Claim| self.is_quorum(&instance.accepters(*claim));
+        let any_regency = self.config.has(PlantedBug::OldRegencyVoteCounted);
+        let enough = |claim: &Claim| match any_regency {
+            true => self.is_quorum(&instance.accepters_of(claim.value)),
+            false => self.is_quorum(&instance.accepters(*claim)),
+        };
         let claims: Vec<Claim> = claims.into_iter().filter(enough).collect();
         for claim in claims {
             let Some(proposal) = self.window.entry(number).batch(claim.value) else { continue };
@@ -376,7 +407,7 @@ impl Core {
         for replica in candidates {
             let Some(accept) = self.window.entry(number).accepts.get_mut(&replica) else { continue };
             let signature = accept.signature;
-            if !accept.verified {
+            if !accept.verified && !self.config.has(PlantedBug::AcceptSignatureNotChecked) {
                 self.verifications += 1;
                 match verify_accept(number, &claim, replica, &signature, &roster) {
                     Ok(()) => accept.verified = true,
@@ -393,6 +424,10 @@ impl Core {
                 good.sort_by_key(|(replica, _)| *replica);
                 return Some(good);
             }
+        }
+        if self.config.has(PlantedBug::OldRegencyVoteCounted) {
+            good.sort_by_key(|(replica, _)| *replica);
+            return Some(good);
         }
         None
     }

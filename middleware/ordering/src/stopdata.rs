@@ -170,12 +170,14 @@ impl SignedStopData {
 /// each instance has a proof of its own in the collection, or counts as undecided; replicas that have delivered it and
 /// show no proof are then not counted in it, for they say nothing of their votes there.
 ///
-/// `begun` is the view's first instance: whoever is in the view has delivered all before it.
+/// `begun` is the view's first instance: whoever is in the view has delivered all before it. `believed` is a planted
+/// bug: one replica's word binds.
 pub(crate) fn select(
     view: &View,
     begun: InstanceNumber,
     window: usize,
     collected: &[&StopData],
+    believed: bool,
 ) -> Option<Selection> {
     if !view.is_quorum(collected.iter().map(|data| data.replica)) {
         return None;
@@ -194,7 +196,7 @@ pub(crate) fn select(
         first = first.min(instance);
         let undecided: Vec<&StopData> =
             collected.iter().filter(|data| data.next() <= instance).copied().collect();
-        if let Some(value) = select_in(view, &undecided, instance)? {
+        if let Some(value) = select_in(view, &undecided, instance, believed)? {
             bound.insert(instance, value);
         }
     }
@@ -203,7 +205,12 @@ pub(crate) fn select(
 }
 
 /// The value that an instance is bound to, or that it is not; nothing while neither can be told.
-fn select_in(view: &View, collected: &[&StopData], instance: InstanceNumber) -> Option<Option<Digest>> {
+fn select_in(
+    view: &View,
+    collected: &[&StopData],
+    instance: InstanceNumber,
+    believed: bool,
+) -> Option<Option<Digest>> {
     let mut candidates: Vec<Claim> = collected.iter().filter_map(|data| data.bound_in(instance)).collect();
     candidates.sort();
     candidates.dedup();
@@ -218,8 +225,9 @@ fn select_in(view: &View, collected: &[&StopData], instance: InstanceNumber) -> 
             })
         });
         // Replicas that only crash are believed.
-        let certified =
-            view.model() == FaultModel::Crash || view.exceeds_faulty_weight(writers.map(|data| data.replica));
+        let certified = believed
+            || view.model() == FaultModel::Crash
+            || view.exceeds_faulty_weight(writers.map(|data| data.replica));
         if quorum_highest && certified {
             return Some(Some(claim.value));
         }
@@ -258,7 +266,7 @@ mod tests {
 
     fn bound(collected: &[StopData]) -> Option<Option<Digest>> {
         let view = View::of_size(4).unwrap();
-        let selection = select(&view, InstanceNumber(1), 1, &collected.iter().collect::<Vec<_>>())?;
+        let selection = select(&view, InstanceNumber(1), 1, &collected.iter().collect::<Vec<_>>(), false)?;
         Some(selection.bound.get(&InstanceNumber(1)).copied())
     }
 
@@ -314,7 +322,13 @@ mod tests {
     }
 
     fn selection(window: usize, collected: &[StopData]) -> Option<Selection> {
-        select(&View::of_size(4).unwrap(), InstanceNumber(1), window, &collected.iter().collect::<Vec<_>>())
+        select(
+            &View::of_size(4).unwrap(),
+            InstanceNumber(1),
+            window,
+            &collected.iter().collect::<Vec<_>>(),
+            false,
+        )
     }
 
     #[test]

@@ -391,8 +391,7 @@ impl Core {
         }
         collected.extend(self.own_stop_data());
         let data: Vec<&StopData> = collected.iter().map(|(signed, _)| &signed.data).collect();
-        let (view, begun) = (self.membership.view(), self.membership.chain().first());
-        let Some(selection) = select(view, begun, self.config.window, &data) else { return false };
+        let Some(selection) = self.select(&data) else { return false };
         let mut proposals: Vec<Arc<Proposal>> = Vec::new();
         for (instance, bound) in &selection.bound {
             let mut values = collected.iter().flat_map(|(_, values)| values);
@@ -485,6 +484,16 @@ impl Core {
         }
     }
 
+    fn select(&self, data: &[&StopData]) -> Option<Selection> {
+        let believed = self.config.has(PlantedBug::BoundOnOneWord);
+        let (view, begun) = (self.membership.view(), self.membership.chain().first());
+        let mut selection = select(view, begun, self.config.window, data, believed)?;
+        if self.config.has(PlantedBug::BoundNotReproposed) {
+            selection.bound.clear();
+        }
+        Some(selection)
+    }
+
     /// Every replica runs the leader's selection again.
     fn check_sync(&self, regency: Regency, stop_data: &[SignedStopData]) -> Result<Selection, String> {
         if stop_data.len() > usize::from(self.membership.view().n()) {
@@ -496,11 +505,14 @@ impl Core {
         }
         let mut proofs_known = BTreeSet::new();
         for signed in stop_data {
-            signed.verify(&self.membership, &mut proofs_known)?;
+            let verified = signed.verify(&self.membership, &mut proofs_known);
+            if !self.config.has(PlantedBug::StopDataNotVerified) {
+                verified?;
+            }
         }
         let data: Vec<&StopData> = stop_data.iter().map(|signed| &signed.data).collect();
-        let (view, begun) = (self.membership.view(), self.membership.chain().first());
-        let mut selection = select(view, begun, self.config.window, &data)
+        let mut selection = self
+            .select(&data)
             .ok_or_else(|| "a SYNC whose STOPDATAs are too few or not sound".to_string())?;
         if self.config.has(PlantedBug::SelectionNotChecked) {
             selection.bound.clear();

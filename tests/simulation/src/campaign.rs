@@ -17,8 +17,8 @@ pub struct Campaign<F> {
     pub to: u64,
     /// When to start no more.
     pub time_max: Option<Duration>,
-    /// Whether the first violation is enough.
-    pub stop_at_first: bool,
+    /// Whether to look, for each violation, for the fewest events that lead to it.
+    pub shorten: bool,
 }
 
 /// What a campaign came to. Shown as its last line.
@@ -64,10 +64,7 @@ impl<F: Fn(u64) -> Option<Scenario> + Sync> Campaign<F> {
                 break;
             }
             let Some(scenario) = (self.scenario)(number) else { continue };
-            mine.add(number, &scenario);
-            if self.stop_at_first && !mine.violations.is_empty() {
-                next.fetch_max(self.to, Ordering::Relaxed);
-            }
+            mine.add(number, &scenario, self.shorten);
         }
         if let Ok(mut total) = total.lock() {
             total.seeds += mine.seeds;
@@ -80,7 +77,7 @@ impl<F: Fn(u64) -> Option<Scenario> + Sync> Campaign<F> {
 }
 
 impl Report {
-    fn add(&mut self, number: u64, scenario: &Scenario) {
+    fn add(&mut self, number: u64, scenario: &Scenario, shorten: bool) {
         self.seeds += 1;
         let reproduce = match &scenario.script {
             Some(script) => format!("--twins {}", script.number),
@@ -93,7 +90,10 @@ impl Report {
                 self.simulated_us += outcome.ended_us;
                 self.steps += outcome.steps;
                 self.regencies += outcome.regency;
-                let failure = outcome.failure.map(|failure| shortest(scenario, failure));
+                let failure = match outcome.failure {
+                    Some(failure) if shorten => Some(shortest(scenario, failure)),
+                    other => other,
+                };
                 self.violations.extend(failure.map(|failure| (number, failure)));
             }
             Err(_) => {

@@ -16,7 +16,7 @@ const FAULTY_CLIENT: u32 = 3;
 /// The client whose requests the application refuses.
 const REFUSED_CLIENT: ClientId = ClientId(9);
 /// How many requests a flooding client signs: more than may wait.
-const FLOOD: u64 = 24;
+const FLOOD: u64 = 64;
 
 /// What the application accepts.
 pub(crate) struct Judge;

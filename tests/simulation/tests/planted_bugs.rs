@@ -1,11 +1,12 @@
 //! The simulation sees what it should: each planted bug is caught within its number of seeds.
 
-use steeldb_simulation::planted::PLANTS;
+use steeldb_ordering::PlantedBug;
+use steeldb_simulation::planted::{PLANTS, Plant, UNPROVEN};
 
-#[test]
-fn every_planted_bug_is_caught() {
+/// Looks for each bug and says how it was caught; those that were not.
+fn hunt(plants: &[Plant]) -> Vec<PlantedBug> {
     let mut missed = Vec::new();
-    for plant in PLANTS {
+    for plant in plants {
         match plant.hunt() {
             Some(caught) => {
                 let bug = format!("{:?}", plant.bug);
@@ -17,5 +18,18 @@ fn every_planted_bug_is_caught() {
             }
         }
     }
+    missed
+}
+
+#[test]
+fn every_planted_bug_is_caught() {
+    let missed = hunt(PLANTS);
     assert!(missed.is_empty(), "not caught: {missed:?}");
+}
+
+#[test]
+#[ignore = "says which of the bugs that are not in the table yet are caught"]
+fn which_unproven_bugs_are_caught() {
+    let missed = hunt(UNPROVEN);
+    println!("not caught: {missed:?}");
 }

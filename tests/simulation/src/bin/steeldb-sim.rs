@@ -58,7 +58,7 @@ fn main() -> ExitCode {
             from: 0,
             to: generator.len(),
             time_max: arguments.seconds.map(Duration::from_secs),
-            stop_at_first: false,
+            shorten: true,
         });
     }
     let endless = if arguments.seconds.is_some() { u64::MAX } else { 1000 };
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         from,
         to,
         time_max: arguments.seconds.map(Duration::from_secs),
-        stop_at_first: false,
+        shorten: true,
     })
 }
 

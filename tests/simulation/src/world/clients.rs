@@ -12,6 +12,8 @@ use steeldb_types::{Digest, FaultModel, ReplicaId};
 const RETRY_US: u64 = 400_000;
 /// How often a faulty client asks.
 const FAULTY_PAUSE_US: u64 = 60_000;
+/// How many requests of a flood come at once.
+const BURST: usize = 24;
 const ANSWER_DELAY_MAX_US: u64 = 5_000;
 
 impl World<'_> {
@@ -69,8 +71,10 @@ impl World<'_> {
                 }
             }
             ClientFault::Flood => {
+                let from = self.rng.random_range(0..=requests.len() - BURST);
                 for node in nodes {
-                    asks.extend(requests.iter().rev().map(|request| (node, Arc::clone(request))));
+                    let burst = requests[from..from + BURST].iter().rev();
+                    asks.extend(burst.map(|request| (node, Arc::clone(request))));
                 }
             }
         }

@@ -26,6 +26,8 @@ use steeldb_wire::auth::SecretKey;
 
 /// How long after the faults everything must be delivered, virtual microseconds.
 const LIVENESS_BOUND_US: u64 = 120_000_000;
+/// How often the history is looked at once faults are over, virtual microseconds.
+const INSPECTION_US: u64 = 5_000_000;
 /// The base time-out of the cores: short, so that faults are long beside it.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_millis(200);
 /// Requests that may wait at a core, and those of one client.
@@ -49,6 +51,7 @@ enum Happening {
     Cut(network::Cut),
     Mend,
     Heal,
+    Inspect,
 }
 
 pub(crate) struct World<'a> {
@@ -190,11 +193,23 @@ impl<'a> World<'a> {
                 self.links.mend();
             }
             Happening::Heal => self.heal(),
+            Happening::Inspect => self.inspect(),
         }
+    }
+
+    /// Looks whether all is safe, so that a run that is not need not go on.
+    fn inspect(&mut self) {
+        for (name, check) in invariants::SAFETY {
+            if let Err(what) = check(&self.history) {
+                self.failure.get_or_insert((name, what));
+            }
+        }
+        self.at(self.now_us + INSPECTION_US, Happening::Inspect);
     }
 
     /// The faults end; liars stay liars.
     fn heal(&mut self) {
+        self.inspect();
         self.note("healed");
         self.healed = true;
         self.links.mend();

@@ -11,6 +11,7 @@ mod judge;
 mod maintenance;
 mod membership;
 mod peer;
+mod promises;
 mod reactor;
 mod recovery;
 mod run;

@@ -5,6 +5,7 @@ use super::catchup::{self, WriteSets};
 use super::committer::{Committer, Job};
 use super::judge::Judge;
 use super::peer::PeerMessage;
+use super::promises::Promises;
 use super::{maintenance, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
@@ -41,6 +42,7 @@ pub(super) struct Reactor {
     pub(super) master: ReplicaId,
     pub(super) started: Instant,
     pub(super) judge: Judge,
+    pub(super) promises: Promises,
     pub(super) core: Core,
     pub(super) scheduler: Scheduler,
     pub(super) journal: Journal,
@@ -164,6 +166,7 @@ impl Reactor {
     }
 
     fn persisted(&mut self, upto: u64) {
+        self.promises.persisted(upto);
         self.order(ordering::Event::Persisted { upto });
     }
 
@@ -173,6 +176,15 @@ impl Reactor {
             let mut quiet = true;
             self.scheduler.flush();
             while let Some(effect) = self.scheduler.poll_effect() {
+                quiet = false;
+                match effect {
+                    Effect::SendVotes(_) | Effect::ResendVotes { .. } | Effect::Submit(_) => {
+                        self.promises.hold(effect);
+                    }
+                    effect => self.effect(effect),
+                }
+            }
+            while let Some(effect) = self.promises.next() {
                 quiet = false;
                 self.effect(effect);
             }
@@ -306,7 +318,10 @@ impl Reactor {
 
     pub(super) fn ordering_effect(&mut self, effect: ordering::Effect) {
         match effect {
-            ordering::Effect::Persist { sequence, record } => self.journal.append(sequence, record),
+            ordering::Effect::Persist { sequence, record } => {
+                self.promises.appended(sequence);
+                self.journal.append(sequence, record);
+            }
             ordering::Effect::Send { to, message } => {
                 self.links.send_peer(to, PeerMessage::Ordering(message).encode());
             }

@@ -4,6 +4,7 @@ use super::catchup::WriteSets;
 use super::committer::Committer;
 use super::config::AgentConfig;
 use super::judge::Judge;
+use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
 use super::{anchors, decoder, journal, membership, setup};
@@ -117,6 +118,7 @@ async fn serve(
         ));
     }
     let mut reactor = Reactor {
+        promises: Promises::default(),
         judge: Judge {
             master: config.master,
             clients: config.clients.clone(),

@@ -148,6 +148,8 @@ impl<S: Storage> Shell<S> {
                 Effect::ReadChunk { peer, instance, chunk } => {
                     self.handle(Event::ChunkRead { peer, instance, chunk, bytes: None }, validator);
                 }
+                // Not asked for: no reply is tentative.
+                Effect::Tentative(_) | Effect::Revoke { .. } => {}
                 // Applications take no checkpoints yet: the log is never cut, and no state travels.
                 Effect::TakeCheckpoint { .. }
                 | Effect::StoreChunk { .. }

@@ -35,6 +35,8 @@ pub struct Config {
     /// Consensus instances in flight, at most [`limits::WINDOW_MAX`]; 1: one after the other, as in the thesis. The same
     /// on every replica.
     pub window: usize,
+    /// Whether batches are delivered tentatively as well, before they are decided.
+    pub tentative: bool,
     /// Requests that may wait.
     pub pending_requests_max: usize,
     /// Requests of one client that may wait.
@@ -72,6 +74,8 @@ pub enum PlantedBug {
     ExecutesTwice,
     /// What is in flight is proposed again, and is not looked for when a batch is judged or executed.
     InFlightIgnored,
+    /// A tentative delivery does not wait for the record that binds its value.
+    TentativeTooEarly,
     /// A new leader is told of the votes in the first instance in flight alone.
     LockOfFirstOnly,
     /// An ACCEPT that comes again counts again.
@@ -150,6 +154,7 @@ impl Config {
             clock_tolerance: limits::CLOCK_TOLERANCE,
             batch_requests_max: limits::BATCH_REQUESTS_MAX,
             window: 1,
+            tentative: false,
             pending_requests_max: limits::PENDING_REQUESTS_MAX,
             pending_requests_per_client_max: limits::PENDING_REQUESTS_PER_CLIENT_MAX,
             sessions_remembered_max: limits::SESSIONS_REMEMBERED_MAX,

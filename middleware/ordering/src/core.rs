@@ -18,6 +18,7 @@ use crate::record::{Record, Restored};
 use crate::request::{Request, RequestKey, Validator};
 use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
+use crate::tentative::Given;
 use crate::timeouts::Timeouts;
 use crate::transfer::Transfer;
 use crate::window::Window;
@@ -56,6 +57,8 @@ pub struct Core {
     pub(crate) resend_at: Option<u64>,
     /// Up to where the application has taken deliveries.
     pub(crate) delivered: InstanceNumber,
+    /// What was delivered tentatively.
+    pub(crate) given: Option<Given>,
     /// The monotonic clock at the event being handled.
     pub(crate) now_us: u64,
     /// ACCEPT signatures verified so far.
@@ -88,6 +91,7 @@ impl Core {
             sync: Synchronization::default(),
             timeouts: config.timeouts(),
             now_us: 0,
+            given: None,
             catchup: CatchUp::default(),
             checkpoints: Checkpoints::default(),
             transfer: Transfer::default(),
@@ -368,6 +372,7 @@ impl Core {
             || self.try_consider_early(cx)
             || self.try_propose(cx)
             || self.try_accept()
+            || self.try_deliver_tentatively()
             || self.try_stabilize(cx)
         {}
     }

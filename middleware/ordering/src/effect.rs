@@ -1,6 +1,6 @@
 //! What a core wants done, and the queue that keeps effects back until what they depend on is durable.
 
-use crate::{InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey, Roster};
+use crate::{Claim, InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey, Roster};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use steeldb_types::{Position, ReplicaId, Timestamp};
@@ -30,6 +30,16 @@ pub enum Effect {
     },
     /// Execute a decided batch. Instances come in order, each once in the core's life.
     Deliver(Delivery),
+    /// Execute a batch that will most likely be decided, so that it can be taken back, and reply with its instance and
+    /// claim: a client believes replies of weight Q_v that agree in them. Comes again for the same instance and value
+    /// when a later regency holds on to it: then only the replies go out anew. Only with
+    /// [`Config::tentative`](crate::Config::tentative).
+    Tentative(Tentative),
+    /// Take back the tentative delivery of an instance: something else was decided, or is about to be.
+    Revoke {
+        /// Which.
+        instance: InstanceNumber,
+    },
     /// A request from [`Event::Request`](crate::Event::Request) will not be ordered on this replica's behalf.
     Refused {
         /// Which.
@@ -124,6 +134,19 @@ pub enum Effect {
     },
 }
 
+/// A batch that is bound, and not yet known to be decided. If it is decided, it is delivered with the same contents.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tentative {
+    /// The first instance that is not decided.
+    pub instance: InstanceNumber,
+    /// The regency and the value of the WRITE quorum that this replica has durably seen.
+    pub claim: Claim,
+    /// As in [`Delivery`].
+    pub timestamp: Timestamp,
+    /// As in [`Delivery`].
+    pub requests: Vec<(Position, Arc<Request>)>,
+}
+
 /// A decided batch, ready for the application.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delivery {
@@ -196,6 +219,11 @@ impl EffectQueue {
             return;
         }
         self.held.push_back((self.sequence, effect));
+    }
+
+    /// Lets an effect leave before what it depends on is durable: a planted bug.
+    pub(crate) fn push_at_once(&mut self, effect: Effect) {
+        self.held.push_front((0, effect));
     }
 
     pub(crate) fn persist(&mut self, record: Record) {

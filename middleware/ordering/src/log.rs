@@ -4,10 +4,13 @@ use crate::checkpoint::{CoreState, chain};
 use crate::effect::Delivery;
 use crate::sessions::Sessions;
 use crate::window::executed_at;
-use crate::{Decision, InstanceNumber, Proof};
+use crate::{Decision, InstanceNumber, Proof, Proposal, Request};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use steeldb_types::{Digest, Position, Timestamp};
+
+/// When a batch counts as executed, and what of it is, where in the order.
+type Batch = (Timestamp, Vec<(Position, Arc<Request>)>);
 
 pub(crate) struct DecidedLog {
     last: InstanceNumber,
@@ -115,6 +118,19 @@ impl DecidedLog {
             }
         }
         delivery
+    }
+
+    /// What [`append`](Self::append) would deliver of a proposal for the next instance: when, and which requests. Nothing
+    /// where that cannot be told beforehand.
+    pub(crate) fn preview(&self, proposal: &Arc<Proposal>, sessions: &Sessions) -> Option<Batch> {
+        let executed = sessions.preview(&proposal.requests)?;
+        let mut position = self.position;
+        let mut requests = Vec::with_capacity(executed.len());
+        for request in executed {
+            position = position.next();
+            requests.push((position, request));
+        }
+        Some((executed_at(self.last_timestamp, [proposal]), requests))
     }
 
     /// Decisions from `from` on, at most so many bytes (at least one), and whether there are more. Nothing: they are

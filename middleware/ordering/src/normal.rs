@@ -471,6 +471,7 @@ impl Core {
         let twice =
             self.config.has(PlantedBug::ExecutesTwice) || self.config.has(PlantedBug::InFlightIgnored);
         let delivery = self.log.append(decision, &mut self.sessions, twice);
+        self.settle_tentative(instance, delivery.proof.claim.value);
         if instance > self.delivered {
             self.effects.push(Effect::Deliver(delivery));
             self.take_checkpoint(instance);

@@ -6,7 +6,8 @@
 use crate::{Request, RequestId, RequestKey};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
-use steeldb_types::{ClientId, SessionId};
+use std::sync::Arc;
+use steeldb_types::{ClientId, SessionId, SessionKey};
 
 /// Part of every checkpoint.
 #[derive(Clone, BorshSerialize, BorshDeserialize)]
@@ -56,6 +57,36 @@ impl Sessions {
         session.is_some_and(|(last, _)| id.sequence == *last)
     }
 
+    /// Which of a batch's requests [`execute`](Self::execute) would let pass. Nothing when sessions would be forgotten on
+    /// the way: that is not worth foreseeing. Nothing, too, for a change of the membership.
+    pub(crate) fn preview(&self, requests: &[Arc<Request>]) -> Option<Vec<Arc<Request>>> {
+        let mut last: BTreeMap<SessionKey, u64> = BTreeMap::new();
+        let mut new: BTreeMap<ClientId, usize> = BTreeMap::new();
+        let mut executed = Vec::with_capacity(requests.len());
+        for request in requests {
+            if let RequestKey::Client(id) = request.key() {
+                if self.is_stale(&request.key())
+                    || last.get(&id.session).is_some_and(|last| id.sequence <= *last)
+                {
+                    continue;
+                }
+                let client = self.clients.get(&id.session.client);
+                let known = client.is_some_and(|client| client.sessions.contains_key(&id.session.session));
+                if last.insert(id.session, id.sequence).is_none() && !known {
+                    let new = new.entry(id.session.client).or_default();
+                    *new += 1;
+                    if client.map_or(0, |client| client.sessions.len()) + *new > self.remembered_max {
+                        return None;
+                    }
+                }
+            } else if request.is_membership() {
+                return None;
+            }
+            executed.push(Arc::clone(request));
+        }
+        Some(executed)
+    }
+
     /// Takes note that a decided request is executed now; false when it must not be.
     pub(crate) fn execute(&mut self, request: &Request) -> bool {
         let key = request.key();
@@ -87,7 +118,6 @@ impl Sessions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steeldb_types::SessionKey;
     use steeldb_wire::auth::Signature;
 
     fn request(session: u64, sequence: u64) -> Request {

@@ -232,6 +232,7 @@ impl Core {
         let instance = stable.certificate.instance;
         let chunks = stable.checkpoint.chunks.len() as u32 - stable.checkpoint.core_chunks;
         self.effects.persist(Record::Checkpoint(Arc::clone(&stable)));
+        self.revoke();
         self.effects.push(Effect::InstallCheckpoint { instance, chunks });
         self.transfer.installing = Some(stable);
     }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
-    AcceptAll, Claim, Config, Core, Delivery, Effect, Event, InstanceNumber, Message, Now, Proposal, Record,
-    Refusal, Regency, Request, RequestId, Restored, Roster,
+    AcceptAll, Claim, Config, Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Now, Proof,
+    Proposal, Record, Refusal, Regency, Request, RequestId, Restored, Roster,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{Namespace, SecretKey};
@@ -22,6 +22,10 @@ struct Replica {
     delivered: Vec<Delivery>,
     accused: Vec<ReplicaId>,
     refused: Vec<Refusal>,
+    /// Tentative deliveries, by instance, regency and timestamp; those taken back, by instance.
+    tentative: Vec<(u64, u64, i64)>,
+    revoked: Vec<u64>,
+    confirms: bool,
     now_us: u64,
 }
 
@@ -54,9 +58,22 @@ impl Replica {
         let clients = BTreeMap::from([(ClientId(1), client().public())]);
         let mut config = Config::new(ReplicaId(1), roster, key(1), clients);
         config.window = window;
+        config.tentative = true;
         let core = Core::new(config, Restored::new(InstanceNumber(0), records.clone())).unwrap();
         let (said, delivered, accused) = (Vec::new(), Vec::new(), Vec::new());
-        Replica { core, window, records, said, delivered, accused, refused: Vec::new(), now_us: 0 }
+        Replica {
+            core,
+            window,
+            records,
+            said,
+            delivered,
+            accused,
+            refused: Vec::new(),
+            tentative: Vec::new(),
+            revoked: Vec::new(),
+            confirms: true,
+            now_us: 0,
+        }
     }
 
     fn restart(self) -> Replica {
@@ -70,9 +87,15 @@ impl Replica {
             match effect {
                 Effect::Persist { sequence, record } => {
                     self.records.push(record);
-                    self.core.handle(now, Event::Persisted { upto: sequence }, &AcceptAll);
+                    if self.confirms {
+                        self.core.handle(now, Event::Persisted { upto: sequence }, &AcceptAll);
+                    }
                 }
                 Effect::Send { message, .. } | Effect::Broadcast { message } => self.said.push(message),
+                Effect::Tentative(t) => {
+                    self.tentative.push((t.instance.0, t.claim.regency.number, t.timestamp.0));
+                }
+                Effect::Revoke { instance } => self.revoked.push(instance.0),
                 Effect::Deliver(delivery) => self.delivered.push(delivery),
                 Effect::Refused { reason, .. } => self.refused.push(reason),
                 Effect::Misbehaved { replica, .. } => self.accused.push(replica),
@@ -87,6 +110,14 @@ impl Replica {
 
     fn is_proposed(&mut self, proposal: &Arc<Proposal>) {
         self.hears(0, Message::Propose { regency: Regency::default(), proposal: Arc::clone(proposal) });
+    }
+
+    /// Hears WRITEs of two others: with its own a quorum.
+    fn is_written(&mut self, proposal: &Proposal) {
+        let claim = Claim { regency: Regency::default(), value: proposal.digest() };
+        for from in [0, 2] {
+            self.hears(from, Message::Write { instance: proposal.instance, claim });
+        }
     }
 
     /// Hears ACCEPTs of all others.
@@ -325,4 +356,47 @@ fn a_leader_answers_for_requests_and_not_for_what_is_no_request_yet() {
     assert_eq!((forwarded, replica.stops()), (1, 0));
     replica.pass(2 * SECOND_US);
     assert_eq!(replica.stops(), 1);
+}
+
+#[test]
+fn a_tentative_delivery_waits_for_its_record_and_for_the_instances_before_it() {
+    let (first, second) = (proposal(1, 1, vec![request(1)]), proposal(2, 2, vec![request(2)]));
+    let mut replica = Replica::new(2);
+    replica.is_proposed(&first);
+    replica.is_proposed(&second);
+    replica.is_written(&second);
+    assert_eq!(replica.tentative, []);
+    replica.confirms = false;
+    replica.is_written(&first);
+    assert!(matches!(replica.records.last(), Some(Record::Accept { .. })));
+    assert_eq!(replica.tentative, []);
+    replica.confirms = true;
+    replica.event(Event::Persisted { upto: 4 });
+    assert_eq!(replica.tentative, [(1, 0, 1)]);
+    replica.is_accepted(&first);
+    assert_eq!((replica.delivered(), &replica.revoked), (vec![1], &vec![]));
+    assert_eq!(replica.tentative, [(1, 0, 1), (2, 0, 2)]);
+    // The record is still there after a restart, and so is what it allows to say.
+    let mut replica = replica.restart();
+    replica.pass(1);
+    assert_eq!(replica.tentative, [(2, 0, 2)]);
+}
+
+#[test]
+fn a_tentative_delivery_is_taken_back_when_something_else_is_decided() {
+    let (bound, decided) = (proposal(1, 1, vec![request(1)]), proposal(1, 2, vec![request(2)]));
+    let mut replica = Replica::new(1);
+    replica.is_proposed(&bound);
+    replica.is_written(&bound);
+    assert_eq!(replica.tentative, [(1, 0, 1)]);
+    // More than f replicas lie here, or it could not be; a later regency may bring it about with fewer.
+    let claim = Claim { regency: Regency::new(0, 1), value: decided.digest() };
+    let accept = |from: u16| {
+        let bytes = codec::encode(&(claim.regency, decided.instance, claim.value));
+        (ReplicaId(from), key(from).sign(Namespace::Accept, &bytes))
+    };
+    let proof = Proof { instance: decided.instance, claim, accepts: [0, 2, 3].map(accept).to_vec() };
+    let decisions = vec![Arc::new(Decision { proposal: Arc::clone(&decided), proof })];
+    replica.hears(2, Message::Decisions { decisions, more: false });
+    assert_eq!((replica.revoked.clone(), replica.delivered()), (vec![1], vec![1]));
 }

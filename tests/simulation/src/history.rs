@@ -2,7 +2,7 @@
 
 use crate::application::Reply;
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_ordering::{Delivery, QueueSizes, Request, RequestKey};
+use steeldb_ordering::{Delivery, QueueSizes, Request, RequestKey, Tentative};
 use steeldb_types::{FaultModel, ReplicaId};
 use steeldb_wire::auth::PublicKey;
 
@@ -38,6 +38,8 @@ pub struct History {
     pub wanted: Vec<RequestKey>,
     /// What correct clients hold for executed, with the answer that convinced them.
     pub acknowledged: BTreeMap<RequestKey, Reply>,
+    /// Tentative replies of correct replicas.
+    pub vouched: Vec<(ReplicaId, Tentative)>,
     /// Every delivery at a correct replica, in the order seen, those that its application lost in a crash included.
     pub observed: Vec<Observed>,
     /// By correct replica, what its application holds now.

@@ -38,6 +38,7 @@ pub const PLANTS: &[Plant] = &[
 /// Bugs that are planted and have not been shown to be caught yet: to be moved into the table above one by one, with
 /// what they turn out to need.
 pub const UNPROVEN: &[Plant] = &[
+    plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::anything),
     plant(PlantedBug::VotesInLeftRegency, &["agreement"], needs::lost_accepts),
     plant(PlantedBug::BoundNotReproposed, &["agreement"], needs::ambush),
     plant(PlantedBug::BoundOnOneWord, &["agreement", "integrity"], needs::liars_bound),

@@ -351,6 +351,8 @@ impl Reactor {
             ordering::Effect::ReadDecisions { peer, from, bytes_max } => {
                 self.read_decisions(peer, from, bytes_max);
             }
+            // Not asked for: no reply is tentative.
+            ordering::Effect::Tentative(_) | ordering::Effect::Revoke { .. } => {}
             // The database takes no checkpoints yet, and its configuration asks for none.
             ordering::Effect::TakeCheckpoint { .. }
             | ordering::Effect::ReadChunk { .. }

@@ -10,6 +10,7 @@ pub mod integrity;
 pub mod liveness;
 pub mod memory;
 pub mod proofs;
+pub mod tentative;
 pub mod time;
 pub mod total_order;
 pub mod view;
@@ -20,13 +21,14 @@ use crate::history::History;
 pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
 
 /// What holds at every moment.
-pub const SAFETY: [Invariant; 11] = [
+pub const SAFETY: [Invariant; 12] = [
     ("agreement", agreement::check),
     ("total order", total_order::check),
     ("integrity", integrity::check),
     ("external validity", external_validity::check),
     ("exactly once", exactly_once::check),
     ("durability", durability::check),
+    ("tentative replies", tentative::check),
     ("view agreement", view::check),
     ("time", time::check),
     ("decision proofs", proofs::check),

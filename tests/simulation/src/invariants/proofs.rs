@@ -6,7 +6,7 @@ use crate::history::History;
 use ed25519_dalek::{Signature, VerifyingKey};
 use std::collections::BTreeSet;
 use steeldb_ordering::Proof;
-use steeldb_types::FaultModel;
+use steeldb_types::{FaultModel, ReplicaId};
 
 /// Checks the proof of each instance once per regency and set of signers.
 ///
@@ -40,14 +40,22 @@ fn convince(history: &History, proof: &Proof) -> Result<(), String> {
         let key = VerifyingKey::from_bytes(&key.0).map_err(|error| error.to_string())?;
         key.verify_strict(&message, &Signature::from_bytes(&signature.0))
             .map_err(|error| error.to_string())?;
-        signers.insert(replica.0);
+        signers.insert(*replica);
     }
+    match is_enough(history, &signers)? {
+        true => Ok(()),
+        false => Err(format!("{signers:?} are no quorum")),
+    }
+}
+
+/// Whether replicas are a quorum, by numbers written down here.
+pub(super) fn is_enough(history: &History, signers: &BTreeSet<ReplicaId>) -> Result<bool, String> {
     // Equal weights: any so many. Five Byzantine replicas: 0 and 1 weigh 2, the others 1, and a quorum 5.
     let equal = signers.len() as u16;
     let (weight, needed): (u16, u16) = match (history.model, history.n) {
         (FaultModel::Byzantine, 4) => (equal, 3),
         (FaultModel::Byzantine, 5) => {
-            (signers.iter().map(|replica| if *replica < 2 { 2 } else { 1 }).sum(), 5)
+            (signers.iter().map(|replica| if replica.0 < 2 { 2 } else { 1 }).sum(), 5)
         }
         (FaultModel::Byzantine, 7) => (equal, 5),
         (FaultModel::Byzantine, 10) => (equal, 7),
@@ -55,8 +63,5 @@ fn convince(history: &History, proof: &Proof) -> Result<(), String> {
         (FaultModel::Crash, 5) => (equal, 3),
         (model, n) => return Err(format!("no quorum written down for {n} replicas, {model:?}")),
     };
-    if weight < needed {
-        return Err(format!("weight {weight} where {needed} are needed"));
-    }
-    Ok(())
+    Ok(weight >= needed)
 }

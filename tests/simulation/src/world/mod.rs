@@ -96,6 +96,7 @@ impl<'a> World<'a> {
             signed: workload.signed(),
             wanted: workload.wanted(),
             acknowledged: BTreeMap::new(),
+            vouched: Vec::new(),
             observed: Vec::new(),
             applied: BTreeMap::new(),
             queues: QueueSizes::default(),
@@ -289,6 +290,7 @@ fn config(
     config.clock_tolerance = Duration::from_secs(1);
     config.batch_requests_max = 3;
     config.window = scenario.window;
+    config.tentative = true;
     config.pending_requests_max = PENDING_MAX;
     config.pending_requests_per_client_max = PENDING_PER_CLIENT_MAX;
     config.decisions_kept_bytes = DECISIONS_KEPT_BYTES;

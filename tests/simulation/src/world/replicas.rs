@@ -161,6 +161,13 @@ impl World<'_> {
                 }
             }
             Effect::Deliver(delivery) => self.deliver(at, delivery),
+            Effect::Tentative(tentative) => {
+                self.note(&format!("{id} vouches for {} {:?}", tentative.instance, tentative.claim));
+                if !self.nodes[at].faulty {
+                    self.history.vouched.push((id, tentative));
+                }
+            }
+            Effect::Revoke { instance } => self.note(&format!("{id} takes {instance} back")),
             Effect::Refused { request, reason } => {
                 self.note(&format!("{id} refuses {request:?}: {reason}"));
                 if matches!(reason, Refusal::Executed | Refusal::Stale) {

@@ -217,9 +217,10 @@ impl Core {
     /// Says again what it wants, as long as it does, on a clock of its own: a leader that serves others must not keep
     /// the STOPs of those it does not serve from being repeated.
     pub(crate) fn repeat_stop(&mut self, cx: &Context<'_>) {
-        if !self.sync.wants_to_leave() && self.sync.installed {
+        // Who is no member wants nothing, and must not leave a timer behind that is always due.
+        if !self.membership.votes() || (!self.sync.wants_to_leave() && self.sync.installed) {
             self.sync.repeat_at = None;
-        } else if self.sync.repeat_at.is_none_or(|at| at <= cx.now.monotonic_us) && self.membership.votes() {
+        } else if self.sync.repeat_at.is_none_or(|at| at <= cx.now.monotonic_us) {
             self.say_stop(cx);
         }
     }

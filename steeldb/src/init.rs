@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(cluster_keys.len(), 1);
         let mode = std::fs::metadata(&layout.administrator).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let administrator = SecretKey::from_seed(&*crate::config::read_seed(&layout.administrator).unwrap());
+        let administrator = SecretKey::from_seed(&crate::config::read_seed(&layout.administrator).unwrap());
         let config = ReplicaFile::load(&layout.replicas[0].join("replica.toml")).unwrap();
         assert_eq!(config.cluster.administrators, [administrator.public()]);
         for folder in &layout.proxies {

@@ -7,7 +7,7 @@ DEMO_TERMINALS ?= 4
 SECONDS ?= 60
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-cluster simulate bench bench-ordering nightly clean
+.PHONY: help demo build setup test lint test-ordering test-cluster simulate bench bench-ordering fuzz nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,10 @@ bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster 
 
 bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
 	scripts/bench-ordering.sh
+
+fuzz:            ## Every fuzz target under libFuzzer for SECONDS each; needs cargo-fuzz and a nightly toolchain
+	set -e; for target in $$(cargo +nightly fuzz list); do \
+	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20; done
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored

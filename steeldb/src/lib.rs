@@ -8,6 +8,7 @@ mod cluster;
 pub mod config;
 pub mod demo;
 mod init;
+mod ledger;
 mod logging;
 mod parent;
 mod ports;
@@ -50,6 +51,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
         Command::Verify(args) => threaded(verify::execute(args)),
         Command::Cluster { command } => threaded(cluster::execute(command)),
+        Command::Ledger { command } => ledger::execute(&command),
         Command::ProxyPassword(args) => proxy_password::execute(&args),
         Command::RunCommand(args) => demo::supervise(&args),
         Command::ExecPostgres { .. } => Ok(ExitCode::FAILURE),

@@ -48,7 +48,7 @@ impl Header {
     }
 
     /// The header at the front of `bytes`, if one is there.
-    fn from_bytes(bytes: &[u8]) -> Option<Header> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Header> {
         let (header, crc) = bytes.get(..HEADER_BYTES)?.split_at(HEADER_BYTES - 4);
         if header.get(..4)? != MAGIC || crc32fast::hash(header).to_le_bytes() != crc {
             return None;
@@ -56,7 +56,7 @@ impl Header {
         codec::decode(header, HEADER_BYTES).ok()
     }
 
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset + HEADER_BYTES as u64 + u64::from(self.bytes)
     }
 }

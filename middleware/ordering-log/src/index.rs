@@ -40,6 +40,10 @@ impl Index {
         self.places().decisions.get(&instance).copied()
     }
 
+    pub(crate) fn first(&self) -> Option<InstanceNumber> {
+        self.places().decisions.first_key_value().map(|(instance, _)| *instance)
+    }
+
     pub(crate) fn last(&self) -> InstanceNumber {
         self.places().decisions.last_key_value().map_or(InstanceNumber(0), |(instance, _)| *instance)
     }

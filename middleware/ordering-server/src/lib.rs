@@ -35,12 +35,12 @@
 //!   own pace.
 
 mod application;
+mod archive;
 mod client;
 mod clock;
 mod collector;
 mod follow;
 mod followers;
-mod journal;
 mod message;
 mod reactor;
 mod replies;
@@ -49,14 +49,14 @@ mod shell;
 mod storage;
 
 pub use application::{Application, Command};
+pub use archive::{Archive, ArchiveError, verify_archive};
 pub use client::{Client, Executed, InvokeError, Session};
 pub use collector::{Collector, Outcome};
 pub use follow::{Blocks, Follower};
-pub use journal::{FileLog, JournalError, JournalReader};
 pub use message::{ClientMessage, Refused, ServerMessage};
 pub use server::{Server, ServerConfig, ServerError};
 pub use shell::{ReadBack, Report, Shell};
-pub use storage::{Answer, MemoryLog, Storage};
+pub use storage::{Answer, DurableLog, MemoryLog, Storage};
 
 /// Bounds of a server and a client.
 pub mod limits {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
+use steeldb_ordering::{Member, Roster, RosterError};
 use steeldb_types::{ClientId, FaultModel, ReplicaId, View, ViewNumber, limits};
 use steeldb_wire::auth::PublicKey;
 
@@ -124,6 +125,28 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// Reads the `[cluster]` section of any process's file, and nothing else of it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names file and key.
+    pub fn read(file: &Path) -> Result<Cluster, ConfigError> {
+        #[derive(Deserialize)]
+        struct Section {
+            cluster: ClusterFile,
+        }
+        super::read::<Section>(file)?.cluster.check(file)
+    }
+
+    /// The genesis view and its members: what the verifiable history begins with.
+    ///
+    /// # Errors
+    /// [`RosterError`]: two replicas share a key or an address.
+    pub fn genesis(&self) -> Result<Roster, RosterError> {
+        let member =
+            |entry: &ReplicaEntry| Member { id: entry.id, key: entry.key, address: entry.address.clone() };
+        Roster::new(self.view.clone(), self.replicas.iter().map(member).collect())
+    }
+
     /// The roles to create: owners of databases, and whom clients may act as.
     pub fn roles(&self) -> BTreeSet<String> {
         let owners = self.databases.iter().map(|database| database.owner.clone());

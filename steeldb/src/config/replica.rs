@@ -98,6 +98,11 @@ impl ReplicaFile {
         ReplicaFile::read(file)?.check(file)
     }
 
+    /// Where the replica keeps its data, `file` being where this was read.
+    pub fn data_dir(&self, file: &Path) -> PathBuf {
+        beside(file, &self.data_dir)
+    }
+
     fn check(self, file: &Path) -> Result<ReplicaConfig, ConfigError> {
         let wrong = |key: &str, reason: String| ConfigError::value(file, key, reason);
         let cluster = self.cluster.check(file)?;

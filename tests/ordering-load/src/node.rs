@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 use steeldb_ordering::Roster;
-use steeldb_ordering_server::{FileLog, MemoryLog, Server, ServerConfig};
+use steeldb_ordering_server::{DurableLog, MemoryLog, Server, ServerConfig};
 use steeldb_transport::LinkOptions;
 use steeldb_types::{ClientId, ReplicaId, View};
 use tokio::sync::mpsc;
@@ -66,7 +66,7 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     let (sender, persisted) = mpsc::unbounded_channel();
     let mut server = match &config.log {
         Some(path) => {
-            let (log, records) = FileLog::open(path, move |upto| {
+            let (log, records) = DurableLog::open(path, move |upto| {
                 // A server that is gone needs no word.
                 let _ = sender.send(upto);
             })?;

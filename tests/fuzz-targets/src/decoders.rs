@@ -1,0 +1,101 @@
+//! Decoders: no panic, no memory beyond what the input fills, and only canonical encodings are taken.
+
+use crate::world::genesis;
+use borsh::{BorshDeserialize, BorshSerialize};
+use std::sync::Arc;
+use steeldb_ordering::{InstanceNumber, Message, Record};
+use steeldb_ordering_log::{Disk as _, Log, Options, SimulatedDisk};
+use steeldb_ordering_server::{ClientMessage, ServerMessage, verify_archive};
+use steeldb_types::limits;
+use steeldb_wire::codec;
+use steeldb_wire::transaction;
+
+pub(crate) fn ordering_message(input: &[u8]) {
+    if let Ok(message) = Message::decode(input) {
+        assert_eq!(message.encode(), input, "not canonical");
+    }
+}
+
+pub(crate) fn record(input: &[u8]) {
+    if let Ok(record) = Record::decode(input) {
+        assert_eq!(record.encode(), input, "not canonical");
+    }
+}
+
+pub(crate) fn client_frame(input: &[u8]) {
+    if let Ok(message) = ClientMessage::decode(input) {
+        assert_eq!(&message.encode()[..], input, "not canonical");
+    }
+}
+
+pub(crate) fn server_frame(input: &[u8]) {
+    if let Ok(message) = ServerMessage::decode(input) {
+        assert_eq!(&message.encode()[..], input, "not canonical");
+    }
+}
+
+/// The first byte chooses the type.
+pub(crate) fn transaction_message(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else { return };
+    match kind % 8 {
+        0 => canonical::<transaction::ClientMessage>(rest),
+        1 => canonical::<transaction::ReplicaMessage>(rest),
+        2 => canonical::<transaction::Ordered>(rest),
+        3 => canonical::<transaction::CommitCertificate>(rest),
+        4 => canonical::<transaction::AbortCertificate>(rest),
+        5 => canonical::<transaction::VoteBundle>(rest),
+        6 => canonical::<transaction::SignedFinish>(rest),
+        _ => canonical::<transaction::Stream>(rest),
+    }
+}
+
+fn canonical<T: BorshSerialize + BorshDeserialize>(input: &[u8]) {
+    if let Ok(value) = codec::decode::<T>(input, limits::FRAME_BYTES_MAX) {
+        assert_eq!(codec::encode(&value), input, "not canonical");
+    }
+}
+
+/// What holds encodes the history it says: its end cannot be changed unnoticed.
+pub(crate) fn ledger_archive(input: &[u8]) {
+    let mut blocks = 0;
+    if let Ok(ledger) = verify_archive(input, genesis(), |_, _| blocks += 1) {
+        assert_eq!(ledger.next(), InstanceNumber(blocks + 1));
+    }
+}
+
+/// A log whose files are damaged anyhow opens and can be written, or says why not.
+pub(crate) fn log_on_disk(input: &[u8]) {
+    let disk = SimulatedDisk::new();
+    let Ok((mut log, _)) = Log::open(Arc::new(disk.clone()), Options::default(), InstanceNumber(0)) else {
+        panic!("an empty disk makes a log");
+    };
+    for record in crate::samples::records() {
+        log.append(&record).expect("a good disk");
+        log.commit().expect("a good disk");
+    }
+    drop(log);
+    // Three bytes say where what is changed; the rest is written over the end of the last file.
+    let files = disk.list().expect("a good disk");
+    let (places, tail) = input.split_at(input.len().min(24));
+    for place in places.chunks_exact(4) {
+        let file = &files[usize::from(place[0]) % files.len()];
+        let length = disk.read(file).map_or(0, |bytes| bytes.len()).max(1);
+        disk.rot(file, usize::from(u16::from_le_bytes([place[1], place[2]])) % length, place[3]);
+    }
+    if let Some(last) = files.last()
+        && !tail.is_empty()
+    {
+        let length = disk.read(last).map_or(0, |bytes| bytes.len()) as u64;
+        disk.write_at(last, length / 2, tail).expect("a good disk");
+    }
+    let Ok((mut log, recovered)) = Log::open(Arc::new(disk), Options::default(), InstanceNumber(0)) else {
+        return;
+    };
+    let known = crate::samples::records();
+    for record in recovered.records {
+        let is_word_of_damage = matches!(record, Record::Passive { .. });
+        assert!(is_word_of_damage || known.contains(&record), "a record nobody wrote: {record:?}");
+    }
+    log.append(&known[0]).expect("a log that opened");
+    log.commit().expect("a log that opened");
+}

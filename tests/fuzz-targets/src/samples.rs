@@ -1,0 +1,136 @@
+//! Valid inputs of each target: where fuzzing begins. `cargo run -p steeldb-fuzz-targets --bin corpus` writes them.
+
+use crate::world::{accept, decision, proof, proposal, request, stop_data};
+use std::sync::Arc;
+use steeldb_ordering::{
+    BlockHeader, Claim, Decision, InstanceNumber, Ledger, Message, Record, Regency, RequestId, StopData,
+    Votes,
+};
+use steeldb_ordering_server::{ClientMessage, Refused, ServerMessage};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId};
+use steeldb_wire::codec::encode;
+use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
+
+const SIGNERS: [ReplicaId; 3] = [ReplicaId(0), ReplicaId(2), ReplicaId(3)];
+
+fn regency(number: u64) -> Regency {
+    Regency::new(0, number)
+}
+
+fn decisions() -> Vec<Arc<Decision>> {
+    let batch = |number: u64| {
+        let requests = vec![Arc::new(request(1, number, vec![7; 3])), Arc::new(request(2, number, vec![]))];
+        proposal(number, 10 + number as i64, requests)
+    };
+    (1..=2).map(|number| decision(batch(number), regency(0), &SIGNERS)).collect()
+}
+
+/// What a replica might have logged.
+pub(crate) fn records() -> Vec<Record> {
+    let mut records = vec![Record::Regency(regency(1))];
+    for decision in decisions() {
+        let (instance, claim) = (decision.instance(), decision.proof.claim);
+        records.push(Record::Write { regency: claim.regency, proposal: Arc::clone(&decision.proposal) });
+        records.push(Record::Accept { instance, claim, proposal: None });
+        records.push(Record::Decision(decision));
+    }
+    records
+}
+
+fn messages() -> Vec<Message> {
+    let decisions = decisions();
+    let first = Arc::clone(&decisions[0].proposal);
+    let (instance, claim) = (InstanceNumber(1), Claim { regency: regency(0), value: first.digest() });
+    let said = |replica| {
+        let last = vec![proof(&first, regency(0), &SIGNERS)];
+        let votes = vec![Votes { instance: InstanceNumber(2), bound: Some(claim), written: vec![claim] }];
+        stop_data(StopData { replica, regency: regency(1), last, votes })
+    };
+    vec![
+        Message::Forward { requests: first.requests.clone() },
+        Message::Propose { regency: regency(0), proposal: Arc::clone(&first) },
+        Message::Write { instance, claim },
+        Message::Accept { instance, claim, signature: accept(instance, &claim, ReplicaId(2)) },
+        Message::Stop { regency: regency(1), requests: first.requests.clone() },
+        Message::StopData { data: said(ReplicaId(2)), values: vec![Arc::clone(&first)] },
+        Message::Sync { regency: regency(1), stop_data: SIGNERS.map(said).to_vec(), proposals: vec![first] },
+        Message::FetchDecisions { from: instance, regency: regency(1) },
+        Message::Decisions { decisions, more: true },
+    ]
+}
+
+fn archive() -> Vec<u8> {
+    let mut ledger = Ledger::new(crate::world::genesis());
+    let mut bytes = b"steeldb-ledger-1".to_vec();
+    for decision in decisions() {
+        let header: BlockHeader = ledger.append(&decision).expect("a good decision");
+        let block = encode(&(header, decision));
+        bytes.extend((block.len() as u32).to_le_bytes());
+        bytes.extend(block);
+    }
+    bytes.extend(0u32.to_le_bytes());
+    bytes.extend(2u64.to_le_bytes());
+    bytes.extend(ledger.tip().0);
+    bytes
+}
+
+fn client_frames() -> Vec<ClientMessage> {
+    vec![
+        ClientMessage::Order(Arc::new(request(1, 1, b"add".to_vec()))),
+        ClientMessage::Query { number: 1, payload: b"sum".to_vec() },
+        ClientMessage::Follow { from: InstanceNumber(1) },
+    ]
+}
+
+fn server_frames() -> Vec<ServerMessage> {
+    let session = SessionKey { client: ClientId(1), session: SessionId(1) };
+    let id = RequestId { session, sequence: 1 };
+    vec![
+        ServerMessage::Executed { id, position: Position(1), result: b"42".to_vec() },
+        ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
+        ServerMessage::Answer { number: 1, result: b"42".to_vec() },
+        ServerMessage::Decisions { decisions: decisions(), last: InstanceNumber(2) },
+    ]
+}
+
+/// Each with its type's number before it.
+fn transaction_messages() -> Vec<Vec<u8>> {
+    let key = crate::world::client_key();
+    let (tx, slot) = (TxId::default(), Position(3));
+    let finish = transaction::Finish {
+        tx,
+        slot,
+        decision: transaction::Decision::Commit,
+        operations: 2,
+        transcript: Digest([1; 32]),
+    };
+    let finish = SignedFinish::new(finish, key);
+    let kind = VoteKind::Prepared {
+        operations: 2,
+        transcript: Digest([1; 32]),
+        write_set: Digest([2; 32]),
+        wall: false,
+    };
+    let vote = transaction::Vote { tx, slot, kind };
+    let votes = VoteBundle::new(vec![(vote, Some(finish.clone()))], key);
+    let with = |kind: u8, bytes: Vec<u8>| [&[kind][..], &bytes].concat();
+    vec![
+        with(0, encode(&transaction::ClientMessage::Finish(finish.clone()))),
+        with(5, votes.map(|votes| encode(&votes)).unwrap_or_default()),
+        with(6, encode(&finish)),
+    ]
+}
+
+/// The samples of a target, in a fixed order.
+pub fn of(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "ordering_message" => messages().iter().map(Message::encode).collect(),
+        "record" => records().iter().map(Record::encode).collect(),
+        "ledger_archive" => vec![archive()],
+        "client_frame" => client_frames().iter().map(|message| message.encode().to_vec()).collect(),
+        "server_frame" => server_frames().iter().map(|message| message.encode().to_vec()).collect(),
+        "transaction_message" => transaction_messages(),
+        // Any bytes will do.
+        _ => vec![(0..=255).collect()],
+    }
+}

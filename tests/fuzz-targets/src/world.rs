@@ -1,0 +1,73 @@
+//! A cluster of four whose keys all are known here, so that arbitrary messages can be signed rightly.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use steeldb_ordering::{
+    Claim, Config, Decision, InstanceNumber, Proof, Proposal, Regency, Request, RequestId, Roster,
+    SignedStopData, StopData,
+};
+use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
+use steeldb_wire::auth::{Namespace, SecretKey, Signature};
+use steeldb_wire::codec::encode;
+
+/// The replica under test; replica 0 leads first.
+pub(crate) const ME: ReplicaId = ReplicaId(1);
+
+pub(crate) const CLIENT: ClientId = ClientId(1);
+
+fn keys() -> &'static [SecretKey; 5] {
+    static KEYS: OnceLock<[SecretKey; 5]> = OnceLock::new();
+    KEYS.get_or_init(|| [1, 2, 3, 4, 5].map(|seed| SecretKey::from_seed(&[seed; 32])))
+}
+
+pub(crate) fn key(replica: ReplicaId) -> &'static SecretKey {
+    &keys()[usize::from(replica.0) % 4]
+}
+
+pub(crate) fn client_key() -> &'static SecretKey {
+    &keys()[4]
+}
+
+/// The genesis view.
+pub(crate) fn genesis() -> Roster {
+    let publics = keys()[..4].iter().map(SecretKey::public).collect();
+    Roster::of_keys(View::of_size(4).expect("four replicas"), publics).expect("four keys")
+}
+
+/// The configuration of [`ME`].
+pub(crate) fn config(window: usize) -> Config {
+    let clients = BTreeMap::from([(CLIENT, client_key().public())]);
+    let mut config = Config::new(ME, genesis(), key(ME).clone(), clients);
+    config.window = window;
+    config
+}
+
+pub(crate) fn request(session: u64, sequence: u64, payload: Vec<u8>) -> Request {
+    let session = SessionKey { client: CLIENT, session: SessionId(session) };
+    Request::signed(RequestId { session, sequence }, payload, client_key())
+}
+
+pub(crate) fn proposal(instance: u64, timestamp: i64, requests: Vec<Arc<Request>>) -> Arc<Proposal> {
+    let (instance, timestamp) = (InstanceNumber(instance), Timestamp(timestamp));
+    Arc::new(Proposal { instance, timestamp, requests })
+}
+
+pub(crate) fn accept(instance: InstanceNumber, claim: &Claim, signer: ReplicaId) -> Signature {
+    key(signer).sign(Namespace::Accept, &encode(&(claim.regency, instance, claim.value)))
+}
+
+pub(crate) fn proof(proposal: &Proposal, regency: Regency, signers: &[ReplicaId]) -> Proof {
+    let (instance, claim) = (proposal.instance, Claim { regency, value: proposal.digest() });
+    let accepts = signers.iter().map(|signer| (*signer, accept(instance, &claim, *signer))).collect();
+    Proof { instance, claim, accepts }
+}
+
+pub(crate) fn decision(proposal: Arc<Proposal>, regency: Regency, signers: &[ReplicaId]) -> Arc<Decision> {
+    let proof = proof(&proposal, regency, signers);
+    Arc::new(Decision { proposal, proof })
+}
+
+pub(crate) fn stop_data(data: StopData) -> SignedStopData {
+    let signature = key(data.replica).sign(Namespace::StopData, &encode(&data));
+    SignedStopData { data, signature }
+}

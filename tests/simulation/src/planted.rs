@@ -25,32 +25,32 @@ pub const PLANTS: &[Plant] = &[
     plant(PlantedBug::OldRegencyVoteCounted, &["agreement", "decision proofs"], needs::lost_accepts),
     plant(PlantedBug::AcceptSignatureNotChecked, &["decision proofs"], needs::vote_forger),
     plant(PlantedBug::StopDataNotVerified, &["agreement", "decision proofs"], needs::forging_successor),
-    plant(PlantedBug::LockForgotten, &["agreement"], needs::anything),
+    plant(PlantedBug::LockForgotten, &["agreement"], needs::ambush),
     plant(PlantedBug::ProofNotChecked, &["agreement", "integrity"], needs::anything),
-    plant(PlantedBug::SelectionNotChecked, &["agreement"], needs::anything),
-    plant(PlantedBug::DurabilityIgnored, &["agreement"], needs::anything),
     plant(PlantedBug::SignatureNotChecked, &["integrity"], needs::anything),
     plant(PlantedBug::InFlightIgnored, &["exactly once"], needs::window),
     plant(PlantedBug::LockOfFirstOnly, &["agreement"], needs::window),
-    plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::anything),
+    plant(PlantedBug::BoundNotReproposed, &["agreement"], needs::ambush),
+    plant(PlantedBug::BoundOnOneWord, &["agreement", "integrity"], needs::liars_bound),
+    plant(PlantedBug::BatchNotMatched, &["agreement", "integrity", "decision proofs"], needs::lying_sender),
+    plant(PlantedBug::DurabilityIgnored, &["agreement"], needs::power_cuts),
+    plant(PlantedBug::OwnVotesForgotten, &["agreement", "durability"], needs::power_cuts),
+    plant(PlantedBug::ValidityNotChecked, &["external validity"], needs::invalid_proposer),
+    plant(PlantedBug::TimeNotChecked, &["time"], needs::invalid_proposer),
+    plant(PlantedBug::QueueUnbounded, &["bounded memory"], needs::flood),
+    plant(PlantedBug::SuspicionForgotten, &["liveness"], needs::silent_leader),
 ];
 
 /// Bugs that are planted and have not been shown to be caught yet: to be moved into the table above one by one, with
 /// what they turn out to need.
 pub const UNPROVEN: &[Plant] = &[
+    plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::repeated_messages),
     plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::anything),
     plant(PlantedBug::VotesInLeftRegency, &["agreement"], needs::lost_accepts),
-    plant(PlantedBug::BoundNotReproposed, &["agreement"], needs::ambush),
-    plant(PlantedBug::BoundOnOneWord, &["agreement", "integrity"], needs::liars_bound),
-    plant(PlantedBug::BatchNotMatched, &["agreement", "integrity", "decision proofs"], needs::lying_sender),
     plant(PlantedBug::OutOfOrderDelivery, &["total order"], needs::lying_sender),
     plant(PlantedBug::ReplyBeforeDurable, &["agreement", "durability"], needs::crash_model),
-    plant(PlantedBug::OwnVotesForgotten, &["agreement", "durability"], needs::power_cuts),
     plant(PlantedBug::RegencyForgotten, &["agreement", "durability"], needs::power_cuts),
-    plant(PlantedBug::ValidityNotChecked, &["external validity"], needs::invalid_proposer),
-    plant(PlantedBug::TimeNotChecked, &["time"], needs::invalid_proposer),
-    plant(PlantedBug::QueueUnbounded, &["bounded memory"], needs::flood),
-    plant(PlantedBug::SuspicionForgotten, &["liveness"], needs::silent_leader),
+    plant(PlantedBug::SelectionNotChecked, &["agreement"], needs::forging_successor),
 ];
 
 /// Seeds that are always enough.

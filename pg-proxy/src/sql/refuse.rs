@@ -10,6 +10,26 @@ use super::walk::{Findings, Literal};
 
 const UNSUPPORTED: &str = "0A000";
 
+/// Extensions whose functions do the same everywhere and keep nothing outside their tables: those that replicas allow,
+/// in `steeldb.allowed_extension` (a test compares). Refused here, an answer can say what is supported; PostgreSQL's own
+/// would ask for a superuser.
+pub(super) const EXTENSIONS: [&str; 14] = [
+    "btree_gin",
+    "btree_gist",
+    "citext",
+    "cube",
+    "dict_int",
+    "fuzzystrmatch",
+    "hstore",
+    "intarray",
+    "isn",
+    "ltree",
+    "pg_trgm",
+    "plpgsql",
+    "seg",
+    "unaccent",
+];
+
 /// Languages of routines: those that cannot leave the server.
 const LANGUAGES: [&str; 2] = ["sql", "plpgsql"];
 
@@ -162,6 +182,12 @@ fn by_node(node: &NodeEnum) -> Option<Refusal> {
         )),
         NodeEnum::DeclareCursorStmt(cursor) if cursor.options & CURSOR_OPT_HOLD != 0 => {
             Some(unsupported("a WITH HOLD cursor", "Use a cursor without hold inside a transaction."))
+        }
+        NodeEnum::CreateExtensionStmt(create) if !EXTENSIONS.contains(&create.extname.as_str()) => {
+            Some(unsupported(
+                &format!("extension \"{}\"", create.extname),
+                &format!("Supported, as steeldb.allowed_extension lists them: {}.", EXTENSIONS.join(", ")),
+            ))
         }
         NodeEnum::CreatePlangStmt(create) if !LANGUAGES.contains(&create.plname.as_str()) => {
             Some(language(&create.plname))

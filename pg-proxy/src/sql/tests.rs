@@ -301,3 +301,11 @@ proptest! {
         check(&words.join(" "));
     }
 }
+
+#[test]
+fn the_extensions_are_those_that_replicas_allow() {
+    let schema = include_str!("../../../migrations/0001_schema.sql");
+    let rows = schema.split("INSERT INTO steeldb.allowed_extension VALUES").nth(1).unwrap();
+    let allowed: Vec<&str> = rows.split(';').next().unwrap().split('\'').skip(1).step_by(2).collect();
+    assert_eq!(allowed, super::refuse::EXTENSIONS);
+}

@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
-    AcceptAll, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Proof, Proposal,
-    Record, Refusal, Regency, Request, RequestId, Restored, Roster, Validator,
+    AcceptAll, Claim, Config, Core, Effect, Event, InstanceNumber, Message, Now, Proposal, Record, Refusal,
+    Regency, Request, RequestId, Restored, Roster, Validator,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View, limits};
-use steeldb_wire::auth::{Namespace, SecretKey};
-use steeldb_wire::codec::encode;
+use steeldb_wire::auth::SecretKey;
 
 const LEADER: ReplicaId = ReplicaId(0);
 const SECOND_US: u64 = 1_000_000;
@@ -120,24 +119,6 @@ fn nothing_leaves_before_the_record_it_depends_on_is_durable() {
     assert_eq!(replica.count("WRITE"), 0);
     replica.event(Event::Persisted { upto: 1 }, &AcceptAll);
     assert_eq!(replica.count("WRITE"), 1);
-}
-
-#[test]
-fn nothing_waits_for_a_decisions_record_whose_votes_are_durable_elsewhere() {
-    let value = proposal(1, vec![request(1, 1, b"a")]);
-    let claim = Claim { regency: Regency::new(0, 0), value: value.digest() };
-    let accept = |i: u8| {
-        let bytes = encode(&(claim.regency, InstanceNumber(1), claim.value));
-        (ReplicaId(i.into()), SecretKey::from_seed(&[i; 32]).sign(Namespace::Accept, &bytes))
-    };
-    let proof = Proof { instance: InstanceNumber(1), claim, accepts: [0, 2, 3].map(accept).to_vec() };
-    let decision = Arc::new(Decision { proposal: value, proof });
-    let mut replica = Replica::new();
-    replica.confirms = false;
-    replica.hears(LEADER, Message::Decisions { decisions: vec![decision], more: false });
-    assert!(matches!(replica.records[..], [Record::Decision(_)]));
-    replica.asked(&request(1, 1, b"a"));
-    assert_eq!(replica.refused, [Refusal::Stale]);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use crate::application::State;
 use crate::cpu;
 use crate::identity;
 use crate::node::{NodeConfig, READY};
-use crate::relay::Relay;
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,6 +15,7 @@ use std::time::Duration;
 use steeldb_ordering_server::Client;
 use steeldb_transport::{ClientConfig, LinkOptions};
 use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -60,6 +60,8 @@ pub struct Cluster {
     folder: tempfile::TempDir,
     addresses: Vec<String>,
     processes: BTreeMap<ReplicaId, Child>,
+    /// Between the replicas, each a site of its own; used when links are relayed.
+    network: Emulator,
     relays: BTreeMap<(ReplicaId, ReplicaId), Relay>,
     view: View,
 }
@@ -74,7 +76,9 @@ impl Cluster {
         let folder = tempfile::tempdir()?;
         let addresses = free_addresses(usize::from(options.n)).await?;
         let (processes, relays) = (BTreeMap::new(), BTreeMap::new());
-        let mut cluster = Cluster { options, folder, addresses, processes, relays, view };
+        let sites = view.replicas().map(site);
+        let network = Emulator::new(&Matrix::uniform(sites, Conditions::default()), 0);
+        let mut cluster = Cluster { options, folder, addresses, processes, network, relays, view };
         for replica in cluster.view.replicas() {
             cluster.start_replica(replica).await?;
         }
@@ -109,7 +113,11 @@ impl Cluster {
                 let peer = ReplicaId(peer);
                 let relay = match self.relays.entry((replica, peer)) {
                     Entry::Occupied(known) => known.into_mut(),
-                    Entry::Vacant(none) => none.insert(Relay::start(target).await?),
+                    Entry::Vacant(none) => {
+                        let (from, to, listen) = (site(replica), site(peer), "127.0.0.1:0".to_string());
+                        let relay = RelayConfig { from, to, listen, target };
+                        none.insert(Relay::start(&self.network, relay).await?)
+                    }
                 };
                 replicas[usize::from(peer.0)] = relay.address().to_string();
             }
@@ -155,12 +163,11 @@ impl Cluster {
     }
 
     /// Cuts a replica off from all others, or lets it back; clients still reach it. For relayed clusters.
-    pub fn isolate(&self, replica: ReplicaId, cut: bool) {
-        for ((dialler, listener), relay) in &self.relays {
-            if *dialler == replica || *listener == replica {
-                relay.cut(cut);
-            }
-        }
+    ///
+    /// # Errors
+    /// When there is no such replica.
+    pub fn isolate(&self, replica: ReplicaId, cut: bool) -> anyhow::Result<()> {
+        Ok(self.network.isolate(&site(replica), cut)?)
     }
 
     /// CPU time that all running replicas have used.
@@ -211,6 +218,10 @@ impl Cluster {
     fn pid(&self, replica: ReplicaId) -> Option<u32> {
         self.processes.get(&replica)?.id()
     }
+}
+
+fn site(replica: ReplicaId) -> String {
+    replica.to_string()
 }
 
 async fn spawn(program: &Path, config: &Path, errors: &Path) -> anyhow::Result<Child> {

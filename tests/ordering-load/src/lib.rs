@@ -8,6 +8,5 @@ pub mod cpu;
 pub mod identity;
 pub mod load;
 pub mod node;
-pub mod relay;
 pub mod report;
 pub mod scenario;

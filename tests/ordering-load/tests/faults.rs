@@ -69,14 +69,14 @@ async fn a_stopped_leader_is_replaced_and_goes_on_as_a_follower() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_partition_of_the_leader_heals() {
     let (cluster, client, mut workload) = started(ClusterOptions { relayed: true, ..options() }).await;
-    cluster.isolate(LEADER, true);
+    cluster.isolate(LEADER, true).unwrap();
     workload.more(100).await;
-    cluster.isolate(LEADER, false);
+    cluster.isolate(LEADER, false).unwrap();
     workload.more(50).await;
     // The next leader, too, so that the one that was away must lead or follow again.
-    cluster.isolate(ReplicaId(1), true);
+    cluster.isolate(ReplicaId(1), true).unwrap();
     workload.more(100).await;
-    cluster.isolate(ReplicaId(1), false);
+    cluster.isolate(ReplicaId(1), false).unwrap();
     check(&cluster, &client, workload).await;
 }
 

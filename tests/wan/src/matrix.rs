@@ -190,6 +190,14 @@ impl Matrix {
         Ok(Matrix { sites, pairs })
     }
 
+    /// Sites that are all alike to each other.
+    pub fn uniform(sites: impl IntoIterator<Item = String>, conditions: Conditions) -> Matrix {
+        let sites: BTreeSet<String> = sites.into_iter().collect();
+        let pairs = sites.iter().flat_map(|from| sites.iter().map(move |to| (from.clone(), to.clone())));
+        let pairs = pairs.map(|pair| (pair, conditions)).collect();
+        Matrix { sites, pairs }
+    }
+
     /// The sites, in the order of their names.
     pub fn sites(&self) -> impl Iterator<Item = &str> {
         self.sites.iter().map(String::as_str)

@@ -21,6 +21,18 @@ pub trait Application: Send {
     /// Executes a command; the reply goes to its client. At most [`limits::REPLY_BYTES_MAX`](crate::limits) bytes.
     fn execute(&mut self, command: &Command<'_>) -> Vec<u8>;
 
+    /// Remembers the state as it is now: what is executed from here on may be taken back. Never called twice without a
+    /// [`rollback`](Application::rollback) or a [`release`](Application::release) in between, and never unless
+    /// [`tentative`](steeldb_ordering::Config::tentative) is configured. One batch is executed until then, so a list of
+    /// what to undo stays short.
+    fn savepoint(&mut self);
+
+    /// Goes back to the savepoint: another batch was decided.
+    fn rollback(&mut self);
+
+    /// The savepoint is not needed any more: what was executed since is decided.
+    fn release(&mut self);
+
     /// Answers without order: one replica's word about its state now.
     fn query(&self, payload: &[u8]) -> Vec<u8>;
 

@@ -1,8 +1,8 @@
 //! A client over TCP: links to all replicas, many sessions, one task.
 
-use crate::collector::{Collector, Outcome};
+use crate::collector::{Acceptance, Collector, Outcome, Said};
 use crate::limits;
-use crate::message::{ClientMessage, Refused, ServerMessage};
+use crate::message::{ClientMessage, Refused, Reply, ServerMessage};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -42,6 +42,8 @@ pub struct Executed {
     pub position: Position,
     /// What the application says.
     pub result: Vec<u8>,
+    /// Whether that was known before the decision was.
+    pub ahead: bool,
 }
 
 /// Why a request has no result.
@@ -65,8 +67,8 @@ impl Client {
     ///
     /// # Errors
     /// As [`ClientTransport::start`].
-    pub fn start(config: ClientConfig, view: View) -> Result<Client, StartError> {
-        Client::start_with(config, view, Request::signed)
+    pub fn start(config: ClientConfig, view: View, acceptance: Acceptance) -> Result<Client, StartError> {
+        Client::start_with(config, view, acceptance, Request::signed)
     }
 
     /// As [`Client::start`], for requests that nobody signed.
@@ -74,18 +76,27 @@ impl Client {
     /// # Errors
     /// As [`Client::start`].
     #[cfg(feature = "unsigned-requests")]
-    pub fn start_unsigned(config: ClientConfig, view: View) -> Result<Client, StartError> {
-        Client::start_with(config, view, |id, payload, _| Request::unsigned(id, payload))
+    pub fn start_unsigned(
+        config: ClientConfig,
+        view: View,
+        acceptance: Acceptance,
+    ) -> Result<Client, StartError> {
+        Client::start_with(config, view, acceptance, |id, payload, _| Request::unsigned(id, payload))
     }
 
-    fn start_with(config: ClientConfig, view: View, sign: Sign) -> Result<Client, StartError> {
+    fn start_with(
+        config: ClientConfig,
+        view: View,
+        acceptance: Acceptance,
+        sign: Sign,
+    ) -> Result<Client, StartError> {
         let (id, key) = (config.client, Arc::new(config.key.clone()));
         let (links, events) = ClientTransport::start(config)?;
         let (orders, order_receiver) = mpsc::channel(limits::IN_FLIGHT_MAX);
         let (up_sender, up) = watch::channel(BTreeSet::new());
         let task = Task {
             links: links.clone(),
-            collector: Collector::new(view.clone()),
+            collector: Collector::new(view.clone(), acceptance),
             in_flight: HashMap::new(),
             due: BTreeSet::new(),
             queries: BTreeMap::new(),
@@ -230,8 +241,13 @@ impl Task {
 
     fn message(&mut self, from: ReplicaId, message: ServerMessage) {
         match message {
-            ServerMessage::Executed { id, position, result } => {
-                let outcome = self.collector.executed(from, id, position, result);
+            ServerMessage::Executed { id, reply } => {
+                let outcome = self.collector.executed(from, id, Said { ahead: None, reply });
+                self.outcome(id, outcome);
+            }
+            ServerMessage::Tentative { id, instance, claim, reply } => {
+                let said = Said { ahead: Some((instance, claim)), reply };
+                let outcome = self.collector.executed(from, id, said);
                 self.outcome(id, outcome);
             }
             ServerMessage::Refused { id, reason } => {
@@ -254,7 +270,9 @@ impl Task {
         let result = match outcome {
             None => return,
             Some(Outcome::Busy) => return self.later(id),
-            Some(Outcome::Executed { position, result }) => Ok(Executed { position, result }),
+            Some(Outcome::Executed { reply: Reply { position, result }, ahead }) => {
+                Ok(Executed { position, result, ahead })
+            }
             Some(Outcome::Refused(reason)) => Err(InvokeError::Refused(reason)),
         };
         if let Some(in_flight) = self.in_flight.remove(&id) {

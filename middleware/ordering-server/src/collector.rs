@@ -1,22 +1,49 @@
-//! What a client believes: what replicas of weight Q_v say alike. Sans-IO.
+//! What a client believes. Sans-IO.
 //!
-//! Q_v rather than f+1, so that the same rule holds for replies given before the decision is final (WHEAT).
+//! - **Tentative replies** of weight Q_v that agree in instance, regency and value, and in what came of the request: each
+//!   correct sender has durably seen the WRITE quorum, so together they are an ACCEPT quorum, and nothing else can be
+//!   decided (PROTOCOL A7). Replies of different regencies are never added up.
+//! - **Final replies** count with the tentative ones of any one claim. If a correct replica is among those that say
+//!   final, what it says is decided. If none is, all correct ones of the Q_v have said tentative, of that one claim.
+//! - **Final replies alone** are enough from f+1 replicas, since one is correct. But then as few as one correct replica
+//!   may have executed the request, and an unordered read of others would miss it. So this holds only where nobody reads
+//!   unordered ([`Acceptance`]); else Q_v.
 
-use crate::message::Refused;
+use crate::message::{Refused, Reply};
 use std::collections::BTreeMap;
-use steeldb_ordering::RequestId;
-use steeldb_types::{Position, ReplicaId, View};
+use steeldb_ordering::{Claim, InstanceNumber, RequestId};
+use steeldb_types::{ReplicaId, View};
+
+/// When final replies alone are believed. One choice for all clients of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Acceptance {
+    /// From Q_v replicas: unordered reads see everything that any client was told.
+    #[default]
+    Quorum,
+    /// From replicas that cannot all be faulty. For services that nobody reads unordered.
+    Correct,
+}
+
+/// What a replica says of a request that it executed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Said {
+    /// The batch that it executed ahead, in which regency; nothing: its place in the order is decided.
+    pub ahead: Option<(InstanceNumber, Claim)>,
+    /// What came of it.
+    pub reply: Reply,
+}
 
 /// Gathers replies to requests in flight.
 pub struct Collector {
     view: View,
-    waiting: BTreeMap<RequestId, Said>,
+    acceptance: Acceptance,
+    waiting: BTreeMap<RequestId, Words>,
 }
 
 /// What replicas said about one request; each counts once, its last word.
 #[derive(Default)]
-struct Said {
-    replies: Vec<(ReplicaId, Position, Vec<u8>)>,
+struct Words {
+    replies: Vec<(ReplicaId, Said)>,
     refusals: Vec<(ReplicaId, Refused)>,
 }
 
@@ -25,10 +52,10 @@ struct Said {
 pub enum Outcome {
     /// Executed; it is no longer waited for.
     Executed {
-        /// Where in the order.
-        position: Position,
-        /// What the application says.
-        result: Vec<u8>,
+        /// What came of it.
+        reply: Reply,
+        /// Whether that was believed before enough replicas knew the decision.
+        ahead: bool,
     },
     /// Refused by a correct replica for good; it is no longer waited for. It may still be executed.
     Refused(Refused),
@@ -38,8 +65,8 @@ pub enum Outcome {
 
 impl Collector {
     /// A collector for the replicas of `view`.
-    pub fn new(view: View) -> Collector {
-        Collector { view, waiting: BTreeMap::new() }
+    pub fn new(view: View, acceptance: Acceptance) -> Collector {
+        Collector { view, acceptance, waiting: BTreeMap::new() }
     }
 
     /// Waits for `id`.
@@ -53,26 +80,21 @@ impl Collector {
     }
 
     /// A replica executed a request.
-    pub fn executed(
-        &mut self,
-        from: ReplicaId,
-        id: RequestId,
-        position: Position,
-        result: Vec<u8>,
-    ) -> Option<Outcome> {
+    pub fn executed(&mut self, from: ReplicaId, id: RequestId, said: Said) -> Option<Outcome> {
         if !self.view.contains(from) {
             return None;
         }
-        let said = self.waiting.get_mut(&id)?;
-        said.replies.retain(|(replica, ..)| *replica != from);
-        said.replies.push((from, position, result));
-        let (_, _, newest) = said.replies.last()?;
-        let alike = said.replies.iter().filter(|(_, at, what)| *at == position && what == newest);
-        if !self.view.is_quorum(alike.map(|(replica, ..)| *replica)) {
+        let words = self.waiting.get_mut(&id)?;
+        words.replies.retain(|(replica, _)| *replica != from);
+        words.replies.push((from, said));
+        let (_, newest) = words.replies.last()?;
+        let alike = || words.replies.iter().filter(|(_, said)| said.reply == newest.reply);
+        let decided = is_decided(&self.view, self.acceptance, alike);
+        if !decided && !is_bound(&self.view, alike) {
             return None;
         }
-        let result = self.waiting.remove(&id)?.replies.pop()?.2;
-        Some(Outcome::Executed { position, result })
+        let (_, said) = self.waiting.remove(&id)?.replies.pop()?;
+        Some(Outcome::Executed { reply: said.reply, ahead: !decided })
     }
 
     /// A replica refused a request.
@@ -80,11 +102,11 @@ impl Collector {
         if !self.view.contains(from) {
             return None;
         }
-        let said = self.waiting.get_mut(&id)?;
-        said.refusals.retain(|(replica, _)| *replica != from);
-        said.refusals.push((from, reason));
+        let words = self.waiting.get_mut(&id)?;
+        words.refusals.retain(|(replica, _)| *replica != from);
+        words.refusals.push((from, reason));
         let of = |busy: bool| {
-            let refusals = said.refusals.iter().filter(move |(_, why)| (*why == Refused::Busy) == busy);
+            let refusals = words.refusals.iter().filter(move |(_, why)| (*why == Refused::Busy) == busy);
             refusals.map(|(replica, _)| *replica)
         };
         if self.view.has_correct(of(false)) {
@@ -95,48 +117,127 @@ impl Collector {
                 .map(|(_, why)| Outcome::Refused(why));
         }
         if self.view.has_correct(of(true)) {
-            said.refusals.retain(|(_, why)| *why != Refused::Busy);
+            words.refusals.retain(|(_, why)| *why != Refused::Busy);
             return Some(Outcome::Busy);
         }
         None
     }
 }
 
+/// Whether the final replies among those that are alike are enough.
+fn is_decided<'a, I>(view: &View, acceptance: Acceptance, alike: impl Fn() -> I) -> bool
+where
+    I: Iterator<Item = &'a (ReplicaId, Said)>,
+{
+    let finals = alike().filter(|(_, said)| said.ahead.is_none()).map(|(replica, _)| *replica);
+    match acceptance {
+        Acceptance::Quorum => view.is_quorum(finals),
+        Acceptance::Correct => view.exceeds_faulty_weight(finals),
+    }
+}
+
+/// Whether the tentative replies of one claim among those that are alike are enough, with the final ones.
+fn is_bound<'a, I>(view: &View, alike: impl Fn() -> I) -> bool
+where
+    I: Iterator<Item = &'a (ReplicaId, Said)>,
+{
+    let claims = alike().filter_map(|(_, said)| said.ahead);
+    claims.filter(|(_, claim)| claim.regency.view == view.number()).any(|claim| {
+        let with = alike().filter(|(_, said)| said.ahead.is_none_or(|ahead| ahead == claim));
+        view.is_quorum(with.map(|(replica, _)| *replica))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steeldb_types::{ClientId, SessionId, SessionKey};
+    use steeldb_ordering::Regency;
+    use steeldb_types::{ClientId, Digest, Position, SessionId, SessionKey, ViewNumber};
 
     const ID: RequestId =
         RequestId { session: SessionKey { client: ClientId(1), session: SessionId(1) }, sequence: 1 };
 
-    fn collector() -> Collector {
-        let mut collector = Collector::new(View::of_size(4).unwrap());
+    fn collector(acceptance: Acceptance) -> Collector {
+        let mut collector = Collector::new(View::of_size(4).unwrap(), acceptance);
         collector.begin(ID);
         collector
     }
 
+    fn reply(position: u64, result: &str) -> Reply {
+        Reply { position: Position(position), result: result.into() }
+    }
+
     fn says(collector: &mut Collector, replica: u16, position: u64, result: &str) -> Option<Outcome> {
-        collector.executed(ReplicaId(replica), ID, Position(position), result.into())
+        let said = Said { ahead: None, reply: reply(position, result) };
+        collector.executed(ReplicaId(replica), ID, said)
+    }
+
+    fn claims(collector: &mut Collector, replica: u16, regency: (u64, u64), value: u8) -> Option<Outcome> {
+        let regency = Regency { view: ViewNumber(regency.0), number: regency.1 };
+        let claim = Claim { regency, value: Digest([value; 32]) };
+        let said = Said { ahead: Some((InstanceNumber(5), claim)), reply: reply(7, "yes") };
+        collector.executed(ReplicaId(replica), ID, said)
+    }
+
+    fn yes(ahead: bool) -> Option<Outcome> {
+        Some(Outcome::Executed { reply: reply(7, "yes"), ahead })
     }
 
     #[test]
     fn only_a_quorum_of_equal_replies_is_believed() {
-        let mut collector = collector();
+        let mut collector = collector(Acceptance::Quorum);
         assert_eq!(says(&mut collector, 0, 7, "yes"), None);
         assert_eq!(says(&mut collector, 0, 7, "yes"), None, "the same replica again");
         assert_eq!(says(&mut collector, 9, 7, "yes"), None, "a stranger");
         assert_eq!(says(&mut collector, 1, 7, "no"), None, "another result");
         assert_eq!(says(&mut collector, 2, 8, "yes"), None, "another position");
         assert_eq!(says(&mut collector, 3, 7, "yes"), None);
-        let outcome = Outcome::Executed { position: Position(7), result: "yes".into() };
-        assert_eq!(says(&mut collector, 2, 7, "yes"), Some(outcome));
+        assert_eq!(says(&mut collector, 2, 7, "yes"), yes(false));
         assert_eq!(says(&mut collector, 1, 7, "yes"), None, "no longer waited for");
     }
 
     #[test]
+    fn where_nobody_reads_unordered_final_replies_of_one_correct_replica_are_enough_and_tentative_ones_are_not()
+     {
+        let mut collector = collector(Acceptance::Correct);
+        assert_eq!(claims(&mut collector, 0, (0, 0), 1), None);
+        assert_eq!(claims(&mut collector, 1, (0, 0), 1), None);
+        assert_eq!(says(&mut collector, 2, 7, "no"), None);
+        assert_eq!(says(&mut collector, 1, 7, "yes"), None);
+        assert_eq!(says(&mut collector, 3, 7, "yes"), yes(false));
+    }
+
+    #[test]
+    fn tentative_replies_of_different_regencies_or_values_are_not_added_up() {
+        let mut collector = collector(Acceptance::Quorum);
+        assert_eq!(claims(&mut collector, 0, (0, 0), 1), None);
+        assert_eq!(claims(&mut collector, 1, (0, 1), 1), None, "another regency");
+        assert_eq!(claims(&mut collector, 2, (0, 1), 2), None, "another batch");
+        assert_eq!(claims(&mut collector, 3, (0, 1), 1), None);
+        // Whoever is in regency 0 comes to regency 1: its word before does not count any more.
+        assert_eq!(claims(&mut collector, 0, (0, 1), 1), yes(true));
+    }
+
+    #[test]
+    fn tentative_replies_of_another_view_are_not_believed() {
+        let mut collector = collector(Acceptance::Quorum);
+        for replica in 0..4 {
+            assert_eq!(claims(&mut collector, replica, (1, 0), 1), None);
+        }
+    }
+
+    #[test]
+    fn a_final_reply_counts_with_the_tentative_ones_of_one_claim() {
+        let mut collector = collector(Acceptance::Quorum);
+        assert_eq!(claims(&mut collector, 0, (0, 0), 1), None);
+        assert_eq!(claims(&mut collector, 1, (0, 1), 1), None);
+        assert_eq!(says(&mut collector, 2, 7, "yes"), None, "one and one and one");
+        assert_eq!(claims(&mut collector, 3, (0, 1), 1), yes(true));
+    }
+
+    #[test]
     fn one_replica_alone_can_refuse_nothing() {
-        let mut collector = collector();
+        let mut collector = collector(Acceptance::Quorum);
         assert_eq!(collector.refused(ReplicaId(3), ID, Refused::Stale), None);
         assert_eq!(collector.refused(ReplicaId(3), ID, Refused::Stale), None);
         assert_eq!(collector.refused(ReplicaId(1), ID, Refused::Busy), None);

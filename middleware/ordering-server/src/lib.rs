@@ -13,22 +13,37 @@
 //!
 //! /// Adds what it is sent; answers with the sum.
 //! #[derive(Default)]
-//! struct Counter(u64);
+//! struct Counter {
+//!     sum: u64,
+//!     saved: u64,
+//! }
 //!
 //! impl Application for Counter {
 //!     fn execute(&mut self, command: &Command<'_>) -> Vec<u8> {
-//!         self.0 += command.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>();
-//!         self.0.to_le_bytes().to_vec()
+//!         self.sum += command.payload.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+//!         self.sum.to_le_bytes().to_vec()
 //!     }
 //!
 //!     fn query(&self, _payload: &[u8]) -> Vec<u8> {
-//!         self.0.to_le_bytes().to_vec()
+//!         self.sum.to_le_bytes().to_vec()
 //!     }
+//!
+//!     fn savepoint(&mut self) {
+//!         self.saved = self.sum;
+//!     }
+//!
+//!     fn rollback(&mut self) {
+//!         self.sum = self.saved;
+//!     }
+//!
+//!     fn release(&mut self) {}
 //! }
 //! ```
 //!
 //! Invariants:
 //! - A reply leaves only after what it follows from is durable: the core keeps its delivery back until then.
+//! - A tentative reply names instance, regency and value. A client believes only Q_v of one and the same: then nothing
+//!   else can be decided any more.
 //! - The same decided order gives the same replies on every replica: an application sees nothing but commands.
 //! - A request that was executed is answered again from the cache, never executed again.
 //! - What clients can fill is bounded: waiting requests by the core, replies by [`limits`], streams by the follower's
@@ -45,15 +60,16 @@ mod message;
 mod reactor;
 mod replies;
 mod server;
+mod service;
 mod shell;
 mod storage;
 
 pub use application::{Application, Command};
 pub use archive::{Archive, ArchiveError, verify_archive};
 pub use client::{Client, Executed, InvokeError, Session};
-pub use collector::{Collector, Outcome};
+pub use collector::{Acceptance, Collector, Outcome, Said};
 pub use follow::{Blocks, Follower};
-pub use message::{ClientMessage, Refused, ServerMessage};
+pub use message::{ClientMessage, Refused, Reply, ServerMessage};
 pub use server::{Server, ServerConfig, ServerError};
 pub use shell::{ReadBack, Report, Shell};
 pub use storage::{Answer, DurableLog, MemoryLog, Storage};

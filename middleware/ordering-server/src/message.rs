@@ -3,7 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::sync::Arc;
-use steeldb_ordering::{Decision, InstanceNumber, Refusal, Request, RequestId};
+use steeldb_ordering::{Claim, Decision, InstanceNumber, Refusal, Request, RequestId};
 use steeldb_types::{Position, limits};
 use steeldb_wire::codec::{self, DecodeError};
 
@@ -29,14 +29,23 @@ pub enum ClientMessage {
 /// From a server to a client.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub enum ServerMessage {
-    /// A request was executed.
+    /// A request was executed, and its place in the order is decided.
     Executed {
         /// Which.
         id: RequestId,
-        /// Where in the order.
-        position: Position,
-        /// What the application says.
-        result: Vec<u8>,
+        /// What came of it.
+        reply: Reply,
+    },
+    /// A request was executed ahead: its place in the order is decided if a quorum says so of the same claim.
+    Tentative {
+        /// Which.
+        id: RequestId,
+        /// The instance that its batch is about to be decided in.
+        instance: InstanceNumber,
+        /// The regency and the batch of the WRITE quorum that this server has durably seen.
+        claim: Claim,
+        /// What came of it.
+        reply: Reply,
     },
     /// A request will not be executed on this server's behalf.
     Refused {
@@ -59,6 +68,15 @@ pub enum ServerMessage {
         /// The last instance that the server has executed.
         last: InstanceNumber,
     },
+}
+
+/// What came of a request: the same on every replica.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Reply {
+    /// Where in the order it was executed.
+    pub position: Position,
+    /// What the application says.
+    pub result: Vec<u8>,
 }
 
 /// Why a request was turned away.

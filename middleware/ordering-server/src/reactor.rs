@@ -1,18 +1,18 @@
 //! The one task of a server: feeds the core, runs the application, answers clients.
 
-use crate::application::{Application, Command, Judge};
+use crate::application::{Application, Judge};
 use crate::followers::{Followers, Read};
 use crate::limits;
 use crate::message::{ClientMessage, Refused, ServerMessage};
-use crate::replies::Replies;
 use crate::server::ServerError;
+use crate::service::{Done, Service};
 use crate::shell::{ReadBack, Report, Shell};
 use crate::storage::Storage;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_ordering::{Delivery, Event, InstanceNumber, Message, Refusal, Request, RequestId, RequestKey};
+use steeldb_ordering::{Event, Message, Refusal, Request, RequestId, RequestKey};
 use steeldb_transport::{ConnectionId, LinkEvent};
 use steeldb_types::{ClientId, ReplicaId};
 use tokio::sync::mpsc;
@@ -25,15 +25,12 @@ const WAITING_MAX: usize = 2 * steeldb_types::limits::PENDING_REQUESTS_MAX;
 
 pub(crate) struct Reactor<A, S> {
     pub(crate) me: ReplicaId,
-    pub(crate) application: A,
+    pub(crate) service: Service<A>,
     pub(crate) shell: Shell<S>,
-    pub(crate) replies: Replies,
     pub(crate) followers: Followers,
     pub(crate) connections: BTreeMap<ConnectionId, ClientId>,
-    /// Over which connection a request came that has no reply yet.
+    /// Over which connection a request came that has no final reply yet.
     pub(crate) waiting: BTreeMap<RequestId, ConnectionId>,
-    /// The last instance the application has executed.
-    pub(crate) delivered: InstanceNumber,
 }
 
 /// What a reactor listens to.
@@ -60,7 +57,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                 biased;
                 Some(done) = inputs.persisted.recv() => self.persisted(done)?,
                 Some(read) = inputs.reads.recv() => {
-                    self.shell.read_back(read, &Judge(&self.application));
+                    self.shell.read_back(read, &Judge(self.service.application()));
                 }
                 Some(read) = inputs.follower_reads.recv() => {
                     self.followers.read(read, self.shell.links());
@@ -76,7 +73,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                 }
                 _ = refill.tick() => self.refill(),
                 () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
-                    self.shell.tick(&Judge(&self.application));
+                    self.shell.tick(&Judge(self.service.application()));
                 }
             }
             while let Ok(done) = inputs.persisted.try_recv() {
@@ -92,7 +89,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     }
 
     fn order(&mut self, event: Event) {
-        self.shell.handle(event, &Judge(&self.application));
+        self.shell.handle(event, &Judge(self.service.application()));
     }
 
     fn persisted(&mut self, done: Result<u64, String>) -> Result<(), ServerError> {
@@ -103,11 +100,24 @@ impl<A: Application, S: Storage> Reactor<A, S> {
 
     /// Runs effects until there are none.
     pub(crate) fn settle(&mut self) {
-        while let Some(report) = self.shell.poll(&Judge(&self.application)) {
+        while let Some(report) = self.shell.poll(&Judge(self.service.application())) {
             match report {
                 Report::Deliver { delivery, decision } => {
-                    self.deliver(&delivery);
+                    for done in self.service.deliver(&delivery) {
+                        self.done(done);
+                    }
                     self.followers.delivered(delivery.instance, decision, self.shell.links());
+                }
+                Report::Tentative(tentative) => {
+                    for (id, frame) in self.service.deliver_tentatively(&tentative) {
+                        if let Some(connection) = self.waiting.get(&id) {
+                            self.send(*connection, frame);
+                        }
+                    }
+                }
+                Report::Revoke(instance) => {
+                    tracing::info!(replica = %self.me, "{instance} was executed ahead and is taken back");
+                    self.service.revoke(instance);
                 }
                 Report::Refused { request, reason } => self.refused(request, reason),
                 Report::RegencyInstalled { regency, leader } => {
@@ -147,7 +157,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         match ClientMessage::decode(frame) {
             Ok(ClientMessage::Order(request)) => self.request(connection, client, request),
             Ok(ClientMessage::Query { number, payload }) => {
-                let result = self.within_bound(self.application.query(&payload));
+                let result = self.service.query(&payload);
                 self.send(connection, ServerMessage::Answer { number, result }.encode());
             }
             Ok(ClientMessage::Follow { from }) => {
@@ -171,11 +181,14 @@ impl<A: Application, S: Storage> Reactor<A, S> {
             let reason = Refused::Invalid(format!("{client} may not speak for {}", id.session.client));
             return self.refuse(connection, id, reason);
         }
-        if let Some(reply) = self.replies.get(id) {
+        if let Some(reply) = self.service.reply(id) {
             return self.send(connection, reply);
         }
         if self.waiting.len() >= WAITING_MAX {
             return self.refuse(connection, id, Refused::Busy);
+        }
+        if let Some(reply) = self.service.tentative_reply(id) {
+            self.send(connection, reply);
         }
         self.waiting.insert(id, connection);
         self.order(Event::Request(request));
@@ -185,35 +198,23 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         let RequestKey::Client(id) = request else { return };
         // What is decided but not yet delivered is stale to the core; its reply is about to come.
         let executed = matches!(reason, Refusal::Executed | Refusal::Stale);
-        if executed && self.delivered < self.shell.core().last_decided() {
+        if executed && self.service.delivered() < self.shell.core().last_decided() {
             return;
         }
         if let Some(connection) = self.waiting.remove(&id) {
-            match self.replies.get(id) {
+            match self.service.reply(id) {
                 Some(reply) => self.send(connection, reply),
                 None => self.refuse(connection, id, reason.into()),
             }
         }
     }
 
-    fn deliver(&mut self, delivery: &Delivery) {
-        for (position, request) in &delivery.requests {
-            let RequestKey::Client(id) = request.key() else { continue };
-            let (position, timestamp) = (*position, delivery.timestamp);
-            let command = Command { position, timestamp, id, payload: request.payload() };
-            let result = self.application.execute(&command);
-            let result = self.within_bound(result);
-            let reply = ServerMessage::Executed { id, position, result }.encode();
-            self.replies.put(id, reply.clone());
-            self.reply(id, reply);
-        }
-        self.delivered = delivery.instance;
-    }
-
     /// Replies to whoever waits; what the same session sent before can no longer be executed.
-    fn reply(&mut self, id: RequestId, reply: Bytes) {
-        if let Some(connection) = self.waiting.remove(&id) {
-            self.send(connection, reply);
+    fn done(&mut self, Done { id, frame }: Done) {
+        if let Some(connection) = self.waiting.remove(&id)
+            && let Some(frame) = frame
+        {
+            self.send(connection, frame);
         }
         let first = RequestId { sequence: 0, ..id };
         while let Some((passed, connection)) = self.waiting.range(first..id).next() {
@@ -229,13 +230,5 @@ impl<A: Application, S: Storage> Reactor<A, S> {
 
     fn send(&self, connection: ConnectionId, frame: Bytes) {
         self.shell.links().send_client(connection, frame);
-    }
-
-    fn within_bound(&self, result: Vec<u8>) -> Vec<u8> {
-        if result.len() <= limits::REPLY_BYTES_MAX {
-            return result;
-        }
-        tracing::error!(replica = %self.me, bytes = result.len(), "a reply above the bound is sent as an empty one");
-        Vec::new()
     }
 }

@@ -2,9 +2,8 @@
 
 use crate::application::Application;
 use crate::followers::Followers;
-use crate::limits;
 use crate::reactor::{Inputs, Reactor};
-use crate::replies::Replies;
+use crate::service::Service;
 use crate::shell::Shell;
 use crate::storage::Storage;
 use bytes::Bytes;
@@ -83,13 +82,11 @@ impl Server {
         let (followers, follower_reads) = Followers::new();
         let reactor = Reactor {
             me,
-            application,
+            service: Service::new(application),
             shell,
-            replies: Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX),
             followers,
             connections: BTreeMap::new(),
             waiting: BTreeMap::new(),
-            delivered: InstanceNumber(0),
         };
         let inputs = Inputs { links: link_events, persisted, reads, follower_reads };
         Ok(Server { links, task: tokio::spawn(reactor.run(inputs)) })

@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use steeldb_ordering::{
-    Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Refusal, Regency, RequestKey, Validator,
+    Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Refusal, Regency, RequestKey,
+    Tentative, Validator,
 };
 use steeldb_transport::ReplicaLinks;
 use steeldb_types::ReplicaId;
@@ -23,6 +24,10 @@ pub enum Report {
         /// The decision as it went to the log; nothing for one that was read back from it.
         decision: Option<Arc<Decision>>,
     },
+    /// Execute a batch ahead of its decision.
+    Tentative(Tentative),
+    /// Take back what was executed ahead in this instance.
+    Revoke(InstanceNumber),
     /// A request given to this core will not be ordered on its behalf.
     Refused {
         /// Which.
@@ -148,8 +153,8 @@ impl<S: Storage> Shell<S> {
                 Effect::ReadChunk { peer, instance, chunk } => {
                     self.handle(Event::ChunkRead { peer, instance, chunk, bytes: None }, validator);
                 }
-                // Not asked for: no reply is tentative.
-                Effect::Tentative(_) | Effect::Revoke { .. } => {}
+                Effect::Tentative(tentative) => return Some(Report::Tentative(tentative)),
+                Effect::Revoke { instance } => return Some(Report::Revoke(instance)),
                 // Applications take no checkpoints yet: the log is never cut, and no state travels.
                 Effect::TakeCheckpoint { .. }
                 | Effect::StoreChunk { .. }

@@ -6,7 +6,7 @@ use steeldb_ordering::{
     BlockHeader, Claim, Decision, InstanceNumber, Ledger, Message, Record, Regency, RequestId, StopData,
     Votes,
 };
-use steeldb_ordering_server::{ClientMessage, Refused, ServerMessage};
+use steeldb_ordering_server::{ClientMessage, Refused, Reply, ServerMessage};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
@@ -85,8 +85,11 @@ fn client_frames() -> Vec<ClientMessage> {
 fn server_frames() -> Vec<ServerMessage> {
     let session = SessionKey { client: ClientId(1), session: SessionId(1) };
     let id = RequestId { session, sequence: 1 };
+    let reply = Reply { position: Position(1), result: b"42".to_vec() };
+    let claim = decisions()[0].proof.claim;
     vec![
-        ServerMessage::Executed { id, position: Position(1), result: b"42".to_vec() },
+        ServerMessage::Executed { id, reply: reply.clone() },
+        ServerMessage::Tentative { id, instance: InstanceNumber(1), claim, reply },
         ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
         ServerMessage::Answer { number: 1, result: b"42".to_vec() },
         ServerMessage::Decisions { decisions: decisions(), last: InstanceNumber(2) },

@@ -17,7 +17,13 @@ pub struct Workload {
 }
 
 /// By session, how many requests were acknowledged, and at which positions.
-type Acknowledged = Arc<Mutex<BTreeMap<SessionKey, Vec<Position>>>>;
+type Acknowledged = Arc<Mutex<Log>>;
+
+#[derive(Clone, Default)]
+struct Log {
+    sessions: BTreeMap<SessionKey, Vec<Position>>,
+    ahead: u64,
+}
 
 impl Workload {
     /// Starts so many sessions of `client`, which is client number `id`.
@@ -37,7 +43,8 @@ impl Workload {
                         session.invoke(payload.clone()).await.expect("a correct request is executed");
                     assert_eq!(executed.result, payload, "another reply than the echo");
                     let mut all = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.entry(key).or_default().push(executed.position);
+                    all.sessions.entry(key).or_default().push(executed.position);
+                    all.ahead += u64::from(executed.ahead);
                     done.send_modify(|count| *count += 1);
                 }
             });
@@ -63,9 +70,14 @@ impl Workload {
 }
 
 /// What was acknowledged in the end.
-pub struct Finished(BTreeMap<SessionKey, Vec<Position>>);
+pub struct Finished(Log);
 
 impl Finished {
+    /// How many requests were acknowledged before their decision.
+    pub fn ahead(&self) -> u64 {
+        self.0.ahead
+    }
+
     /// Panics unless a state holds exactly what was acknowledged: each request once, none lost, in its session's order.
     pub fn check(&self, state: &State) {
         self.check_with(state, 0);
@@ -74,7 +86,7 @@ impl Finished {
     /// As [`check`](Finished::check), with so many requests of other clients besides.
     pub fn check_with(&self, state: &State, others: u64) {
         let mut positions: Vec<Position> = Vec::new();
-        for (session, acknowledged) in &self.0 {
+        for (session, acknowledged) in &self.0.sessions {
             let count = acknowledged.len() as u64;
             assert_eq!(state.sessions.get(session), Some(&(count, count)), "{session}");
             assert!(acknowledged.is_sorted(), "{session} was executed out of order");
@@ -82,7 +94,7 @@ impl Finished {
         }
         positions.sort();
         positions.dedup();
-        let acknowledged: usize = self.0.values().map(Vec::len).sum();
+        let acknowledged: usize = self.0.sessions.values().map(Vec::len).sum();
         assert_eq!(positions.len(), acknowledged, "two requests at one position");
         assert_eq!(state.position, Position(acknowledged as u64 + others));
     }

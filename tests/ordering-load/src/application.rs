@@ -1,5 +1,6 @@
 //! The replicated state machine under test: it counts what each session had executed, and echoes.
 
+use crate::liar::Lie;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
 use steeldb_ordering_server::{Application, Command};
@@ -10,6 +11,8 @@ use steeldb_wire::codec;
 #[derive(Default)]
 pub struct Echo {
     state: State,
+    undo: Option<Undo>,
+    lie: Option<Lie>,
 }
 
 /// What a replica executed.
@@ -23,6 +26,13 @@ pub struct State {
     pub sessions: BTreeMap<SessionKey, (u64, u64)>,
 }
 
+/// What was before the savepoint: the sessions that have changed since, last one first.
+struct Undo {
+    position: Position,
+    history: Digest,
+    sessions: Vec<(SessionKey, Option<(u64, u64)>)>,
+}
+
 impl State {
     /// Reads what a query gave.
     ///
@@ -33,21 +43,79 @@ impl State {
     }
 }
 
+impl Echo {
+    /// One that lies to clients; its state is right.
+    pub fn lying(lie: Option<Lie>) -> Echo {
+        Echo { lie, ..Echo::default() }
+    }
+}
+
 impl Application for Echo {
     fn execute(&mut self, command: &Command<'_>) -> Vec<u8> {
-        let state = &mut self.state;
+        let (state, session) = (&mut self.state, command.id.session);
+        if let Some(undo) = &mut self.undo {
+            undo.sessions.push((session, state.sessions.get(&session).copied()));
+        }
         state.position = command.position;
         let mut hasher = Hasher::new("steeldb/test/history");
         hasher.part(&state.history.0).number(command.position.0).part(&codec::encode(&command.id));
         hasher.part(command.payload);
         state.history = hasher.finish();
-        let (executed, last) = state.sessions.entry(command.id.session).or_default();
+        let (executed, last) = state.sessions.entry(session).or_default();
         *executed += 1;
         *last = command.id.sequence;
-        command.payload.to_vec()
+        match self.lie {
+            Some(Lie::Replies) => b"a lie".to_vec(),
+            _ => command.payload.to_vec(),
+        }
     }
 
     fn query(&self, _payload: &[u8]) -> Vec<u8> {
         codec::encode(&self.state)
+    }
+
+    fn savepoint(&mut self) {
+        let State { position, history, .. } = self.state;
+        self.undo = Some(Undo { position, history, sessions: Vec::new() });
+    }
+
+    fn rollback(&mut self) {
+        let Some(undo) = self.undo.take() else { return };
+        (self.state.position, self.state.history) = (undo.position, undo.history);
+        for (session, before) in undo.sessions.into_iter().rev() {
+            match before {
+                Some(before) => self.state.sessions.insert(session, before),
+                None => self.state.sessions.remove(&session),
+            };
+        }
+    }
+
+    fn release(&mut self) {
+        self.undo = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_ordering::RequestId;
+    use steeldb_types::{ClientId, SessionId, Timestamp};
+
+    #[test]
+    fn what_is_rolled_back_leaves_no_trace() {
+        let mut echo = Echo::default();
+        let execute = |echo: &mut Echo, session: u64, sequence: u64| {
+            let session = SessionKey { client: ClientId(1), session: SessionId(session) };
+            let (id, position) = (RequestId { session, sequence }, echo.state.position.next());
+            echo.execute(&Command { position, timestamp: Timestamp(0), id, payload: b"x" });
+        };
+        execute(&mut echo, 1, 1);
+        let before = echo.state.clone();
+        echo.savepoint();
+        for (session, sequence) in [(1, 2), (2, 1), (2, 2)] {
+            execute(&mut echo, session, sequence);
+        }
+        echo.rollback();
+        assert_eq!(echo.state, before);
     }
 }

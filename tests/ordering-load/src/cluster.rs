@@ -3,6 +3,7 @@
 use crate::application::State;
 use crate::cpu;
 use crate::identity;
+use crate::liar::Lie;
 use crate::node::{NodeConfig, READY};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +13,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use steeldb_ordering_server::Client;
+use steeldb_ordering_server::{Acceptance, Client};
 use steeldb_transport::{ClientConfig, LinkOptions};
 use steeldb_types::{ClientId, ReplicaId, View};
 use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
@@ -37,6 +38,10 @@ pub struct ClusterOptions {
     pub pending_requests_max: usize,
     /// Whether links between replicas go through relays that can be cut.
     pub relayed: bool,
+    /// Whether replicas reply before the decision.
+    pub tentative: bool,
+    /// A replica that lies, and about what.
+    pub liar: Option<(ReplicaId, Lie)>,
 }
 
 impl ClusterOptions {
@@ -50,6 +55,8 @@ impl ClusterOptions {
             request_timeout: steeldb_types::limits::REQUEST_TIMEOUT,
             pending_requests_max: steeldb_types::limits::PENDING_REQUESTS_MAX,
             relayed: false,
+            tentative: false,
+            liar: None,
         }
     }
 }
@@ -95,6 +102,11 @@ impl Cluster {
         &self.addresses
     }
 
+    /// Clients 1 to this one are known.
+    pub fn clients(&self) -> u32 {
+        self.options.clients
+    }
+
     /// A replica's log.
     pub fn log(&self, replica: ReplicaId) -> PathBuf {
         self.folder.path().join(format!("log-{}", replica.0))
@@ -130,6 +142,8 @@ impl Cluster {
             log: self.options.log.then(|| self.log(replica)),
             request_timeout_ms: u64::try_from(self.options.request_timeout.as_millis())?,
             pending_requests_max: self.options.pending_requests_max,
+            tentative: self.options.tentative,
+            lie: self.options.liar.filter(|(liar, _)| *liar == replica).map(|(_, lie)| lie),
         };
         let path = self.folder.path().join(format!("node-{}.json", replica.0));
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
@@ -190,7 +204,7 @@ impl Cluster {
     /// # Errors
     /// As [`Client::start`].
     pub async fn client(&self, client: ClientId) -> anyhow::Result<Client> {
-        let client = Client::start(self.client_config(client), self.view.clone())?;
+        let client = Client::start(self.client_config(client), self.view.clone(), Acceptance::Quorum)?;
         client.ready().await;
         Ok(client)
     }

@@ -6,6 +6,7 @@ pub mod application;
 pub mod cluster;
 pub mod cpu;
 pub mod identity;
+pub mod liar;
 pub mod load;
 pub mod node;
 pub mod report;

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use steeldb_ordering_server::{Client, Session};
+use steeldb_ordering_server::{Acceptance, Client, Session};
 use steeldb_types::{ClientId, SessionId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -164,10 +164,10 @@ fn start_client(cluster: &Cluster, client: ClientId, signed: bool) -> anyhow::Re
     let config = cluster.client_config(client);
     let view = cluster.view().clone();
     if signed {
-        return Ok(Client::start(config, view)?);
+        return Ok(Client::start(config, view, Acceptance::Quorum)?);
     }
     #[cfg(feature = "unsigned-requests")]
-    return Ok(Client::start_unsigned(config, view)?);
+    return Ok(Client::start_unsigned(config, view, Acceptance::Quorum)?);
     #[cfg(not(feature = "unsigned-requests"))]
     anyhow::bail!("this build orders signed requests alone; build it with --features unsigned-requests")
 }

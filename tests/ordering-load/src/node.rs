@@ -2,6 +2,7 @@
 
 use crate::application::Echo;
 use crate::identity;
+use crate::liar::Lie;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,10 @@ pub struct NodeConfig {
     pub request_timeout_ms: u64,
     /// Requests that may wait.
     pub pending_requests_max: usize,
+    /// Whether it replies before the decision.
+    pub tentative: bool,
+    /// What it lies about.
+    pub lie: Option<Lie>,
 }
 
 /// Bytes of decisions kept for those that are behind when there is no log.
@@ -57,12 +62,14 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     ordering.request_timeout = Duration::from_millis(config.request_timeout_ms);
     ordering.resend_interval = ordering.request_timeout / 4;
     ordering.pending_requests_max = config.pending_requests_max;
+    ordering.tentative = config.tentative;
     let server = ServerConfig {
         ordering,
         listen: config.listen.clone(),
         replicas: identity::replicas(&config.replicas),
         options: LinkOptions::default(),
     };
+    let application = Echo::lying(config.lie);
     let (sender, persisted) = mpsc::unbounded_channel();
     let mut server = match &config.log {
         Some(path) => {
@@ -70,11 +77,11 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
                 // A server that is gone needs no word.
                 let _ = sender.send(upto);
             })?;
-            Server::start(server, Echo::default(), log, records, persisted).await?
+            Server::start(server, application, log, records, persisted).await?
         }
         None => {
             let log = MemoryLog::new(MEMORY_LOG_BYTES);
-            let server = Server::start(server, Echo::default(), log, Vec::new(), persisted).await?;
+            let server = Server::start(server, application, log, Vec::new(), persisted).await?;
             drop(sender);
             server
         }

@@ -36,6 +36,10 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "signed,unsigned")]
     pub requests: Vec<String>,
 
+    /// When replicas reply, comma-separated: final, tentative (before the decision)
+    #[arg(long, value_delimiter = ',', default_value = "final,tentative")]
+    pub replies: Vec<String>,
+
     /// What else is done, comma-separated: overload, slow, crash, none
     #[arg(long, value_delimiter = ',', default_value = "overload,slow,crash")]
     pub faults: Vec<String>,
@@ -68,9 +72,13 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
     for log in flags(&args.log, "on") {
         for signed in flags(&args.requests, "signed") {
             for payload_bytes in &args.bytes {
-                for sessions in &args.clients {
-                    let load = bench.load(*sessions, *payload_bytes, signed);
-                    bench.measure("steady", log, load, |_| {}, async |_| Ok(())).await?;
+                for tentative in flags(&args.replies, "tentative") {
+                    for sessions in &args.clients {
+                        let load = bench.load(*sessions, *payload_bytes, signed);
+                        let adjust = |options: &mut ClusterOptions| options.tentative = tentative;
+                        let scenario = if tentative { "steady, tentative replies" } else { "steady" };
+                        bench.measure(scenario, log, load, adjust, async |_| Ok(())).await?;
+                    }
                 }
             }
         }

@@ -1,0 +1,270 @@
+//! The replicated service of one replica: the application, and what it said to each session last.
+//!
+//! A batch may be executed before it is decided. Its replies are kept apart from the others until then, and the
+//! application goes back to its savepoint if something else is decided.
+//!
+//! Invariants: at most one batch is ahead of the decided order; nothing of it is cached, or outlives it when it is taken
+//! back; a batch is executed once, however many regencies hold on to it.
+
+use crate::application::{Application, Command};
+use crate::limits;
+use crate::message::{Reply, ServerMessage};
+use crate::replies::Replies;
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use steeldb_ordering::{Claim, Delivery, InstanceNumber, Request, RequestId, RequestKey, Tentative};
+use steeldb_types::{Position, Timestamp};
+
+pub(crate) struct Service<A> {
+    application: A,
+    replies: Replies,
+    ahead: Option<Ahead>,
+    /// The last decided instance that the application has executed.
+    delivered: InstanceNumber,
+}
+
+/// A batch that was executed and is not decided.
+struct Ahead {
+    instance: InstanceNumber,
+    claim: Claim,
+    /// In the batch's order.
+    replies: Vec<(RequestId, Reply)>,
+    by_request: BTreeMap<RequestId, usize>,
+}
+
+impl Ahead {
+    fn frame(&self, id: RequestId, reply: &Reply) -> Bytes {
+        let (instance, claim) = (self.instance, self.claim);
+        ServerMessage::Tentative { id, instance, claim, reply: reply.clone() }.encode()
+    }
+}
+
+/// A request that was executed.
+pub(crate) struct Done {
+    pub(crate) id: RequestId,
+    /// What its client is to be sent; nothing when the tentative reply that went out says as much.
+    pub(crate) frame: Option<Bytes>,
+}
+
+impl<A: Application> Service<A> {
+    pub(crate) fn new(application: A) -> Service<A> {
+        let replies = Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX);
+        Service { application, replies, ahead: None, delivered: InstanceNumber(0) }
+    }
+
+    pub(crate) fn application(&self) -> &A {
+        &self.application
+    }
+
+    /// The last decided instance that was executed.
+    pub(crate) fn delivered(&self) -> InstanceNumber {
+        self.delivered
+    }
+
+    /// The final reply to exactly this request, if it is its session's last and still kept.
+    pub(crate) fn reply(&self, id: RequestId) -> Option<Bytes> {
+        self.replies.get(id)
+    }
+
+    /// The reply to a request that was executed ahead.
+    pub(crate) fn tentative_reply(&self, id: RequestId) -> Option<Bytes> {
+        let ahead = self.ahead.as_ref()?;
+        let (_, reply) = ahead.replies.get(*ahead.by_request.get(&id)?)?;
+        Some(ahead.frame(id, reply))
+    }
+
+    /// Executes a batch ahead of its decision, or vouches for it again in another regency.
+    pub(crate) fn deliver_tentatively(&mut self, tentative: &Tentative) -> Vec<(RequestId, Bytes)> {
+        let Tentative { instance, claim, timestamp, requests } = tentative;
+        let same = |ahead: &Ahead| ahead.instance == *instance && ahead.claim.value == claim.value;
+        let ahead = match self.ahead.take() {
+            Some(ahead) if same(&ahead) => Ahead { claim: *claim, ..ahead },
+            other => {
+                if other.is_some() {
+                    self.application.rollback();
+                }
+                self.application.savepoint();
+                let replies = self.execute(*timestamp, requests);
+                let by_request = replies.iter().zip(0..).map(|((id, _), at)| (*id, at)).collect();
+                Ahead { instance: *instance, claim: *claim, replies, by_request }
+            }
+        };
+        let frames = ahead.replies.iter().map(|(id, reply)| (*id, ahead.frame(*id, reply))).collect();
+        self.ahead = Some(ahead);
+        frames
+    }
+
+    /// Takes back what was executed ahead in an instance.
+    pub(crate) fn revoke(&mut self, instance: InstanceNumber) {
+        if self.ahead.take_if(|ahead| ahead.instance == instance).is_some() {
+            self.application.rollback();
+        }
+    }
+
+    /// Executes a decided batch, unless it was executed ahead.
+    pub(crate) fn deliver(&mut self, delivery: &Delivery) -> Vec<Done> {
+        let decided = delivery.proof.claim;
+        let ahead = self.ahead.take();
+        let was_ahead = ahead.is_some();
+        let same = |ahead: &Ahead| ahead.instance == delivery.instance && ahead.claim.value == decided.value;
+        let (replies, vouched) = match ahead.filter(same) {
+            Some(ahead) => {
+                self.application.release();
+                // Who decides in the regency that its replies named has said all that a client needs: with as many
+                // others as it takes to decide, the client has a quorum of them.
+                (ahead.replies, ahead.claim == decided)
+            }
+            None => {
+                if was_ahead {
+                    self.application.rollback();
+                }
+                (self.execute(delivery.timestamp, &delivery.requests), false)
+            }
+        };
+        self.delivered = delivery.instance;
+        let mut done = Vec::with_capacity(replies.len());
+        for (id, reply) in replies {
+            let frame = ServerMessage::Executed { id, reply }.encode();
+            self.replies.put(id, frame.clone());
+            done.push(Done { id, frame: (!vouched).then_some(frame) });
+        }
+        done
+    }
+
+    fn execute(
+        &mut self,
+        timestamp: Timestamp,
+        requests: &[(Position, Arc<Request>)],
+    ) -> Vec<(RequestId, Reply)> {
+        let mut replies = Vec::with_capacity(requests.len());
+        for (position, request) in requests {
+            let RequestKey::Client(id) = request.key() else { continue };
+            let position = *position;
+            let command = Command { position, timestamp, id, payload: request.payload() };
+            let result = within_bound(self.application.execute(&command));
+            replies.push((id, Reply { position, result }));
+        }
+        replies
+    }
+
+    /// Answers from the state as it is here and now.
+    pub(crate) fn query(&self, payload: &[u8]) -> Vec<u8> {
+        within_bound(self.application.query(payload))
+    }
+}
+
+fn within_bound(result: Vec<u8>) -> Vec<u8> {
+    if result.len() <= limits::REPLY_BYTES_MAX {
+        return result;
+    }
+    tracing::error!(bytes = result.len(), "a reply above the bound is sent as an empty one");
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_ordering::{Proof, Regency};
+    use steeldb_types::{ClientId, Digest, SessionId, SessionKey};
+    use steeldb_wire::auth::Signature;
+
+    /// Keeps what it executed.
+    #[derive(Default)]
+    struct Log {
+        executed: Vec<u8>,
+        saved: Option<usize>,
+    }
+
+    impl Application for Log {
+        fn execute(&mut self, command: &Command<'_>) -> Vec<u8> {
+            self.executed.extend(command.payload);
+            self.executed.clone()
+        }
+
+        fn query(&self, _payload: &[u8]) -> Vec<u8> {
+            self.executed.clone()
+        }
+
+        fn savepoint(&mut self) {
+            assert_eq!(self.saved.replace(self.executed.len()), None);
+        }
+
+        fn rollback(&mut self) {
+            self.executed.truncate(self.saved.take().expect("a savepoint"));
+        }
+
+        fn release(&mut self) {
+            self.saved.take().expect("a savepoint");
+        }
+    }
+
+    fn id(sequence: u64) -> RequestId {
+        RequestId { session: SessionKey { client: ClientId(1), session: SessionId(1) }, sequence }
+    }
+
+    fn requests(first: u64, payload: &[u8]) -> Vec<(Position, Arc<Request>)> {
+        let request = |payload: u8, number: u64| {
+            let (payload, signature) = (vec![payload], Signature([0; 64]));
+            (Position(number), Arc::new(Request::Client { id: id(number), payload, signature }))
+        };
+        payload.iter().zip(first..).map(|(payload, number)| request(*payload, number)).collect()
+    }
+
+    fn claim(regency: u64, value: &str) -> Claim {
+        let regency = Regency { number: regency, ..Regency::default() };
+        Claim { regency, value: Digest::of("test", &[value.as_bytes()]) }
+    }
+
+    fn tentative(instance: u64, claim: Claim, payload: &[u8]) -> Tentative {
+        let (instance, timestamp) = (InstanceNumber(instance), Timestamp(1));
+        Tentative { instance, claim, timestamp, requests: requests(instance.0, payload) }
+    }
+
+    fn delivery(instance: u64, claim: Claim, payload: &[u8]) -> Delivery {
+        let Tentative { instance, timestamp, requests, .. } = tentative(instance, claim, payload);
+        let proof = Proof { instance, claim, accepts: vec![] };
+        Delivery { instance, regency: claim.regency, timestamp, requests, proof }
+    }
+
+    #[test]
+    fn what_was_executed_ahead_is_not_executed_again_and_answers_only_if_it_was_decided_otherwise() {
+        let mut service = Service::new(Log::default());
+        let ahead = service.deliver_tentatively(&tentative(1, claim(0, "x"), b"ab"));
+        assert_eq!(ahead.len(), 2);
+        assert_eq!(
+            service.tentative_reply(id(2)),
+            Some(ahead[1].1.clone()),
+            "for a request that comes again"
+        );
+        assert_eq!(service.reply(id(2)), None);
+        let done = service.deliver(&delivery(1, claim(0, "x"), b"ab"));
+        assert!(done.iter().all(|done| done.frame.is_none()));
+        assert_eq!(service.tentative_reply(id(2)), None);
+        assert!(service.reply(id(2)).is_some(), "a final one from now on");
+        // Bound in regency 0, again in 1, decided in 2.
+        let first = service.deliver_tentatively(&tentative(2, claim(0, "y"), b"c"));
+        let again = service.deliver_tentatively(&tentative(2, claim(1, "y"), b"c"));
+        assert_ne!(first, again);
+        let done = service.deliver(&delivery(2, claim(2, "y"), b"c"));
+        assert_eq!(done[0].frame, service.reply(id(2)));
+        assert!(done[0].frame.is_some());
+        assert_eq!(service.query(b""), b"abc");
+    }
+
+    #[test]
+    fn what_was_executed_ahead_and_not_decided_leaves_no_trace() {
+        let mut service = Service::new(Log::default());
+        service.deliver(&delivery(1, claim(0, "x"), b"a"));
+        service.deliver_tentatively(&tentative(2, claim(0, "y"), b"bc"));
+        service.revoke(InstanceNumber(2));
+        assert_eq!(service.query(b""), b"a");
+        assert_eq!((service.reply(id(2)), service.tentative_reply(id(2))), (None, None));
+        service.deliver_tentatively(&tentative(2, claim(1, "z"), b"d"));
+        assert_eq!(service.query(b""), b"ad");
+        // Even if nobody says that it is taken back.
+        let done = service.deliver(&delivery(2, claim(2, "w"), b"e"));
+        assert!(done[0].frame.is_some());
+        assert_eq!(service.query(b""), b"ae");
+    }
+}

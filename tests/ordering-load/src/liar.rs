@@ -1,0 +1,67 @@
+//! Replicas that lie to clients, to be among the f that may.
+
+use crate::identity;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use steeldb_ordering::{Claim, InstanceNumber, Regency, RequestKey};
+use steeldb_ordering_server::{ClientMessage, Reply, ServerMessage};
+use steeldb_transport::{LinkEvent, LinkOptions, ReplicaConfig, ReplicaLinks, ReplicaTransport, StartError};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId};
+
+/// What a replica that otherwise does as it should lies about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Lie {
+    /// All results.
+    Replies,
+}
+
+/// A replica that orders nothing and says at once that whatever a client wants was executed, at the next position, in a
+/// batch that nobody has seen.
+pub struct Forger {
+    links: ReplicaLinks,
+}
+
+impl Forger {
+    /// Takes the place of `replica`, which must not run. Call it inside a tokio runtime.
+    ///
+    /// # Errors
+    /// As [`ReplicaTransport::start`].
+    pub async fn start(replica: ReplicaId, listen: &str, clients: u32) -> Result<Forger, StartError> {
+        let key_of = |client| (ClientId(client), identity::client_key(ClientId(client)).public());
+        let config = ReplicaConfig {
+            id: replica,
+            key: identity::replica_key(replica),
+            listen: listen.to_string(),
+            peers: Vec::new(),
+            clients: (1..=clients).map(key_of).collect(),
+            options: LinkOptions::default(),
+        };
+        let (links, mut events) = ReplicaTransport::start(config).await?;
+        let forger = Forger { links: links.clone() };
+        tokio::spawn(async move {
+            let mut position = Position(0);
+            let mut lies: BTreeMap<_, Position> = BTreeMap::new();
+            while let Some(event) = events.recv().await {
+                let LinkEvent::ClientFrame(connection, frame) = event else { continue };
+                let Ok(ClientMessage::Order(request)) = ClientMessage::decode(&frame) else { continue };
+                let RequestKey::Client(id) = request.key() else { continue };
+                position = *lies.entry(id).or_insert_with(|| position.next());
+                for result in [b"a lie".to_vec(), request.payload().to_vec()] {
+                    let reply = Reply { position, result };
+                    let claim = Claim { regency: Regency::default(), value: Digest::default() };
+                    let instance = InstanceNumber(position.0);
+                    let tentative = ServerMessage::Tentative { id, instance, claim, reply: reply.clone() };
+                    links.send_client(connection, tentative.encode());
+                    links.send_client(connection, ServerMessage::Executed { id, reply }.encode());
+                }
+            }
+        });
+        Ok(forger)
+    }
+}
+
+impl Drop for Forger {
+    fn drop(&mut self) {
+        self.links.stop();
+    }
+}

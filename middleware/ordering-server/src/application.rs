@@ -43,7 +43,7 @@ pub trait Application: Send {
     /// Says what is wrong with the request.
     fn check(&self, request: &Request) -> Result<(), String> {
         match request {
-            Request::Client { .. } => Ok(()),
+            Request::Client { .. } | Request::Joined { .. } => Ok(()),
             _ => Err("this service orders clients' requests alone".into()),
         }
     }

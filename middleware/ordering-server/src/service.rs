@@ -224,7 +224,7 @@ mod tests {
     fn delivery(instance: u64, claim: Claim, payload: &[u8]) -> Delivery {
         let Tentative { instance, timestamp, requests, .. } = tentative(instance, claim, payload);
         let proof = Proof { instance, claim, accepts: vec![] };
-        Delivery { instance, regency: claim.regency, timestamp, requests, proof }
+        Delivery { instance, regency: claim.regency, timestamp, requests, registrations: vec![], proof }
     }
 
     #[test]

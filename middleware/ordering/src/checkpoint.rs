@@ -4,7 +4,7 @@
 //! digest of every chunk, so that each can be fetched from anyone and judged by itself. Signatures of more than the
 //! faulty weight F_v make it *stable*: a correct replica computed it from the decided order, and holds it.
 
-use crate::sessions::Sessions;
+use crate::clients::Clients;
 use crate::{Decision, InstanceNumber, Proof, Roster, ViewChain};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(crate) struct CoreState {
     pub(crate) position: Position,
     pub(crate) timestamp: Timestamp,
     pub(crate) history: Digest,
-    pub(crate) sessions: Sessions,
+    pub(crate) clients: Clients,
     /// The views so far, each with its first instance.
     pub(crate) views: Vec<(InstanceNumber, Arc<Roster>)>,
 }

@@ -111,7 +111,7 @@ impl Core {
             position: self.log.position(),
             timestamp: self.log.last_timestamp(),
             history: self.log.history(),
-            sessions: self.sessions.clone(),
+            clients: self.clients.clone(),
             views: self.membership.views(),
         };
         own.insert(instance, Own { state, last, checkpoint: None });

@@ -1,6 +1,7 @@
 //! What a core is told when it starts.
 
 use crate::Roster;
+use crate::clients::{FIRST_JOINED_CLIENT, RegistryConfig, Rules};
 use crate::timeouts::{DOUBLINGS_MAX, Timeouts};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,6 +19,8 @@ pub struct Config {
     pub key: SecretKey,
     /// The clients' public keys.
     pub client_keys: BTreeMap<ClientId, PublicKey>,
+    /// How further clients may join; nothing: none may. The same on every replica, for ever.
+    pub registry: Option<RegistryConfig>,
     /// The keys that sign changes of the membership. The same on every replica, for ever.
     pub administrators: Vec<PublicKey>,
     /// How long a request waits before it is forwarded; as long again before the leader is suspected.
@@ -120,6 +123,12 @@ pub enum PlantedBug {
     UnsignedChangeAccepted,
     /// A change of the membership may name another view than the current one.
     ReplayedChangeAccepted,
+    /// A join is confirmed by any challenge.
+    ChallengeNotChecked,
+    /// A client leaves whoever asks for it.
+    ForgedLeaveAccepted,
+    /// What a client that left had in flight is executed.
+    WithdrawnRightExecuted,
 }
 
 /// Why a core cannot start.
@@ -146,6 +155,7 @@ impl Config {
             genesis,
             key,
             client_keys,
+            registry: None,
             administrators: Vec::new(),
             request_timeout: limits::REQUEST_TIMEOUT,
             request_timeout_min: None,
@@ -191,7 +201,22 @@ impl Config {
         if self.sessions_remembered_max == 0 {
             return wrong("at least one session per client must be remembered");
         }
+        if let Some(registry) = &self.registry {
+            registry.check().map_err(StartError::Config)?;
+            if self.client_keys.keys().any(|client| *client >= FIRST_JOINED_CLIENT) {
+                return wrong("a listed client has a number of those that are kept for joined ones");
+            }
+        }
         Ok(())
+    }
+
+    /// The rules of the clients' registry that hold.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            any_challenge: self.has(PlantedBug::ChallengeNotChecked),
+            anyone_removes: self.has(PlantedBug::ForgedLeaveAccepted),
+            rights_last: self.has(PlantedBug::WithdrawnRightExecuted),
+        }
     }
 
     #[cfg(feature = "planted-bugs")]

@@ -3,6 +3,7 @@
 use crate::catchup::{CatchUp, DECISIONS_BYTES_MAX};
 use crate::checkpoint::{CoreState, StableCheckpoint};
 use crate::checkpointing::Checkpoints;
+use crate::clients::{Clients, Registered, Registration};
 use crate::config::{Config, PlantedBug, StartError};
 use crate::early::Early;
 use crate::effect::{Effect, EffectQueue, Refusal};
@@ -16,7 +17,6 @@ use crate::pending::{Load, Pending};
 use crate::proof::{Claim, sign_accept};
 use crate::record::{Record, Restored};
 use crate::request::{Request, RequestKey, Validator};
-use crate::sessions::Sessions;
 use crate::synchronization::Synchronization;
 use crate::tentative::Given;
 use crate::timeouts::Timeouts;
@@ -25,7 +25,7 @@ use crate::window::Window;
 use crate::{InstanceNumber, Regency};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use steeldb_types::{Digest, ReplicaId, ViewNumber, limits};
+use steeldb_types::{ClientId, Digest, ReplicaId, ViewNumber, limits};
 use steeldb_wire::auth::{PublicKey, Signature};
 
 /// One replica of the ordering protocol: a deterministic state machine without clock, randomness or I/O.
@@ -38,7 +38,7 @@ pub struct Core {
     pub(crate) membership: Membership,
     pub(crate) effects: EffectQueue,
     pub(crate) log: DecidedLog,
-    pub(crate) sessions: Sessions,
+    pub(crate) clients: Clients,
     pub(crate) pending: Pending,
     pub(crate) window: Window,
     pub(crate) early: Early,
@@ -84,7 +84,7 @@ impl Core {
                 config.has(PlantedBug::ReplyBeforeDurable),
             ),
             log: DecidedLog::new(config.decisions_kept_bytes, config.window),
-            sessions: Sessions::new(config.sessions_remembered_max),
+            clients: Clients::new(config.sessions_remembered_max, config.registry.as_ref()),
             pending: Pending::default(),
             window: Window::new(config.window),
             early: Early::default(),
@@ -177,6 +177,22 @@ impl Core {
     /// How many signatures of ACCEPTs this replica verified to decide: what an instance costs it besides its requests.
     pub fn accepts_verified(&self) -> u64 {
         self.verifications
+    }
+
+    /// The clients that are joined, ascending, as far as this replica has got in the order.
+    pub fn joined_clients(&self) -> impl Iterator<Item = (ClientId, PublicKey)> + '_ {
+        self.clients.joined()
+    }
+
+    /// The number of the client that is joined with `key`.
+    pub fn joined_as(&self, key: &PublicKey) -> Option<ClientId> {
+        self.clients.number_of(key)
+    }
+
+    /// What the order has made of a registration signed with `key`, as long as that is still so: the reply to one that
+    /// comes again.
+    pub fn registered(&self, registration: &Registration, key: &PublicKey) -> Option<Registered> {
+        self.clients.registered(registration, key)
     }
 
     /// How many requests wait to be ordered.
@@ -288,7 +304,7 @@ impl Core {
     /// Goes on behind a checkpoint.
     pub(crate) fn adopt_state(&mut self, state: CoreState, stable: &StableCheckpoint) {
         self.log.restart_at(&state, &stable.certificate.last);
-        self.sessions = state.sessions;
+        self.clients = state.clients;
         let known = self.membership.number();
         self.membership.restore(state.views, stable.views.clone());
         self.window.begin(state.instance.next());
@@ -392,8 +408,12 @@ impl Core {
         if request.payload().len() > limits::REQUEST_BYTES_MAX {
             return Err(Refusal::TooLarge);
         }
-        if self.sessions.is_stale(&key) {
-            return Err(if self.sessions.is_last(&key) { Refusal::Executed } else { Refusal::Stale });
+        if self.clients.is_stranger(&key) {
+            return Err(Refusal::NotJoined);
+        }
+        if self.clients.is_void(&key) {
+            let last = self.clients.sessions.is_last(&key);
+            return Err(if last { Refusal::Executed } else { Refusal::Stale });
         }
         let digest = request.digest();
         match self.pending.digest(&key) {
@@ -419,7 +439,16 @@ impl Core {
                 return Err(Refusal::Busy);
             }
         }
+        if request.is_registration() {
+            let (held, bytes_max) = (self.pending.load_of_registrants(), limits::REGISTRATION_BYTES_MAX);
+            if !has_room(held, limits::REGISTRATIONS_PENDING_MAX, bytes_max) {
+                return Err(Refusal::Busy);
+            }
+        }
         self.verify(cx, request).map_err(Refusal::Invalid)?;
+        if self.clients.is_impostor(request) {
+            return Err(Refusal::NotJoined);
+        }
         self.wait(cx, request, digest);
         Ok(())
     }
@@ -428,7 +457,10 @@ impl Core {
     pub(crate) fn adopt(&mut self, cx: &Context<'_>, from: ReplicaId, requests: &[Arc<Request>]) {
         for request in requests {
             // What its sender found valid in an earlier or a later view is no lie.
-            let lasting = matches!(**request, Request::Client { .. });
+            let lasting = matches!(
+                **request,
+                Request::Client { .. } | Request::Joined { .. } | Request::Registration { .. }
+            );
             if let Err(Refusal::Invalid(reason)) = self.admit(cx, request)
                 && lasting
             {
@@ -443,13 +475,27 @@ impl Core {
         if let Request::Membership { payload, administrator, signature } = request {
             return self.verify_change(cx, payload, administrator, signature);
         }
+        if self.config.registry.is_none()
+            && matches!(request, Request::Joined { .. } | Request::Registration { .. })
+        {
+            return Err("this cluster's configuration lists its clients: none join".into());
+        }
         if !self.config.has(PlantedBug::SignatureNotChecked) {
             request.verify_signature(&self.config.client_keys)?;
         }
         if self.config.has(PlantedBug::ValidityNotChecked) {
             return Ok(());
         }
-        cx.validator.check(request, self.membership.roster())
+        match request {
+            Request::Registration { registration: Registration::Join(join), key, .. } => {
+                match cx.validator.authorize(join, key)? == join.account {
+                    true => Ok(()),
+                    false => Err("the credential is for another account, or for other limits".into()),
+                }
+            }
+            Request::Registration { .. } => Ok(()),
+            _ => cx.validator.check(request, self.membership.roster()),
+        }
     }
 
     /// Whether a request may be ordered in the current view: what the core says of one before it takes it.
@@ -518,7 +564,7 @@ impl Core {
     fn on_request_timers(&mut self, cx: &Context<'_>) {
         const FORWARD_REQUESTS_MAX: usize = 64;
         let timeout = self.timeout_us();
-        let expired = self.pending.expire(cx.now.monotonic_us, timeout, &self.sessions);
+        let expired = self.pending.expire(cx.now.monotonic_us, timeout, &self.clients);
         if !self.is_leader() {
             let leader = self.leader();
             for chunk in expired.first.chunks(FORWARD_REQUESTS_MAX) {

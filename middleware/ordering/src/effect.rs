@@ -1,9 +1,11 @@
 //! What a core wants done, and the queue that keeps effects back until what they depend on is durable.
 
-use crate::{Claim, InstanceNumber, Message, Proof, Record, Regency, Request, RequestKey, Roster};
+use crate::{
+    Claim, InstanceNumber, Message, Proof, Record, Regency, Registered, Request, RequestKey, Roster,
+};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use steeldb_types::{Position, ReplicaId, Timestamp};
+use steeldb_types::{ClientId, Position, ReplicaId, Timestamp};
 
 /// Something to do. A polled effect may be done at once: the core has already waited for what it depends on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -159,8 +161,21 @@ pub struct Delivery {
     /// The requests to execute, each with its place in the total order; what was executed before is left out and not
     /// counted. May be empty.
     pub requests: Vec<(Position, Arc<Request>)>,
+    /// Who joined and left, in the order. They have no place in the order that the application sees.
+    pub registrations: Vec<RegistrationOutcome>,
     /// Why it is decided.
     pub proof: Proof,
+}
+
+/// What the order made of a registration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RegistrationOutcome {
+    /// The request.
+    pub request: Arc<Request>,
+    /// What its client is told.
+    pub registered: Registered,
+    /// Who is a client no more by it: who left, or was idle for long and made room.
+    pub gone: Vec<ClientId>,
 }
 
 /// Why a request was turned away.
@@ -182,6 +197,10 @@ pub enum Refusal {
     /// Too many requests wait, of all clients or of this one. Try again later.
     #[error("too many requests are waiting")]
     Busy,
+    /// Its client is not joined, as far as this replica has got in the order: it left, was idle for long and made room for
+    /// another, or never joined.
+    #[error("the client is not joined: it left, was idle for too long, or never joined")]
+    NotJoined,
     /// This replica is not in the current view.
     #[error("this replica is not a member of the current view")]
     NotAMember,

@@ -71,6 +71,7 @@
 mod catchup;
 mod checkpoint;
 mod checkpointing;
+mod clients;
 mod config;
 mod core;
 mod early;
@@ -88,7 +89,6 @@ mod proof;
 mod proposal;
 mod record;
 mod request;
-mod sessions;
 mod sizes;
 mod stopdata;
 mod synchronization;
@@ -98,11 +98,14 @@ mod transfer;
 mod window;
 
 pub use checkpoint::{Checkpoint, CheckpointCertificate, StableCheckpoint};
+pub use clients::{
+    Account, FIRST_JOINED_CLIENT, Join, JoinRefusal, Registered, Registration, RegistryConfig, Step,
+};
 #[cfg(feature = "planted-bugs")]
 pub use config::PlantedBug;
 pub use config::{Config, StartError};
 pub use core::Core;
-pub use effect::{Delivery, Effect, Refusal, Tentative};
+pub use effect::{Delivery, Effect, Refusal, RegistrationOutcome, Tentative};
 pub use event::{Event, Now};
 pub use ids::{InstanceNumber, Regency};
 pub use ledger::{BlockHeader, Ledger, LedgerError};

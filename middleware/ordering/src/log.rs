@@ -1,8 +1,8 @@
 //! The decided log: where the total order has got to, and its last part in memory.
 
 use crate::checkpoint::{CoreState, chain};
-use crate::effect::Delivery;
-use crate::sessions::Sessions;
+use crate::clients::{Clients, Execution, Place, Rules};
+use crate::effect::{Delivery, RegistrationOutcome};
 use crate::window::executed_at;
 use crate::{Decision, InstanceNumber, Proof, Proposal, Request};
 use std::collections::VecDeque;
@@ -83,7 +83,8 @@ impl DecidedLog {
     pub(crate) fn append(
         &mut self,
         decision: Arc<Decision>,
-        sessions: &mut Sessions,
+        clients: &mut Clients,
+        rules: Rules,
         executes_twice: bool,
     ) -> Delivery {
         let proposal = &decision.proposal;
@@ -96,10 +97,19 @@ impl DecidedLog {
             self.last_proofs.pop_front();
         }
         let mut requests = Vec::with_capacity(proposal.requests.len());
+        let mut registrations = Vec::new();
+        let place = Place { now: self.last_timestamp, history: self.history };
         for request in &proposal.requests {
-            if sessions.execute(request) || executes_twice {
-                self.position = self.position.next();
-                requests.push((self.position, Arc::clone(request)));
+            match clients.execute(request, place, rules) {
+                Execution::Registered(registered, gone) => {
+                    let request = Arc::clone(request);
+                    registrations.push(RegistrationOutcome { request, registered, gone });
+                }
+                Execution::Void if !executes_twice => {}
+                Execution::Executed | Execution::Void => {
+                    self.position = self.position.next();
+                    requests.push((self.position, Arc::clone(request)));
+                }
             }
         }
         let delivery = Delivery {
@@ -107,6 +117,7 @@ impl DecidedLog {
             regency: decision.proof.claim.regency,
             timestamp: self.last_timestamp,
             requests,
+            registrations,
             proof: decision.proof.clone(),
         };
         self.tail_bytes += proposal.size_bytes();
@@ -122,8 +133,8 @@ impl DecidedLog {
 
     /// What [`append`](Self::append) would deliver of a proposal for the next instance: when, and which requests. Nothing
     /// where that cannot be told beforehand.
-    pub(crate) fn preview(&self, proposal: &Arc<Proposal>, sessions: &Sessions) -> Option<Batch> {
-        let executed = sessions.preview(&proposal.requests)?;
+    pub(crate) fn preview(&self, proposal: &Arc<Proposal>, clients: &Clients) -> Option<Batch> {
+        let executed = clients.preview(&proposal.requests)?;
         let mut position = self.position;
         let mut requests = Vec::with_capacity(executed.len());
         for request in executed {

@@ -2,7 +2,7 @@
 
 use crate::config::PlantedBug;
 use crate::core::{Context, Core};
-use crate::effect::Effect;
+use crate::effect::{Effect, Refusal};
 use crate::instance::{Accept, Held, Instance};
 use crate::message::Message;
 use crate::proof::{Claim, Decision, Proof, sign_accept, verify_accept};
@@ -51,7 +51,7 @@ impl Core {
         };
         let requests_max = self.config.batch_requests_max;
         let mut requests =
-            self.pending.batch(&self.sessions, &in_flight, requests_max, limits::BATCH_BYTES_MAX);
+            self.pending.batch(&self.clients, &in_flight, requests_max, limits::BATCH_BYTES_MAX);
         // A change of the membership is alone in its batch, in its turn.
         if let Some(first) = requests.iter().position(|request| request.is_membership()) {
             requests.truncate(first.max(1));
@@ -212,8 +212,8 @@ impl Core {
                 return Err(format!("{key:?} is too large"));
             }
             let repeated = match self.config.window {
-                1 => self.sessions.is_stale(&key),
-                _ => self.sessions.is_executed(&key) || in_flight.is_repetition(&key),
+                1 => self.clients.is_void(&key) || self.clients.is_impostor(request),
+                _ => self.clients.sessions.is_executed(&key) || in_flight.is_repetition(&key),
             };
             if !keys.insert(key) || (repeated && !self.config.has(PlantedBug::ExecutesTwice)) {
                 return Err(format!("{key:?} again"));
@@ -237,7 +237,8 @@ impl Core {
         for (request, digest) in proposal.requests.iter().zip(&digests.requests) {
             let key = request.key();
             if self.pending.digest(&key).is_none()
-                && !self.sessions.is_stale(&key)
+                && !self.clients.is_void(&key)
+                && !self.clients.is_impostor(request)
                 && (verified || self.verify(cx, request).is_ok())
             {
                 self.wait(cx, request, *digest);
@@ -470,7 +471,12 @@ impl Core {
         self.timeouts.decided(longest);
         let twice =
             self.config.has(PlantedBug::ExecutesTwice) || self.config.has(PlantedBug::InFlightIgnored);
-        let delivery = self.log.append(decision, &mut self.sessions, twice);
+        let delivery = self.log.append(decision, &mut self.clients, self.config.rules(), twice);
+        for client in delivery.registrations.iter().flat_map(|registration| &registration.gone) {
+            for request in self.pending.drop_client(*client) {
+                self.effects.push(Effect::Refused { request, reason: Refusal::NotJoined });
+            }
+        }
         self.settle_tentative(instance, delivery.proof.claim.value);
         if instance > self.delivered {
             self.effects.push(Effect::Deliver(delivery));

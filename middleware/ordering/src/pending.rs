@@ -2,14 +2,15 @@
 //!
 //! Every request in here was found valid when it came in, so the set doubles as the memory of what was verified.
 //! Invariants: `timers` holds one entry per request; `turns` one per queue; no queue is empty;
-//! `clients` counts each client's requests, `overdue` those that timed out twice.
+//! `lines` counts each party's requests, `overdue` those that timed out twice.
 
-use crate::sessions::Sessions;
+use crate::clients::{Clients, Step};
 use crate::window::InFlight;
 use crate::{Request, RequestKey};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use steeldb_types::{ClientId, Digest, SessionKey};
+use steeldb_types::{ClientId, Digest, SessionId, SessionKey};
+use steeldb_wire::auth::PublicKey;
 
 /// Time-outs after which a request is overdue.
 const OVERDUE: u32 = 2;
@@ -20,13 +21,32 @@ enum Owner {
     Session(SessionKey),
     Certified(Digest),
     Membership(Digest),
+    Registration(PublicKey, Step),
+}
+
+/// Whose turns and bounds an owner shares.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Party {
+    Client(ClientId),
+    /// All who join and leave: together they take no more turns than one client.
+    Registrants,
+}
+
+impl Owner {
+    fn party(self) -> Option<Party> {
+        match self {
+            Owner::Session(session) => Some(Party::Client(session.client)),
+            Owner::Registration(..) => Some(Party::Registrants),
+            Owner::Certified(_) | Owner::Membership(_) => None,
+        }
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct Pending {
     queues: BTreeMap<Owner, Queue>,
     turns: BTreeMap<u64, Owner>,
-    clients: BTreeMap<ClientId, Line>,
+    lines: BTreeMap<Party, Line>,
     timers: BTreeSet<(u64, RequestKey)>,
     next_turn: u64,
     all: Load,
@@ -54,7 +74,7 @@ impl Load {
     }
 }
 
-/// A client, with all its sessions.
+/// A party, with all its queues.
 struct Line {
     turn: u64,
     waiting: Load,
@@ -90,6 +110,7 @@ fn address(key: &RequestKey) -> (Owner, u64) {
         RequestKey::Client(id) => (Owner::Session(id.session), id.sequence),
         RequestKey::Certified(digest) => (Owner::Certified(*digest), 0),
         RequestKey::Membership(digest) => (Owner::Membership(*digest), 0),
+        RequestKey::Registration(key, step) => (Owner::Registration(*key, *step), 0),
     }
 }
 
@@ -107,7 +128,16 @@ impl Pending {
     }
 
     pub(crate) fn load_of(&self, client: ClientId) -> Load {
-        self.clients.get(&client).map(|line| line.waiting).unwrap_or_default()
+        self.load_of_party(Party::Client(client))
+    }
+
+    /// Of all who join and leave.
+    pub(crate) fn load_of_registrants(&self) -> Load {
+        self.load_of_party(Party::Registrants)
+    }
+
+    fn load_of_party(&self, party: Party) -> Load {
+        self.lines.get(&party).map(|line| line.waiting).unwrap_or_default()
     }
 
     /// Whether any timed out twice: its leader is to be suspected, as long as that lasts.
@@ -139,9 +169,9 @@ impl Pending {
         queue.waiting.insert(sequence, Waiting { request, digest, since, deadline, timeouts: 0 });
         self.timers.insert((deadline, key));
         self.all.add(bytes);
-        if let Owner::Session(session) = owner {
+        if let Some(party) = owner.party() {
             let next_turn = &mut self.next_turn;
-            let line = self.clients.entry(session.client).or_insert_with(|| {
+            let line = self.lines.entry(party).or_insert_with(|| {
                 *next_turn += 1;
                 Line { turn: *next_turn, waiting: Load::default() }
             });
@@ -169,10 +199,8 @@ impl Pending {
         for waiting in settled.into_values() {
             self.drop_waiting(owner, &waiting);
         }
-        // So does a client.
-        if let Owner::Session(session) = owner
-            && let Some(line) = self.clients.get_mut(&session.client)
-        {
+        // So does a party.
+        if let Some(line) = owner.party().and_then(|party| self.lines.get_mut(&party)) {
             self.next_turn += 1;
             line.turn = self.next_turn;
         }
@@ -197,12 +225,12 @@ impl Pending {
         let bytes = waiting.request.size_bytes();
         self.all.take(bytes);
         self.overdue -= usize::from(waiting.timeouts >= OVERDUE);
-        if let Owner::Session(session) = owner
-            && let Some(line) = self.clients.get_mut(&session.client)
+        if let Some(party) = owner.party()
+            && let Some(line) = self.lines.get_mut(&party)
         {
             line.waiting.take(bytes);
             if line.waiting.requests == 0 {
-                self.clients.remove(&session.client);
+                self.lines.remove(&party);
             }
         }
     }
@@ -211,13 +239,13 @@ impl Pending {
     /// turn. Certified requests have turns of their own. Nothing is taken out before it is decided.
     pub(crate) fn batch(
         &mut self,
-        sessions: &Sessions,
+        clients: &Clients,
         in_flight: &InFlight,
         requests_max: usize,
         bytes_max: usize,
     ) -> Vec<Arc<Request>> {
         loop {
-            let (batch, stale) = self.pick(sessions, in_flight, requests_max, bytes_max);
+            let (batch, stale) = self.pick(clients, in_flight, requests_max, bytes_max);
             let again = batch.is_empty() && !stale.is_empty();
             for key in stale {
                 self.settle(&key);
@@ -230,7 +258,7 @@ impl Pending {
 
     fn pick(
         &self,
-        sessions: &Sessions,
+        clients: &Clients,
         in_flight: &InFlight,
         requests_max: usize,
         bytes_max: usize,
@@ -239,11 +267,8 @@ impl Pending {
         let mut parties: BTreeMap<u64, VecDeque<_>> = BTreeMap::new();
         for owner in self.turns.values() {
             let Some(queue) = self.queues.get(owner) else { continue };
-            let client = match owner {
-                Owner::Session(session) => self.clients.get(&session.client),
-                Owner::Certified(_) | Owner::Membership(_) => None,
-            };
-            let turn = client.map_or(queue.turn, |line| line.turn);
+            let line = owner.party().and_then(|party| self.lines.get(&party));
+            let turn = line.map_or(queue.turn, |line| line.turn);
             parties.entry(turn).or_default().push_back(queue.waiting.values());
         }
         let mut parties: VecDeque<_> = parties.into_values().collect();
@@ -255,7 +280,7 @@ impl Pending {
             };
             party.push_back(queue);
             let key = waiting.request.key();
-            let stale_now = sessions.is_stale(&key);
+            let stale_now = clients.is_void(&key);
             if stale_now || in_flight.supersedes(&key) {
                 // It costs its client no turn.
                 stale.extend(stale_now.then_some(key));
@@ -278,15 +303,15 @@ impl Pending {
     }
 
     /// Takes the timers that ran out and starts them anew.
-    pub(crate) fn expire(&mut self, now: u64, timeout: u64, sessions: &Sessions) -> Expired {
+    pub(crate) fn expire(&mut self, now: u64, timeout: u64, clients: &Clients) -> Expired {
         let mut expired = Expired::default();
         while let Some((deadline, key)) = self.timers.first().copied() {
             if deadline > now {
                 break;
             }
             self.timers.pop_first();
-            if sessions.is_stale(&key) {
-                // Its session was forgotten.
+            if clients.is_void(&key) {
+                // Its session was forgotten, or its client is none any more.
                 self.settle(&key);
                 continue;
             }
@@ -306,6 +331,18 @@ impl Pending {
             self.timers.insert((waiting.deadline, key));
         }
         expired
+    }
+
+    /// Forgets the requests of a client that is none any more, and says which.
+    pub(crate) fn drop_client(&mut self, client: ClientId) -> Vec<RequestKey> {
+        let session = |session| Owner::Session(SessionKey { client, session: SessionId(session) });
+        let queues = self.queues.range(session(0)..=session(u64::MAX));
+        let waiting = queues.flat_map(|(_, queue)| queue.waiting.values());
+        let gone: Vec<RequestKey> = waiting.map(|waiting| waiting.request.key()).collect();
+        for key in &gone {
+            self.forget(key);
+        }
+        gone
     }
 
     /// Forgets the requests that `keep` does not want: the view they were found valid in is over.
@@ -355,7 +392,6 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::RequestId;
-    use steeldb_types::SessionId;
     use steeldb_wire::auth::Signature;
 
     fn request(client: u32, session: u64, sequence: u64) -> Arc<Request> {
@@ -375,7 +411,7 @@ mod tests {
             insert(&mut pending, &request(1, 1, sequence));
         }
         insert(&mut pending, &request(2, 1, 1));
-        let batch = pending.batch(&Sessions::new(8), &InFlight::default(), 4, 1 << 20);
+        let batch = pending.batch(&Clients::new(8, None), &InFlight::default(), 4, 1 << 20);
         let expected = [request(1, 1, 1), request(2, 1, 1), request(1, 1, 2), request(1, 1, 3)];
         assert_eq!(batch, expected);
     }
@@ -388,7 +424,7 @@ mod tests {
                 insert(&mut pending, &request(1, session, sequence));
             }
         }
-        let sessions = Sessions::new(8);
+        let sessions = Clients::new(8, None);
         assert_eq!(pending.batch(&sessions, &InFlight::default(), 1, 1 << 20), [request(1, 1, 1)]);
         pending.settle(&request(1, 1, 1).key());
         assert_eq!(
@@ -404,7 +440,7 @@ mod tests {
             insert(&mut pending, &request(1, 1, sequence));
         }
         let size = request(1, 1, 1).size_bytes();
-        assert_eq!(pending.batch(&Sessions::new(8), &InFlight::default(), 100, 3 * size).len(), 3);
+        assert_eq!(pending.batch(&Clients::new(8, None), &InFlight::default(), 100, 3 * size).len(), 3);
     }
 
     #[test]
@@ -418,7 +454,7 @@ mod tests {
         assert_eq!((pending.load(), pending.load_of(ClientId(1))), (load, load));
         pending.settle(&request(1, 1, 5).key());
         assert!(pending.is_empty() && pending.queues.is_empty() && pending.turns.is_empty());
-        assert!(pending.timers.is_empty() && pending.clients.is_empty());
+        assert!(pending.timers.is_empty() && pending.lines.is_empty());
         assert_eq!(pending.load(), Load::default());
     }
 
@@ -431,14 +467,14 @@ mod tests {
         for sequence in 1..=3 {
             insert(&mut pending, &request(2, 1, sequence));
         }
-        let batch = pending.batch(&Sessions::new(64), &InFlight::default(), 6, 1 << 20);
+        let batch = pending.batch(&Clients::new(64, None), &InFlight::default(), 6, 1 << 20);
         let clients: Vec<ClientId> = batch.iter().filter_map(|r| Some(r.key().session()?.client)).collect();
         assert_eq!(clients, [1, 2, 1, 2, 1, 2].map(ClientId));
         // Where there is room for one only, whoever was served waits for the other.
-        let first = pending.batch(&Sessions::new(64), &InFlight::default(), 1, 1 << 20);
+        let first = pending.batch(&Clients::new(64, None), &InFlight::default(), 1, 1 << 20);
         assert_eq!(first, [request(1, 1, 1)]);
         pending.settle(&first[0].key());
-        let second = pending.batch(&Sessions::new(64), &InFlight::default(), 1, 1 << 20);
+        let second = pending.batch(&Clients::new(64, None), &InFlight::default(), 1, 1 << 20);
         assert_eq!(second, [request(2, 1, 1)]);
     }
 
@@ -452,14 +488,14 @@ mod tests {
         let instance = crate::InstanceNumber(1);
         let proposal =
             Arc::new(crate::Proposal { instance, timestamp: steeldb_types::Timestamp(1), requests });
-        let batch = pending.batch(&Sessions::new(8), &InFlight::new([&proposal]), 10, 1 << 20);
+        let batch = pending.batch(&Clients::new(8, None), &InFlight::new([&proposal]), 10, 1 << 20);
         assert_eq!(batch, [request(1, 1, 3)]);
     }
 
     #[test]
     fn a_timer_forwards_first_and_suspects_then() {
         let mut pending = Pending::default();
-        let sessions = Sessions::new(8);
+        let sessions = Clients::new(8, None);
         insert(&mut pending, &request(1, 1, 1));
         assert!(pending.expire(9, 10, &sessions).first.is_empty());
         assert_eq!(pending.expire(10, 10, &sessions).first.len(), 1);

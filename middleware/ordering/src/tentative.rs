@@ -44,7 +44,7 @@ impl Core {
         if known.is_some_and(|given| given.claim.value != claim.value) {
             self.revoke();
         }
-        let requests = self.log.preview(&proposal, &self.sessions);
+        let requests = self.log.preview(&proposal, &self.clients);
         self.given = Some(Given { instance: first, claim, handed_out: requests.is_some() });
         if let Some((timestamp, requests)) = requests {
             let tentative = Tentative { instance: first, claim, timestamp, requests };

@@ -13,7 +13,7 @@ use crate::instance::Instance;
 use crate::{InstanceNumber, Proposal, Regency, Request, RequestKey};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use steeldb_types::{Digest, SessionKey, Timestamp, ViewNumber};
+use steeldb_types::{SessionKey, Timestamp, ViewNumber};
 
 pub(crate) struct Window {
     /// The first instance that is not delivered.
@@ -110,7 +110,7 @@ pub(crate) fn executed_at<'a>(
 #[derive(Default)]
 pub(crate) struct InFlight {
     sessions: BTreeMap<SessionKey, u64>,
-    others: BTreeSet<Digest>,
+    others: BTreeSet<RequestKey>,
 }
 
 impl InFlight {
@@ -128,7 +128,7 @@ impl InFlight {
                 let last = self.sessions.entry(id.session).or_default();
                 *last = (*last).max(id.sequence);
             }
-            RequestKey::Certified(key) | RequestKey::Membership(key) => {
+            key => {
                 self.others.insert(key);
             }
         }
@@ -143,7 +143,7 @@ impl InFlight {
     pub(crate) fn supersedes(&self, key: &RequestKey) -> bool {
         match key {
             RequestKey::Client(id) => self.sessions.get(&id.session).is_some_and(|last| id.sequence <= *last),
-            RequestKey::Certified(key) | RequestKey::Membership(key) => self.others.contains(key),
+            key => self.others.contains(key),
         }
     }
 }

@@ -58,6 +58,39 @@ pub const CHECKPOINT_CHUNKS_MAX: usize = 65_536;
 /// Sessions a replica remembers per client for exactly-once execution; the longest unused one is forgotten.
 pub const SESSIONS_REMEMBERED_MAX: usize = 4096;
 
+/// Clients that are joined at once. Past it: one that was idle for long goes, or a newcomer is refused.
+pub const JOINED_CLIENTS_MAX: usize = 4096;
+
+/// Joins that wait to be confirmed. Past it: refused.
+pub const JOINS_MAX: usize = 1024;
+
+/// Joins of one account that wait to be confirmed. Past it: refused.
+pub const JOINS_PER_ACCOUNT_MAX: usize = 16;
+
+/// Sessions remembered per joined client; the longest unused one is forgotten.
+pub const SESSIONS_PER_JOINED_CLIENT_MAX: usize = 64;
+
+/// The longest name of an account, bytes. Past it: the join is invalid.
+pub const ACCOUNT_BYTES_MAX: usize = 64;
+
+/// The largest credential, bytes. Past it: the join is invalid.
+pub const CREDENTIAL_BYTES_MAX: usize = 4096;
+
+/// How long a join waits to be confirmed, in agreed time.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How far ahead of the agreed time a join may say that it counts: as long it can be replayed to no more use than a challenge.
+pub const JOIN_VALID_MAX: Duration = Duration::from_secs(600);
+
+/// For how long, in agreed time, a joined client must have had nothing executed to make room for another.
+pub const CLIENT_IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Registrations waiting at a replica to be ordered. Past it new ones are turned away.
+pub const REGISTRATIONS_PENDING_MAX: usize = 1024;
+
+/// Their bytes. Past it new ones are turned away.
+pub const REGISTRATION_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The largest statement text, bytes. Past it: 54000.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 

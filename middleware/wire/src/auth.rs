@@ -36,6 +36,10 @@ pub enum Namespace {
     Checkpoint,
     /// An administrator's change of the membership.
     Membership,
+    /// A client that joins or leaves.
+    Registration,
+    /// What an application's authority signs for a client's key, so that it may join.
+    Credential,
 }
 
 impl Namespace {
@@ -53,6 +57,8 @@ impl Namespace {
             Namespace::Sync => b"steeldb/1/sync\0",
             Namespace::Checkpoint => b"steeldb/1/checkpoint\0",
             Namespace::Membership => b"steeldb/1/membership\0",
+            Namespace::Registration => b"steeldb/1/registration\0",
+            Namespace::Credential => b"steeldb/1/credential\0",
         }
     }
 }

@@ -29,6 +29,9 @@ impl ordering::Validator for Judge {
             }
             // The core judges it, and asks below.
             Request::Membership { .. } => Ok(()),
+            Request::Joined { .. } | Request::Registration { .. } => {
+                Err("the configuration lists the clients of a database".into())
+            }
         }
     }
 

@@ -347,6 +347,8 @@ impl Reactor {
             // Another replica's copy was ordered first.
             ordering::Effect::Refused { request: RequestKey::Certified(_), .. } => {}
             ordering::Effect::Refused { request: RequestKey::Membership(_), .. } => {}
+            // The configuration lists all clients: none joins.
+            ordering::Effect::Refused { request: RequestKey::Registration(..), .. } => {}
             ordering::Effect::ViewInstalled { roster, .. } => self.view_installed(&roster),
             ordering::Effect::ReadDecisions { peer, from, bytes_max } => {
                 self.read_decisions(peer, from, bytes_max);
@@ -394,7 +396,7 @@ impl Reactor {
                 Ok(payload) => {
                     let request = match request.key() {
                         RequestKey::Client(id) => Some((id.session, id.sequence)),
-                        RequestKey::Certified(_) | RequestKey::Membership(_) => None,
+                        _ => None,
                     };
                     if let Some((session, sequence)) = request {
                         self.executed.insert((session.session, session.client), sequence);

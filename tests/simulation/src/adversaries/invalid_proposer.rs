@@ -50,6 +50,16 @@ fn forged(request: &Request) -> Request {
             administrator: *administrator,
             signature: Signature([7; 64]),
         },
+        Request::Joined { id, key, signature, .. } => {
+            let mut id = *id;
+            id.sequence += 1000;
+            Request::Joined { id, key: *key, payload: b"forged".to_vec(), signature: *signature }
+        }
+        Request::Registration { registration, key, .. } => Request::Registration {
+            registration: registration.clone(),
+            key: *key,
+            signature: Signature([7; 64]),
+        },
         Request::Certified { key, .. } => {
             Request::Certified { key: *key, payload: b"refuse: forged".to_vec() }
         }

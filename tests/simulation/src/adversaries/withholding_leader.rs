@@ -36,7 +36,9 @@ impl Adversary for WithholdingLeader {
     fn ignores(&self, request: &Request) -> bool {
         match request.key() {
             RequestKey::Client(id) => self.ignored == Some(id.session.session.0 % 2),
-            RequestKey::Certified(_) | RequestKey::Membership(_) => self.ignored.is_some(),
+            RequestKey::Certified(_) | RequestKey::Membership(_) | RequestKey::Registration(..) => {
+                self.ignored.is_some()
+            }
         }
     }
 }

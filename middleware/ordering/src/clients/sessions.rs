@@ -1,8 +1,9 @@
 //! Exactly once: which of each client's requests were executed. A function of the decided order alone.
 //!
-//! Invariants: at most `remembered_max` sessions per client are remembered; a session forgotten is never executed
+//! Invariants: at most `remembered_max` sessions per client are remembered, of one that joined `joined_max`; a session forgotten is never executed
 //! again, because everything unknown up to the highest forgotten one is refused.
 
+use super::FIRST_JOINED_CLIENT;
 use crate::{Request, RequestId, RequestKey};
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use steeldb_types::{ClientId, SessionId, SessionKey};
 pub(crate) struct Sessions {
     clients: BTreeMap<ClientId, Client>,
     remembered_max: usize,
+    joined_max: usize,
     /// Counts executions, to know which session was used longest ago.
     executions: u64,
 }
@@ -28,8 +30,22 @@ struct Client {
 }
 
 impl Sessions {
-    pub(crate) fn new(remembered_max: usize) -> Sessions {
-        Sessions { clients: BTreeMap::new(), remembered_max: remembered_max.max(1), executions: 0 }
+    pub(crate) fn new(remembered_max: usize, joined_max: usize) -> Sessions {
+        Sessions {
+            clients: BTreeMap::new(),
+            remembered_max: remembered_max.max(1),
+            joined_max: joined_max.max(1),
+            executions: 0,
+        }
+    }
+
+    fn remembered_max(&self, client: ClientId) -> usize {
+        if client >= FIRST_JOINED_CLIENT { self.joined_max } else { self.remembered_max }
+    }
+
+    /// Forgets a client whose number is never used again.
+    pub(crate) fn forget(&mut self, client: ClientId) {
+        self.clients.remove(&client);
     }
 
     /// Whether the request must never be executed (again).
@@ -75,7 +91,9 @@ impl Sessions {
                 if last.insert(id.session, id.sequence).is_none() && !known {
                     let new = new.entry(id.session.client).or_default();
                     *new += 1;
-                    if client.map_or(0, |client| client.sessions.len()) + *new > self.remembered_max {
+                    if client.map_or(0, |client| client.sessions.len()) + *new
+                        > self.remembered_max(id.session.client)
+                    {
                         return None;
                     }
                 }
@@ -101,13 +119,14 @@ impl Sessions {
 
     fn remember(&mut self, id: RequestId) {
         self.executions += 1;
+        let remembered_max = self.remembered_max(id.session.client);
         let client = self.clients.entry(id.session.client).or_default();
         let session = id.session.session;
         if let Some((_, used)) = client.sessions.insert(session, (id.sequence, self.executions)) {
             client.by_use.remove(&used);
         }
         client.by_use.insert(self.executions, session);
-        while client.sessions.len() > self.remembered_max {
+        while client.sessions.len() > remembered_max {
             let Some((_, forgotten)) = client.by_use.pop_first() else { break };
             client.sessions.remove(&forgotten);
             client.floor = client.floor.max(Some(forgotten));
@@ -131,7 +150,7 @@ mod tests {
 
     #[test]
     fn each_sequence_is_executed_once_and_never_after_a_higher_one() {
-        let mut sessions = Sessions::new(8);
+        let mut sessions = Sessions::new(8, 8);
         assert!(sessions.execute(&request(1, 1)));
         assert!(!sessions.execute(&request(1, 1)));
         assert!(sessions.execute(&request(1, 5)));
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn the_longest_unused_session_is_forgotten_and_its_requests_do_not_come_back() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = Sessions::new(2, 2);
         for session in [1, 2] {
             assert!(sessions.execute(&request(session, 1)));
         }
@@ -156,7 +175,7 @@ mod tests {
 
     #[test]
     fn certified_requests_are_the_applications_to_tell_apart() {
-        let mut sessions = Sessions::new(2);
+        let mut sessions = Sessions::new(2, 2);
         let request = Request::Certified { key: Default::default(), payload: vec![] };
         assert!(sessions.execute(&request) && sessions.execute(&request));
     }

@@ -1,5 +1,6 @@
 //! What is replicated.
 
+use crate::operation::Operation;
 use steeldb_ordering::{Request, RequestId, Roster};
 use steeldb_types::{Position, Timestamp};
 
@@ -33,19 +34,25 @@ pub trait Application: Send {
     /// The savepoint is not needed any more: what was executed since is decided.
     fn release(&mut self);
 
-    /// Answers without order: one replica's word about its state now.
+    /// Answers from the state as it is: a function of state and payload alone, as the answers of replicas are compared.
     fn query(&self, payload: &[u8]) -> Vec<u8>;
 
-    /// Whether a request may be ordered: a pure function of the request, as
+    /// The position of the last command that made a difference to what [`query`](Application::query) looks at for this
+    /// payload, even if it left the value as it was; nothing: that is not known, and any command may have. The more is
+    /// known, the more often replicas answer alike while others write.
+    fn last_change(&self, payload: &[u8]) -> Option<Position> {
+        let _ = payload;
+        None
+    }
+
+    /// Whether a command may be ordered: a pure function of its arguments, as
     /// [`Validator`](steeldb_ordering::Validator) demands.
     ///
     /// # Errors
-    /// Says what is wrong with the request.
-    fn check(&self, request: &Request) -> Result<(), String> {
-        match request {
-            Request::Client { .. } | Request::Joined { .. } => Ok(()),
-            _ => Err("this service orders clients' requests alone".into()),
-        }
+    /// Says what is wrong with the command.
+    fn check(&self, id: RequestId, payload: &[u8]) -> Result<(), String> {
+        let _ = (id, payload);
+        Ok(())
     }
 }
 
@@ -54,7 +61,14 @@ pub(crate) struct Judge<'a, A: ?Sized>(pub(crate) &'a A);
 
 impl<A: Application + ?Sized> steeldb_ordering::Validator for Judge<'_, A> {
     fn check(&self, request: &Request, _roster: &Roster) -> Result<(), String> {
-        self.0.check(request)
+        let (Request::Client { id, payload, .. } | Request::Joined { id, payload, .. }) = request else {
+            return Err("this service orders clients' requests alone".into());
+        };
+        match Operation::decode(payload) {
+            Some(Operation::Execute(payload)) => self.0.check(*id, payload),
+            Some(Operation::Query(_)) => Ok(()),
+            None => Err("neither a command nor a query".into()),
+        }
     }
 
     fn check_change(&self, _roster: &Roster, _next: &Roster) -> Result<(), String> {

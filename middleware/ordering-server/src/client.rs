@@ -2,7 +2,9 @@
 
 use crate::collector::{Acceptance, Collector, Outcome, Said};
 use crate::limits;
-use crate::message::{ClientMessage, Refused, Reply, ServerMessage};
+use crate::message::{Answer, ClientMessage, Refused, Reply, ServerMessage};
+use crate::operation::Operation;
+use crate::reads::{ReadOutcome, Reads};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,6 +24,7 @@ pub struct Client {
     links: ClientLinks,
     up: watch::Receiver<BTreeSet<ReplicaId>>,
     view: View,
+    acceptance: Acceptance,
     sign: Sign,
 }
 
@@ -46,6 +49,15 @@ pub struct Executed {
     pub ahead: bool,
 }
 
+/// What was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Read {
+    /// What the application says.
+    pub result: Vec<u8>,
+    /// Whether it took a place in the order to know.
+    pub ordered: bool,
+}
+
 /// Why a request has no result.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InvokeError {
@@ -58,8 +70,21 @@ pub enum InvokeError {
 }
 
 enum Order {
-    Invoke { id: RequestId, frame: Bytes, answer: oneshot::Sender<Result<Executed, InvokeError>> },
-    Query { replica: ReplicaId, payload: Vec<u8>, answer: oneshot::Sender<Vec<u8>> },
+    Invoke {
+        id: RequestId,
+        frame: Bytes,
+        answer: oneshot::Sender<Result<Executed, InvokeError>>,
+    },
+    Query {
+        replica: ReplicaId,
+        payload: Vec<u8>,
+        answer: oneshot::Sender<Vec<u8>>,
+    },
+    /// The answer is dropped when there is no agreement.
+    Read {
+        payload: Vec<u8>,
+        answer: oneshot::Sender<Vec<u8>>,
+    },
 }
 
 impl Client {
@@ -99,12 +124,14 @@ impl Client {
             collector: Collector::new(view.clone(), acceptance),
             in_flight: HashMap::new(),
             due: BTreeSet::new(),
+            reads: Reads::new(view.clone()),
+            readers: BTreeMap::new(),
             queries: BTreeMap::new(),
             next_query: 0,
             up: up_sender,
         };
         tokio::spawn(task.run(order_receiver, events));
-        Ok(Client { id, key, orders, links, up, view, sign })
+        Ok(Client { id, key, orders, links, up, view, acceptance, sign })
     }
 
     /// Waits for links to a quorum.
@@ -120,7 +147,7 @@ impl Client {
         Session { client: self.clone(), key, sequence: 0 }
     }
 
-    /// Asks one replica about its state; nothing when it cannot be reached. Its word alone.
+    /// Asks one replica about its state; nothing when it cannot be reached, or cannot tell. Its word alone.
     pub async fn query(&self, replica: ReplicaId, payload: Vec<u8>) -> Option<Vec<u8>> {
         let (answer, result) = oneshot::channel();
         self.orders.send(Order::Query { replica, payload, answer }).await.ok()?;
@@ -138,10 +165,32 @@ impl Session {
     ///
     /// # Errors
     /// [`InvokeError`].
-    pub async fn invoke(&mut self, payload: Vec<u8>) -> Result<Executed, InvokeError> {
+    pub async fn invoke(&mut self, payload: &[u8]) -> Result<Executed, InvokeError> {
+        self.order(Operation::Execute(payload)).await
+    }
+
+    /// Reads what every request completed before has led to. Asks all replicas; if too few answer alike, or in time, the
+    /// query takes a place in the order. It always does with [`Acceptance::Correct`].
+    ///
+    /// # Errors
+    /// [`InvokeError`].
+    pub async fn query(&mut self, payload: &[u8]) -> Result<Read, InvokeError> {
+        if self.client.acceptance == Acceptance::Quorum {
+            let (answer, result) = oneshot::channel();
+            let read = Order::Read { payload: payload.to_vec(), answer };
+            self.client.orders.send(read).await.map_err(|_| InvokeError::Closed)?;
+            if let Ok(result) = result.await {
+                return Ok(Read { result, ordered: false });
+            }
+        }
+        let executed = self.order(Operation::Query(payload)).await?;
+        Ok(Read { result: executed.result, ordered: true })
+    }
+
+    async fn order(&mut self, operation: Operation<'_>) -> Result<Executed, InvokeError> {
         self.sequence += 1;
         let id = RequestId { session: self.key, sequence: self.sequence };
-        let request = (self.client.sign)(id, payload, &self.client.key);
+        let request = (self.client.sign)(id, operation.encode(), &self.client.key);
         let frame = ClientMessage::Order(Arc::new(request)).encode();
         let (answer, result) = oneshot::channel();
         let order = Order::Invoke { id, frame, answer };
@@ -156,7 +205,10 @@ struct Task {
     in_flight: HashMap<RequestId, InFlight>,
     /// When to send what again.
     due: BTreeSet<(Instant, RequestId)>,
+    reads: Reads,
+    readers: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
     queries: BTreeMap<u64, (ReplicaId, oneshot::Sender<Vec<u8>>)>,
+    /// Of queries of both kinds.
     next_query: u64,
     up: watch::Sender<BTreeSet<ReplicaId>>,
 }
@@ -172,9 +224,9 @@ impl Task {
     async fn run(mut self, mut orders: mpsc::Receiver<Order>, mut events: mpsc::Receiver<ClientEvent>) {
         let mut batch = Vec::with_capacity(limits::EVENTS_AT_ONCE);
         loop {
-            let due = self.due.first().map(|(due, _)| *due);
+            let due = self.due.first().map(|(due, _)| *due).into_iter().chain(self.reads.due()).min();
             let due = due.unwrap_or_else(|| Instant::now() + limits::RESEND_INTERVAL);
-            let room = self.in_flight.len() < limits::IN_FLIGHT_MAX;
+            let room = self.in_flight.len().max(self.readers.len()) < limits::IN_FLIGHT_MAX;
             tokio::select! {
                 order = orders.recv(), if room => match order {
                     Some(order) => self.order(order),
@@ -189,7 +241,13 @@ impl Task {
                         self.event(event);
                     }
                 }
-                () = tokio::time::sleep_until(due.into()) => self.resend(Instant::now()),
+                () = tokio::time::sleep_until(due.into()) => {
+                    let now = Instant::now();
+                    for number in self.reads.expire(now) {
+                        self.readers.remove(&number);
+                    }
+                    self.resend(now);
+                }
             }
         }
     }
@@ -210,6 +268,29 @@ impl Task {
                     self.queries.insert(number, (replica, answer));
                 }
             }
+            Order::Read { payload, answer } => {
+                self.next_query += 1;
+                let number = self.next_query;
+                self.reads.begin(number, Instant::now());
+                self.readers.insert(number, answer);
+                self.links.broadcast(ClientMessage::Query { number, payload }.encode());
+            }
+        }
+    }
+
+    /// A replica answered a query: one of those that only it was asked, or one that all were.
+    fn answer(&mut self, from: ReplicaId, number: u64, answer: Option<Answer>) {
+        if self.readers.contains_key(&number) {
+            let outcome = self.reads.answered(from, number, answer);
+            let Some(outcome) = outcome else { return };
+            if let (Some(reader), ReadOutcome::Agreed(result)) = (self.readers.remove(&number), outcome) {
+                // Whoever asked may have gone.
+                let _ = reader.send(result);
+            }
+        } else if self.queries.get(&number).is_some_and(|(asked, _)| *asked == from)
+            && let (Some((_, asker)), Some(answer)) = (self.queries.remove(&number), answer)
+        {
+            let _ = asker.send(answer.result);
         }
     }
 
@@ -254,14 +335,7 @@ impl Task {
                 let outcome = self.collector.refused(from, id, reason);
                 self.outcome(id, outcome);
             }
-            ServerMessage::Answer { number, result } => {
-                if self.queries.get(&number).is_some_and(|(asked, _)| *asked == from)
-                    && let Some((_, answer)) = self.queries.remove(&number)
-                {
-                    // Whoever asked may have gone.
-                    let _ = answer.send(result);
-                }
-            }
+            ServerMessage::Answer { number, answer } => self.answer(from, number, answer),
             ServerMessage::Decisions { .. } => {}
         }
     }

@@ -45,6 +45,7 @@
 //! - A tentative reply names instance, regency and value. A client believes only Q_v of one and the same: then nothing
 //!   else can be decided any more.
 //! - The same decided order gives the same replies on every replica: an application sees nothing but commands.
+//! - An unordered read that is believed sees every request that was completed before it.
 //! - A request that was executed is answered again from the cache, never executed again.
 //! - What clients can fill is bounded: waiting requests by the core, replies by [`limits`], streams by the follower's
 //!   own pace.
@@ -57,7 +58,9 @@ mod collector;
 mod follow;
 mod followers;
 mod message;
+mod operation;
 mod reactor;
+mod reads;
 mod replies;
 mod server;
 mod service;
@@ -66,13 +69,14 @@ mod storage;
 
 pub use application::{Application, Command};
 pub use archive::{Archive, ArchiveError, verify_archive};
-pub use client::{Client, Executed, InvokeError, Session};
+pub use client::{Client, Executed, InvokeError, Read, Session};
 pub use collector::{Acceptance, Collector, Outcome, Said};
 pub use follow::{Blocks, Follower};
-pub use message::{ClientMessage, Refused, Reply, ServerMessage};
+pub use message::{Answer, ClientMessage, Refused, Reply, ServerMessage};
+pub use reads::{ReadOutcome, Reads};
 pub use server::{Server, ServerConfig, ServerError};
 pub use shell::{ReadBack, Report, Shell};
-pub use storage::{Answer, DurableLog, MemoryLog, Storage};
+pub use storage::{DurableLog, MemoryLog, Storage, TakeDecisions};
 
 /// Bounds of a server and a client.
 pub mod limits {
@@ -105,6 +109,9 @@ pub mod limits {
     /// How long a client waits after replicas said that they are busy; doubles up to [`RESEND_INTERVAL`].
     pub const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-    /// Requests that one client may have in flight.
+    /// How long a client waits for equal answers to a query before it has it ordered.
+    pub const READ_TIMEOUT: Duration = Duration::from_millis(250);
+
+    /// Requests and queries that one client may have in flight, each.
     pub const IN_FLIGHT_MAX: usize = 4096;
 }

@@ -58,8 +58,8 @@ pub enum ServerMessage {
     Answer {
         /// As in the query.
         number: u64,
-        /// What the application says.
-        result: Vec<u8>,
+        /// The answer; nothing while this server's state may lack what it said before a restart.
+        answer: Option<Answer>,
     },
     /// For a follower.
     Decisions {
@@ -77,6 +77,17 @@ pub struct Reply {
     pub position: Position,
     /// What the application says.
     pub result: Vec<u8>,
+}
+
+/// What a server's state says now.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Answer {
+    /// What the application says.
+    pub result: Vec<u8>,
+    /// The position of the last command that this depends on.
+    pub since: Position,
+    /// The batch executed ahead that this depends on, if it does.
+    pub ahead: Option<(InstanceNumber, Claim)>,
 }
 
 /// Why a request was turned away.

@@ -157,8 +157,8 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         match ClientMessage::decode(frame) {
             Ok(ClientMessage::Order(request)) => self.request(connection, client, request),
             Ok(ClientMessage::Query { number, payload }) => {
-                let result = self.service.query(&payload);
-                self.send(connection, ServerMessage::Answer { number, result }.encode());
+                let answer = self.service.query(&payload, self.shell.core().said_upto());
+                self.send(connection, ServerMessage::Answer { number, answer }.encode());
             }
             Ok(ClientMessage::Follow { from }) => {
                 if self.followers.add(connection, from, self.shell.links()) {

@@ -8,7 +8,8 @@
 
 use crate::application::{Application, Command};
 use crate::limits;
-use crate::message::{Reply, ServerMessage};
+use crate::message::{Answer, Reply, ServerMessage};
+use crate::operation::Operation;
 use crate::replies::Replies;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -22,12 +23,16 @@ pub(crate) struct Service<A> {
     ahead: Option<Ahead>,
     /// The last decided instance that the application has executed.
     delivered: InstanceNumber,
+    /// The last position of the decided order.
+    position: Position,
 }
 
 /// A batch that was executed and is not decided.
 struct Ahead {
     instance: InstanceNumber,
     claim: Claim,
+    /// The batch's last position.
+    position: Position,
     /// In the batch's order.
     replies: Vec<(RequestId, Reply)>,
     by_request: BTreeMap<RequestId, usize>,
@@ -50,7 +55,7 @@ pub(crate) struct Done {
 impl<A: Application> Service<A> {
     pub(crate) fn new(application: A) -> Service<A> {
         let replies = Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX);
-        Service { application, replies, ahead: None, delivered: InstanceNumber(0) }
+        Service { application, replies, ahead: None, delivered: InstanceNumber(0), position: Position(0) }
     }
 
     pub(crate) fn application(&self) -> &A {
@@ -87,7 +92,8 @@ impl<A: Application> Service<A> {
                 self.application.savepoint();
                 let replies = self.execute(*timestamp, requests);
                 let by_request = replies.iter().zip(0..).map(|((id, _), at)| (*id, at)).collect();
-                Ahead { instance: *instance, claim: *claim, replies, by_request }
+                let position = last_position(requests).unwrap_or(self.position);
+                Ahead { instance: *instance, claim: *claim, position, replies, by_request }
             }
         };
         let frames = ahead.replies.iter().map(|(id, reply)| (*id, ahead.frame(*id, reply))).collect();
@@ -123,6 +129,7 @@ impl<A: Application> Service<A> {
             }
         };
         self.delivered = delivery.instance;
+        self.position = last_position(&delivery.requests).unwrap_or(self.position);
         let mut done = Vec::with_capacity(replies.len());
         for (id, reply) in replies {
             let frame = ServerMessage::Executed { id, reply }.encode();
@@ -141,17 +148,34 @@ impl<A: Application> Service<A> {
         for (position, request) in requests {
             let RequestKey::Client(id) = request.key() else { continue };
             let position = *position;
-            let command = Command { position, timestamp, id, payload: request.payload() };
-            let result = within_bound(self.application.execute(&command));
-            replies.push((id, Reply { position, result }));
+            let result = match Operation::decode(request.payload()) {
+                Some(Operation::Execute(payload)) => {
+                    self.application.execute(&Command { position, timestamp, id, payload })
+                }
+                Some(Operation::Query(payload)) => self.application.query(payload),
+                // Not ordered where replicas judge requests.
+                None => Vec::new(),
+            };
+            replies.push((id, Reply { position, result: within_bound(result) }));
         }
         replies
     }
 
-    /// Answers from the state as it is here and now.
-    pub(crate) fn query(&self, payload: &[u8]) -> Vec<u8> {
-        within_bound(self.application.query(payload))
+    /// Answers from the state as it is here and now; nothing before everything up to `said_upto` was executed.
+    pub(crate) fn query(&self, payload: &[u8], said_upto: InstanceNumber) -> Option<Answer> {
+        if self.delivered < said_upto {
+            return None;
+        }
+        let executed = self.ahead.as_ref().map_or(self.position, |ahead| ahead.position);
+        let since = self.application.last_change(payload).unwrap_or(executed);
+        let ahead = self.ahead.as_ref().filter(|_| since > self.position);
+        let ahead = ahead.map(|ahead| (ahead.instance, ahead.claim));
+        Some(Answer { result: within_bound(self.application.query(payload)), since, ahead })
     }
+}
+
+fn last_position(requests: &[(Position, Arc<Request>)]) -> Option<Position> {
+    requests.last().map(|(position, _)| *position)
 }
 
 fn within_bound(result: Vec<u8>) -> Vec<u8> {
@@ -186,6 +210,10 @@ mod tests {
             self.executed.clone()
         }
 
+        fn last_change(&self, payload: &[u8]) -> Option<Position> {
+            (payload == b"first").then_some(Position(1))
+        }
+
         fn savepoint(&mut self) {
             assert_eq!(self.saved.replace(self.executed.len()), None);
         }
@@ -205,7 +233,7 @@ mod tests {
 
     fn requests(first: u64, payload: &[u8]) -> Vec<(Position, Arc<Request>)> {
         let request = |payload: u8, number: u64| {
-            let (payload, signature) = (vec![payload], Signature([0; 64]));
+            let (payload, signature) = (Operation::Execute(&[payload]).encode(), Signature([0; 64]));
             (Position(number), Arc::new(Request::Client { id: id(number), payload, signature }))
         };
         payload.iter().zip(first..).map(|(payload, number)| request(*payload, number)).collect()
@@ -225,6 +253,29 @@ mod tests {
         let Tentative { instance, timestamp, requests, .. } = tentative(instance, claim, payload);
         let proof = Proof { instance, claim, accepts: vec![] };
         Delivery { instance, regency: claim.regency, timestamp, requests, registrations: vec![], proof }
+    }
+
+    fn state(service: &Service<Log>) -> Vec<u8> {
+        service.query(b"", InstanceNumber(0)).unwrap().result
+    }
+
+    #[test]
+    fn an_answer_says_what_it_depends_on_and_waits_for_what_was_said_before() {
+        let mut service = Service::new(Log::default());
+        let upto = InstanceNumber(1);
+        assert_eq!(service.query(b"", upto), None, "this replica may have spoken of instance 1");
+        service.deliver(&delivery(1, claim(0, "x"), b"a"));
+        let answer = service.query(b"", upto).unwrap();
+        assert_eq!((answer.since, answer.ahead), (Position(1), None));
+        service.deliver_tentatively(&tentative(2, claim(0, "y"), b"bc"));
+        let answer = service.query(b"", upto).unwrap();
+        assert_eq!(answer.since, Position(3));
+        assert_eq!(answer.ahead, Some((InstanceNumber(2), claim(0, "y"))));
+        let answer = service.query(b"first", upto).unwrap();
+        assert_eq!((answer.since, answer.ahead), (Position(1), None), "not on the batch ahead");
+        service.deliver(&delivery(2, claim(0, "y"), b"bc"));
+        let answer = service.query(b"", upto).unwrap();
+        assert_eq!((answer.since, answer.ahead), (Position(3), None));
     }
 
     #[test]
@@ -249,7 +300,7 @@ mod tests {
         let done = service.deliver(&delivery(2, claim(2, "y"), b"c"));
         assert_eq!(done[0].frame, service.reply(id(2)));
         assert!(done[0].frame.is_some());
-        assert_eq!(service.query(b""), b"abc");
+        assert_eq!(state(&service), b"abc");
     }
 
     #[test]
@@ -258,13 +309,13 @@ mod tests {
         service.deliver(&delivery(1, claim(0, "x"), b"a"));
         service.deliver_tentatively(&tentative(2, claim(0, "y"), b"bc"));
         service.revoke(InstanceNumber(2));
-        assert_eq!(service.query(b""), b"a");
+        assert_eq!(state(&service), b"a");
         assert_eq!((service.reply(id(2)), service.tentative_reply(id(2))), (None, None));
         service.deliver_tentatively(&tentative(2, claim(1, "z"), b"d"));
-        assert_eq!(service.query(b""), b"ad");
+        assert_eq!(state(&service), b"ad");
         // Even if nobody says that it is taken back.
         let done = service.deliver(&delivery(2, claim(2, "w"), b"e"));
         assert!(done[0].frame.is_some());
-        assert_eq!(service.query(b""), b"ae");
+        assert_eq!(state(&service), b"ae");
     }
 }

@@ -15,11 +15,11 @@ pub trait Storage: Send {
 
     /// Calls `answer` with consecutive decisions from `from` on, of about so many bytes and at least one; with none when
     /// they are not there. May call it later, on a thread of its own.
-    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: Answer);
+    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: TakeDecisions);
 }
 
 /// What takes decisions that were read.
-pub type Answer = Box<dyn FnOnce(Vec<Arc<Decision>>) + Send>;
+pub type TakeDecisions = Box<dyn FnOnce(Vec<Arc<Decision>>) + Send>;
 
 /// The log on disk.
 pub struct DurableLog(Journal);
@@ -55,7 +55,7 @@ impl Storage for DurableLog {
         None
     }
 
-    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: Answer) {
+    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: TakeDecisions) {
         let reader = self.0.reader();
         // Few at a time: a peer and a follower each have one under way.
         std::thread::spawn(move || {
@@ -95,7 +95,7 @@ impl Storage for MemoryLog {
         Some(sequence)
     }
 
-    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: Answer) {
+    fn read_decisions(&mut self, from: InstanceNumber, bytes_max: usize, answer: TakeDecisions) {
         let first = self.decisions.front().map(|decision| decision.instance());
         let skip = first.and_then(|first| usize::try_from(from.0.checked_sub(first.0)?).ok());
         let Some(skip) = skip else { return answer(Vec::new()) };

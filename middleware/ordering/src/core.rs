@@ -49,6 +49,8 @@ pub struct Core {
     pub(crate) transfer: Transfer,
     /// Votes up to this instance may have been lost: none are cast there.
     passive_upto: InstanceNumber,
+    /// The highest instance with a record that a tentative delivery may have followed before a restart.
+    vouched_upto: InstanceNumber,
     /// Why a decision that must have made a view made none here.
     pub(crate) lost_view: Option<String>,
     /// A view has begun since the requests that wait were judged.
@@ -96,6 +98,7 @@ impl Core {
             checkpoints: Checkpoints::default(),
             transfer: Transfer::default(),
             passive_upto: InstanceNumber(0),
+            vouched_upto: InstanceNumber(0),
             resend_at: None,
             delivered: restored.delivered,
             verifications: 0,
@@ -195,6 +198,13 @@ impl Core {
         self.clients.registered(registration, key)
     }
 
+    /// Up to which instance this replica may have told others of deliveries, decided or tentative, before it was
+    /// restarted. An application that has not executed as far may not say what its state is: somebody knows better from
+    /// this very replica.
+    pub fn said_upto(&self) -> InstanceNumber {
+        self.passive_upto.max(self.vouched_upto)
+    }
+
     /// How many requests wait to be ordered.
     pub fn pending_requests(&self) -> usize {
         self.pending.len()
@@ -263,6 +273,7 @@ impl Core {
                 }
             }
             Record::Accept { instance, claim, proposal } => {
+                self.vouched_upto = self.vouched_upto.max(instance);
                 if self.restores_votes_in(instance) {
                     let signature = sign_accept(instance, &claim, &self.config.key);
                     let instance = self.window.entry(instance);

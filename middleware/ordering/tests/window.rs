@@ -376,8 +376,10 @@ fn a_tentative_delivery_waits_for_its_record_and_for_the_instances_before_it() {
     replica.is_accepted(&first);
     assert_eq!((replica.delivered(), &replica.revoked), (vec![1], &vec![]));
     assert_eq!(replica.tentative, [(1, 0, 1), (2, 0, 2)]);
+    assert_eq!(replica.core.said_upto(), InstanceNumber(0), "all of it in this life");
     // The record is still there after a restart, and so is what it allows to say.
     let mut replica = replica.restart();
+    assert_eq!(replica.core.said_upto(), InstanceNumber(2));
     replica.pass(1);
     assert_eq!(replica.tentative, [(2, 0, 2)]);
 }

@@ -6,7 +6,7 @@ use steeldb_ordering::{
     BlockHeader, Claim, Decision, InstanceNumber, Ledger, Message, Record, Regency, RequestId, StopData,
     Votes,
 };
-use steeldb_ordering_server::{ClientMessage, Refused, Reply, ServerMessage};
+use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
@@ -87,11 +87,13 @@ fn server_frames() -> Vec<ServerMessage> {
     let id = RequestId { session, sequence: 1 };
     let reply = Reply { position: Position(1), result: b"42".to_vec() };
     let claim = decisions()[0].proof.claim;
+    let ahead = Some((InstanceNumber(3), claim));
+    let answer = Answer { result: b"42".to_vec(), since: Position(1), ahead };
     vec![
         ServerMessage::Executed { id, reply: reply.clone() },
         ServerMessage::Tentative { id, instance: InstanceNumber(1), claim, reply },
         ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
-        ServerMessage::Answer { number: 1, result: b"42".to_vec() },
+        ServerMessage::Answer { number: 1, answer: Some(answer) },
         ServerMessage::Decisions { decisions: decisions(), last: InstanceNumber(2) },
     ]
 }

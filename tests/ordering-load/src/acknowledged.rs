@@ -39,8 +39,7 @@ impl Workload {
             tasks.spawn(async move {
                 while !*stopped.borrow() {
                     let payload = number.to_le_bytes().to_vec();
-                    let executed =
-                        session.invoke(payload.clone()).await.expect("a correct request is executed");
+                    let executed = session.invoke(&payload).await.expect("a correct request is executed");
                     assert_eq!(executed.result, payload, "another reply than the echo");
                     let mut all = acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
                     all.sessions.entry(key).or_default().push(executed.position);
@@ -50,6 +49,12 @@ impl Workload {
             });
         }
         Workload { tasks, acknowledged, progress, stop }
+    }
+
+    /// How many requests of a session are acknowledged.
+    pub fn acknowledged(&self, session: SessionKey) -> u64 {
+        let all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.sessions.get(&session).map_or(0, |positions| positions.len() as u64)
     }
 
     /// Waits until so many more requests than now are acknowledged.
@@ -88,7 +93,8 @@ impl Finished {
         let mut positions: Vec<Position> = Vec::new();
         for (session, acknowledged) in &self.0.sessions {
             let count = acknowledged.len() as u64;
-            assert_eq!(state.sessions.get(session), Some(&(count, count)), "{session}");
+            let progress = state.sessions.get(session).map(|progress| (progress.executed, progress.last));
+            assert_eq!(progress, Some((count, count)), "{session}");
             assert!(acknowledged.is_sorted(), "{session} was executed out of order");
             positions.extend(acknowledged);
         }

@@ -22,15 +22,41 @@ pub struct State {
     pub position: Position,
     /// Over all commands in their order.
     pub history: Digest,
-    /// By session: how many requests were executed, and the last one's sequence.
-    pub sessions: BTreeMap<SessionKey, (u64, u64)>,
+    /// What each session had executed.
+    pub sessions: BTreeMap<SessionKey, Progress>,
+}
+
+/// What a session had executed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, BorshSerialize, BorshDeserialize)]
+pub struct Progress {
+    /// How many requests.
+    pub executed: u64,
+    /// The last one's sequence.
+    pub last: u64,
+    /// The last one's position.
+    pub position: Position,
+}
+
+impl Progress {
+    /// The query for a session's progress.
+    pub fn query(session: SessionKey) -> Vec<u8> {
+        codec::encode(&session)
+    }
+
+    /// Reads what that query gave.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Progress, codec::DecodeError> {
+        codec::decode(bytes, bytes.len())
+    }
 }
 
 /// What was before the savepoint: the sessions that have changed since, last one first.
 struct Undo {
     position: Position,
     history: Digest,
-    sessions: Vec<(SessionKey, Option<(u64, u64)>)>,
+    sessions: Vec<(SessionKey, Option<Progress>)>,
 }
 
 impl State {
@@ -48,6 +74,14 @@ impl Echo {
     pub fn lying(lie: Option<Lie>) -> Echo {
         Echo { lie, ..Echo::default() }
     }
+
+    fn progress(&self, query: &[u8]) -> Option<Progress> {
+        let session: SessionKey = codec::decode(query, query.len()).ok()?;
+        match self.lie {
+            Some(Lie::Queries) => Some(Progress::default()),
+            _ => Some(self.state.sessions.get(&session).copied().unwrap_or_default()),
+        }
+    }
 }
 
 impl Application for Echo {
@@ -61,17 +95,25 @@ impl Application for Echo {
         hasher.part(&state.history.0).number(command.position.0).part(&codec::encode(&command.id));
         hasher.part(command.payload);
         state.history = hasher.finish();
-        let (executed, last) = state.sessions.entry(session).or_default();
-        *executed += 1;
-        *last = command.id.sequence;
+        let progress = state.sessions.entry(session).or_default();
+        progress.executed += 1;
+        (progress.last, progress.position) = (command.id.sequence, command.position);
         match self.lie {
             Some(Lie::Replies) => b"a lie".to_vec(),
             _ => command.payload.to_vec(),
         }
     }
 
-    fn query(&self, _payload: &[u8]) -> Vec<u8> {
-        codec::encode(&self.state)
+    /// Without a payload the whole state; else a session's progress.
+    fn query(&self, payload: &[u8]) -> Vec<u8> {
+        match self.progress(payload) {
+            Some(progress) => codec::encode(&progress),
+            None => codec::encode(&self.state),
+        }
+    }
+
+    fn last_change(&self, payload: &[u8]) -> Option<Position> {
+        self.progress(payload).map(|progress| progress.position)
     }
 
     fn savepoint(&mut self) {

@@ -13,6 +13,8 @@ use steeldb_types::{ClientId, Digest, Position, ReplicaId};
 pub enum Lie {
     /// All results.
     Replies,
+    /// Progress: nothing has happened yet.
+    Queries,
 }
 
 /// A replica that orders nothing and says at once that whatever a client wants was executed, at the next position, in a

@@ -180,7 +180,7 @@ async fn closed_loop(
 ) {
     while !*stopped.borrow() {
         let began = Instant::now();
-        if session.invoke(payload.clone()).await.is_ok() {
+        if session.invoke(&payload).await.is_ok() {
             meter.note(began.elapsed());
         }
     }
@@ -217,7 +217,7 @@ async fn arrivals(
             let (payload, meter) = (payload.clone(), Arc::clone(&meter));
             busy.spawn(async move {
                 let began = Instant::now();
-                if session.invoke(payload).await.is_ok() {
+                if session.invoke(&payload).await.is_ok() {
                     meter.note(began.elapsed());
                 }
                 session

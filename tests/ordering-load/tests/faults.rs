@@ -107,7 +107,7 @@ async fn without_a_quorum_nothing_is_acknowledged_and_with_one_all_is() {
     let other = cluster.client_config(ClientId(2));
     let other = Client::start(other, cluster.view().clone(), Acceptance::Quorum).unwrap();
     let mut session = other.session(SessionId(1));
-    let lonely = tokio::spawn(async move { session.invoke(b"alone".to_vec()).await });
+    let lonely = tokio::spawn(async move { session.invoke(b"alone").await });
     for _ in 0..50 {
         // The two that are left are well, and know of nothing new.
         for replica in [LEADER, ReplicaId(1)] {

@@ -88,7 +88,7 @@ async fn a_forger_that_answers_at_once_is_not_believed() {
     let other = cluster.client_config(ClientId(2));
     let other = Client::start(other, cluster.view().clone(), Acceptance::Correct).unwrap();
     let mut session = other.session(SessionId(1));
-    let lonely = tokio::spawn(async move { session.invoke(b"alone".to_vec()).await });
+    let lonely = tokio::spawn(async move { session.invoke(b"alone").await });
     for _ in 0..50 {
         for replica in [LEADER, ReplicaId(1)] {
             client.query(replica, Vec::new()).await.unwrap();

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, mpsc};
 use steeldb::config::{Cluster, read_seed};
 use steeldb_ordering::{Claim, Decision, InstanceNumber, Proof, Proposal, Record, Regency, Request};
+use steeldb_ordering_log::Options;
 use steeldb_ordering_server::{DurableLog, Storage as _};
 use steeldb_types::{Digest, ReplicaId, Timestamp};
 use steeldb_wire::auth::{Namespace, SecretKey};
@@ -39,8 +40,10 @@ fn write_log(dir: &Path, numbers: std::ops::RangeInclusive<u64>) {
     let data = dir.join("replica-1/data");
     std::fs::create_dir_all(&data).unwrap();
     let (sender, persisted) = mpsc::channel();
-    let (mut log, _) =
-        DurableLog::open(&data.join("journal"), move |upto| sender.send(upto.unwrap()).unwrap()).unwrap();
+    let (mut log, _) = DurableLog::open(&data.join("journal"), Options::default(), move |upto| {
+        sender.send(upto.unwrap()).unwrap()
+    })
+    .unwrap();
     let mut sequence = 0;
     for number in numbers {
         log.append(sequence + 1, Record::Decision(decision(dir, number)));

@@ -65,6 +65,10 @@ impl Disk for Directory {
         Ok(names)
     }
 
+    fn length(&self, file: &str) -> io::Result<u64> {
+        Ok(std::fs::metadata(self.path.join(file))?.len())
+    }
+
     fn read(&self, file: &str) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(self.path.join(file))?.read_to_end(&mut bytes)?;

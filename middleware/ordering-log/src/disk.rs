@@ -13,6 +13,12 @@ pub trait Disk: Send + Sync + 'static {
     /// The disk failed.
     fn list(&self) -> io::Result<Vec<String>>;
 
+    /// How many bytes a file has.
+    ///
+    /// # Errors
+    /// No such file, or the disk failed.
+    fn length(&self, file: &str) -> io::Result<u64>;
+
     /// All bytes of a file.
     ///
     /// # Errors

@@ -22,18 +22,17 @@ pub struct Journal {
 
 impl Journal {
     /// Opens or creates a log and says what it held. `persisted` is called, on the journal's thread, with the highest
-    /// sequence that is durable, or with the error that ends the journal. `delivered` as in [`Log::open`].
+    /// sequence that is durable, or with the error that ends the journal.
     ///
     /// # Errors
     /// [`LogError`].
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
-        delivered: InstanceNumber,
         persisted: impl Fn(Result<u64, LogError>) + Send + 'static,
     ) -> Result<(Journal, Recovered), LogError> {
         let name = disk.name();
-        let (mut log, recovered) = Log::open(disk, options, delivered)?;
+        let (mut log, recovered) = Log::open(disk, options)?;
         let reader = log.reader();
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::Builder::new()

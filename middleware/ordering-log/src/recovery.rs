@@ -18,17 +18,18 @@ use crate::manifest::{Manifest, Segment, file_of, segment_of};
 use crate::{Damage, Disk, LogError, Reader};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use steeldb_ordering::{InstanceNumber, Record};
+use steeldb_ordering::{InstanceNumber, Record, StableCheckpoint};
 
 /// What a log held when it was opened.
 pub struct Recovered {
-    /// What the core is restored from ([`Restored`](steeldb_ordering::Restored)). Decisions are read while it is
-    /// consumed.
-    pub records: Box<dyn Iterator<Item = Record>>,
+    /// The last stable checkpoint: an application that has its state can begin there.
+    pub checkpoint: Option<Arc<StableCheckpoint>>,
     /// What was damaged. It has been made good as far as this replica can; for the log.
     pub damage: Vec<Damage>,
     /// Bytes of a torn tail that were cut off.
     pub torn_bytes: u64,
+    live: Live,
+    reader: Reader,
 }
 
 /// What one segment holds.
@@ -44,15 +45,11 @@ struct Found {
 }
 
 impl Log {
-    /// Opens or creates the log. `delivered` is the last instance whose delivery the application has completely taken.
+    /// Opens or creates the log.
     ///
     /// # Errors
     /// [`LogError`]: the disk failed, or what this replica has promised cannot be told any more.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        options: Options,
-        delivered: InstanceNumber,
-    ) -> Result<(Log, Recovered), LogError> {
+    pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Log, Recovered), LogError> {
         let name = disk.name();
         let files = disk.list().map_err(|error| LogError::io(&name, error))?;
         let (manifest, both_copies) = match Manifest::read(&*disk, &files)? {
@@ -72,8 +69,9 @@ impl Log {
         if log.segment == 0 {
             log.begin_segment()?;
         }
-        let records = log.restored(delivered);
-        Ok((log, Recovered { records, damage, torn_bytes }))
+        let (live, reader) = (log.live.clone(), log.reader());
+        let checkpoint = live.checkpoint.clone();
+        Ok((log, Recovered { checkpoint, damage, torn_bytes, live, reader }))
     }
 
     /// Removes segments whose creation was not finished, or whose removal was not.
@@ -128,37 +126,38 @@ impl Log {
         }
         Ok((damage, torn_bytes))
     }
+}
 
-    /// The records that a core is restored from: the checkpoint, what bounds its votes, decisions as far as there is no
-    /// hole, votes.
-    fn restored(&mut self, delivered: InstanceNumber) -> Box<dyn Iterator<Item = Record>> {
-        let checkpoint = self.live.checkpoint.clone();
-        let begins = checkpoint.as_ref().map_or(InstanceNumber(0), |stable| stable.certificate.instance);
+impl Recovered {
+    /// What the core is restored from ([`Restored`](steeldb_ordering::Restored)): the checkpoint, what bounds its votes,
+    /// decisions as far as there is no hole, votes. `delivered` is the last instance whose delivery the application has
+    /// completely taken. Decisions are read while it is consumed; ask before anything is appended.
+    pub fn records(&self, delivered: InstanceNumber) -> impl Iterator<Item = Record> + use<> {
+        let (live, index) = (&self.live, &self.reader.index);
+        let begins = self.checkpoint.as_ref().map_or(InstanceNumber(0), |stable| stable.certificate.instance);
         // An application that is behind the checkpoint is brought up to it by decisions, if they are all there.
-        let whole = self.index.last_consecutive(InstanceNumber(0));
-        let (before, after) = match checkpoint {
+        let whole = index.last_consecutive(InstanceNumber(0));
+        let (before, after) = match self.checkpoint.clone() {
             Some(stable) if delivered < begins && whole >= begins => (None, Some(stable)),
             stable => (stable, None),
         };
         let first = if after.is_some() { InstanceNumber(1) } else { begins.next() };
-        let last = self.index.last_consecutive(InstanceNumber(first.0 - 1));
+        let last = index.last_consecutive(InstanceNumber(first.0 - 1));
         // Votes in what was decided are not kept, so where the decision is lost none may be cast again.
-        let known = self.index.last().max(self.live.decided);
-        let upto = known.max(self.live.passive);
+        let known = index.last().max(live.decided);
+        let upto = known.max(live.passive);
         let passive = (upto > last).then_some(Record::Passive { upto });
         let votes: Vec<Record> =
-            self.live.votes.range(known.next()..).flat_map(|(_, votes)| votes.clone()).collect();
-        let reader = self.reader();
-        Box::new(
-            before
-                .map(Record::Checkpoint)
-                .into_iter()
-                .chain(passive)
-                .chain([Record::Regency(self.live.regency)])
-                .chain(Decisions { reader, next: first, last })
-                .chain(after.map(Record::Checkpoint))
-                .chain(votes),
-        )
+            live.votes.range(known.next()..).flat_map(|(_, votes)| votes.clone()).collect();
+        let reader = self.reader.clone();
+        before
+            .map(Record::Checkpoint)
+            .into_iter()
+            .chain(passive)
+            .chain([Record::Regency(live.regency)])
+            .chain(Decisions { reader, next: first, last })
+            .chain(after.map(Record::Checkpoint))
+            .chain(votes)
     }
 }
 

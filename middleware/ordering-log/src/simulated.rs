@@ -153,6 +153,10 @@ impl Disk for SimulatedDisk {
         Ok(self.contents().files.keys().cloned().collect())
     }
 
+    fn length(&self, file: &str) -> io::Result<u64> {
+        self.contents().files.get(file).map(|bytes| bytes.len() as u64).ok_or_else(|| missing(file))
+    }
+
     fn read(&self, file: &str) -> io::Result<Vec<u8>> {
         self.contents().files.get(file).cloned().ok_or_else(|| missing(file))
     }

@@ -302,7 +302,7 @@ impl World {
         replica.life += 1;
         replica.tick_at = None;
         let delivered = InstanceNumber(replica.application.upto);
-        let (log, recovered) = match Log::open(Arc::new(replica.disk.clone()), OPTIONS, delivered) {
+        let (log, recovered) = match Log::open(Arc::new(replica.disk.clone()), OPTIONS) {
             Ok(opened) => opened,
             Err(LogError::Lost { .. }) if self.weak.contains(&at) => {
                 replica.lost = true;
@@ -319,7 +319,7 @@ impl World {
         );
         self.seen.damaged += usize::from(!recovered.damage.is_empty());
         self.seen.torn += usize::from(recovered.torn_bytes > 0);
-        let core = Core::new(replica.config.clone(), Restored::new(delivered, recovered.records));
+        let core = Core::new(replica.config.clone(), Restored::new(delivered, recovered.records(delivered)));
         let core = core.unwrap_or_else(|error| panic!("seed {}: replica {at}: {error}", self.seed));
         replica.running = Some((core, log));
         self.effects(at);

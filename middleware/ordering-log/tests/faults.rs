@@ -12,10 +12,9 @@ use steeldb_ordering::{InstanceNumber, Record};
 use steeldb_ordering_log::{Disk, Log, LogError, Options, Recovered, SimulatedDisk};
 
 const OPTIONS: Options = Options { segment_bytes: 6000, sync: true };
-const ALL: InstanceNumber = InstanceNumber(u64::MAX);
 
 fn open(disk: &SimulatedDisk) -> Result<(Log, Recovered), LogError> {
-    Log::open(Arc::new(disk.clone()), OPTIONS, ALL)
+    Log::open(Arc::new(disk.clone()), OPTIONS)
 }
 
 /// A log with some segments, everything in it committed, and what it holds.

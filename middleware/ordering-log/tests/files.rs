@@ -14,7 +14,6 @@ use steeldb_ordering::{InstanceNumber, Record};
 use steeldb_ordering_log::{Directory, Journal, Log, LogError, Options};
 
 const OPTIONS: Options = Options { segment_bytes: 100_000, sync: true };
-const ALL: InstanceNumber = InstanceNumber(u64::MAX);
 const CHILD: &str = "STEELDB_ORDERING_LOG_CHILD";
 
 fn directory(path: &Path) -> Arc<Directory> {
@@ -30,7 +29,7 @@ fn records(seed: u64, from: &Model) -> impl Iterator<Item = Record> + use<> {
 }
 
 fn look(path: &Path, last: u64) -> Model {
-    let (log, recovered) = Log::open(directory(path), OPTIONS, ALL).unwrap();
+    let (log, recovered) = Log::open(directory(path), OPTIONS).unwrap();
     assert_eq!(recovered.damage, []);
     observe(recovered, &log.reader(), last).1
 }
@@ -42,7 +41,7 @@ fn child() {
     let (seed, path) = place.split_once(':').unwrap();
     let before = look(Path::new(path), 10_000);
     let (said, heard) = mpsc::channel();
-    let (journal, _) = Journal::open(directory(Path::new(path)), OPTIONS, ALL, move |upto| {
+    let (journal, _) = Journal::open(directory(Path::new(path)), OPTIONS, move |upto| {
         let _ = said.send(upto.unwrap());
     })
     .unwrap();
@@ -90,7 +89,7 @@ fn what_a_killed_process_reported_durable_is_there() {
         model = found;
         // The next process decides anew what was not decided.
         model.votes.clear();
-        let (mut log, _) = Log::open(directory(place.path()), OPTIONS, ALL).unwrap();
+        let (mut log, _) = Log::open(directory(place.path()), OPTIONS).unwrap();
         let undecided = common::proposal(model.decided() + 1, 10);
         log.append(&common::decision(model.regency.number, &undecided)).unwrap();
         log.commit().unwrap();
@@ -102,7 +101,7 @@ fn what_a_killed_process_reported_durable_is_there() {
 #[test]
 fn whole_segments_are_dropped_and_a_reader_goes_on() {
     let place = tempfile::tempdir().unwrap();
-    let (mut log, _) = Log::open(directory(place.path()), OPTIONS, ALL).unwrap();
+    let (mut log, _) = Log::open(directory(place.path()), OPTIONS).unwrap();
     let reader = log.reader();
     let write = |log: &mut Log, instances: std::ops::RangeInclusive<u64>| {
         for instance in instances {
@@ -130,7 +129,7 @@ fn whole_segments_are_dropped_and_a_reader_goes_on() {
     assert_eq!(reader.decisions(InstanceNumber(900), 3000, 100).unwrap().len(), 3);
     write(&mut log, 1001..=1100);
     drop(log);
-    let (log, recovered) = Log::open(directory(place.path()), OPTIONS, ALL).unwrap();
+    let (log, recovered) = Log::open(directory(place.path()), OPTIONS).unwrap();
     let (given, model) = observe(recovered, &log.reader(), 1101);
     assert_eq!((given, model.checkpoint, model.decided(), model.passive), (1100, 900, 1100, 0));
 }
@@ -139,7 +138,7 @@ fn whole_segments_are_dropped_and_a_reader_goes_on() {
 fn an_application_behind_the_checkpoint_gets_decisions_while_there_are_all() {
     let place = tempfile::tempdir().unwrap();
     let options = Options { segment_bytes: 3000, sync: false };
-    let (mut log, _) = Log::open(directory(place.path()), options, ALL).unwrap();
+    let (mut log, _) = Log::open(directory(place.path()), options).unwrap();
     for instance in 1..=20 {
         log.append(&common::decision(0, &common::proposal(instance, 500))).unwrap();
         log.commit().unwrap();
@@ -147,9 +146,11 @@ fn an_application_behind_the_checkpoint_gets_decisions_while_there_are_all() {
     log.append(&common::checkpoint(10)).unwrap();
     log.commit().unwrap();
     let first = |delivered| {
-        let (_, mut recovered) =
-            Log::open(directory(place.path()), options, InstanceNumber(delivered)).unwrap();
-        let found = recovered.records.find(|record| !matches!(record, Record::Regency(_))).unwrap();
+        let (_, recovered) = Log::open(directory(place.path()), options).unwrap();
+        let found = recovered
+            .records(InstanceNumber(delivered))
+            .find(|record| !matches!(record, Record::Regency(_)))
+            .unwrap();
         match found {
             Record::Decision(decision) => decision.instance().0,
             Record::Checkpoint(_) => 0,
@@ -157,7 +158,7 @@ fn an_application_behind_the_checkpoint_gets_decisions_while_there_are_all() {
         }
     };
     assert_eq!((first(3), first(10), first(15)), (1, 0, 0));
-    let (mut log, _) = Log::open(directory(place.path()), options, ALL).unwrap();
+    let (mut log, _) = Log::open(directory(place.path()), options).unwrap();
     log.truncate(InstanceNumber(8)).unwrap();
     drop(log);
     assert_eq!(first(3), 0, "the core fetches the state");
@@ -168,7 +169,7 @@ fn a_journal_reports_a_disk_that_fails() {
     let place = tempfile::tempdir().unwrap();
     let (said, heard) = mpsc::channel();
     let (journal, _) =
-        Journal::open(directory(place.path()), OPTIONS, ALL, move |done| said.send(done).unwrap()).unwrap();
+        Journal::open(directory(place.path()), OPTIONS, move |done| said.send(done).unwrap()).unwrap();
     journal.append(1, common::decision(0, &common::proposal(1, 10)));
     assert_eq!(heard.recv().unwrap().unwrap(), 1);
     // The next segment cannot be made.

@@ -23,7 +23,7 @@ fn what_is_written_is_seen_once_it_is_looked_for_over_many_segments() {
     let empty: Arc<dyn Disk> = Arc::new(disk.clone());
     assert!(matches!(History::open(Arc::clone(&empty)), Err(LogError::Lost { .. })));
     let options = Options { segment_bytes: 2000, ..Options::default() };
-    let (mut log, _) = Log::open(empty, options, InstanceNumber(0)).unwrap();
+    let (mut log, _) = Log::open(empty, options).unwrap();
     let mut history = History::open(Arc::new(disk.clone())).unwrap();
     assert_eq!((held(&history), history.first()), (vec![], None));
     for number in 1..=20 {

@@ -34,6 +34,17 @@ pub trait Application: Send {
     /// The savepoint is not needed any more: what was executed since is decided.
     fn release(&mut self);
 
+    /// The whole state, to be read by [`restore`](Application::restore) here or on another replica: equal states give
+    /// equal bytes. Asked for between batches, never while there is a savepoint; in memory, so it delays what comes after
+    /// by as long as it takes. At most [`limits::STATE_BYTES_MAX`](crate::limits).
+    fn snapshot(&self) -> Vec<u8>;
+
+    /// Takes over a state. Where it comes from others, it is certified.
+    ///
+    /// # Errors
+    /// Says why it cannot be read: the replica stops then.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
+
     /// Answers from the state as it is: a function of state and payload alone, as the answers of replicas are compared.
     fn query(&self, payload: &[u8]) -> Vec<u8>;
 

@@ -336,7 +336,7 @@ impl Task {
                 self.outcome(id, outcome);
             }
             ServerMessage::Answer { number, answer } => self.answer(from, number, answer),
-            ServerMessage::Decisions { .. } => {}
+            ServerMessage::Decisions { .. } | ServerMessage::NotKept { .. } => {}
         }
     }
 

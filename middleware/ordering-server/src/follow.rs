@@ -18,6 +18,19 @@ pub struct Follower {
     up: BTreeSet<ReplicaId>,
     /// The server that is listened to.
     source: Option<ReplicaId>,
+    /// Those that do not keep what comes next.
+    without: BTreeSet<ReplicaId>,
+}
+
+/// Why nothing more comes.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FollowError {
+    /// The links were stopped.
+    #[error("the follower was stopped")]
+    Stopped,
+    /// All servers that can be reached have let go of what comes next.
+    #[error("no server keeps decision {0} any more; the history up to there has to come from an archive")]
+    NotKept(InstanceNumber),
 }
 
 /// Decisions in order.
@@ -37,13 +50,17 @@ impl Follower {
     /// As [`ClientTransport::start`].
     pub fn start(config: ClientConfig, from: InstanceNumber) -> Result<Follower, StartError> {
         let (links, events) = ClientTransport::start(config)?;
-        Ok(Follower { links, events, next: from.max(InstanceNumber(1)), up: BTreeSet::new(), source: None })
+        let (up, without) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Follower { links, events, next: from.max(InstanceNumber(1)), up, source: None, without })
     }
 
-    /// What comes next; nothing after the links were stopped.
-    pub async fn next(&mut self) -> Option<Blocks> {
+    /// What comes next.
+    ///
+    /// # Errors
+    /// [`FollowError`].
+    pub async fn next(&mut self) -> Result<Blocks, FollowError> {
         loop {
-            match self.events.recv().await? {
+            match self.events.recv().await.ok_or(FollowError::Stopped)? {
                 ClientEvent::ReplicaUp(replica) => {
                     self.up.insert(replica);
                     if self.source.is_none() {
@@ -57,8 +74,22 @@ impl Follower {
                     }
                 }
                 ClientEvent::Frame(replica, frame) if self.source == Some(replica) => {
-                    if let Some(blocks) = self.blocks(&frame) {
-                        return Some(blocks);
+                    match ServerMessage::decode(&frame) {
+                        Ok(ServerMessage::NotKept { from }) if from == self.next => {
+                            self.without.insert(replica);
+                            if self.up.is_subset(&self.without) {
+                                return Err(FollowError::NotKept(from));
+                            }
+                            self.ask_another(replica);
+                            continue;
+                        }
+                        Ok(ServerMessage::Decisions { decisions, last }) if self.comes_next(&decisions) => {
+                            if !decisions.is_empty() {
+                                self.without.clear();
+                            }
+                            return Ok(Blocks { decisions, last });
+                        }
+                        _ => {}
                     }
                     tracing::warn!(peer = %replica, "a server sent something else than what comes next");
                     self.ask_another(replica);
@@ -75,25 +106,24 @@ impl Follower {
 
     /// The next one in turn; the same only when there is no other.
     fn ask_another(&mut self, than: ReplicaId) {
-        let after = self.up.range((Bound::Excluded(than), Bound::Unbounded)).next();
-        match after.or_else(|| self.up.first()).copied() {
+        let keeps = |replica: &&ReplicaId| !self.without.contains(replica);
+        let after = self.up.range((Bound::Excluded(than), Bound::Unbounded)).find(keeps);
+        match after.or_else(|| self.up.iter().find(keeps)).copied() {
             Some(replica) => self.ask(replica),
             None => self.source = None,
         }
     }
 
-    fn blocks(&mut self, frame: &[u8]) -> Option<Blocks> {
-        let Ok(ServerMessage::Decisions { decisions, last }) = ServerMessage::decode(frame) else {
-            return None;
-        };
+    /// Takes note of what comes next, if these are that.
+    fn comes_next(&mut self, decisions: &[Arc<Decision>]) -> bool {
         let mut next = self.next;
-        for decision in &decisions {
+        for decision in decisions {
             if decision.instance() != next {
-                return None;
+                return false;
             }
             next = next.next();
         }
         self.next = next;
-        Some(Blocks { decisions, last })
+        true
     }
 }

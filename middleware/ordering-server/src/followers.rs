@@ -28,9 +28,10 @@ struct Follower {
 }
 
 impl Followers {
-    pub(crate) fn new() -> (Followers, mpsc::UnboundedReceiver<Read>) {
+    /// No followers yet, at a replica that has delivered so far.
+    pub(crate) fn new(delivered: InstanceNumber) -> (Followers, mpsc::UnboundedReceiver<Read>) {
         let (reads, receiver) = mpsc::unbounded_channel();
-        (Followers { by_connection: BTreeMap::new(), delivered: InstanceNumber(0), reads }, receiver)
+        (Followers { by_connection: BTreeMap::new(), delivered, reads }, receiver)
     }
 
     /// Adds a follower and tells it how far this replica is; false when there are too many.
@@ -94,7 +95,13 @@ impl Followers {
     pub(crate) fn read(&mut self, (connection, decisions): Read, links: &ReplicaLinks) {
         let Some(follower) = self.by_connection.get_mut(&connection) else { return };
         follower.reading = false;
-        let delivered = self.delivered;
+        let (delivered, wanted) = (self.delivered, follower.next);
+        if decisions.is_empty() && wanted <= delivered {
+            // Let go of behind a checkpoint: the follower asks another server.
+            self.by_connection.remove(&connection);
+            links.send_client(connection, ServerMessage::NotKept { from: wanted }.encode());
+            return;
+        }
         // It may have asked anew meanwhile.
         if decisions.first().is_none_or(|first| first.instance() != follower.next) {
             return;

@@ -37,6 +37,15 @@
 //!     }
 //!
 //!     fn release(&mut self) {}
+//!
+//!     fn snapshot(&self) -> Vec<u8> {
+//!         self.sum.to_le_bytes().to_vec()
+//!     }
+//!
+//!     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+//!         self.sum = u64::from_le_bytes(snapshot.try_into().map_err(|_| "not eight bytes")?);
+//!         Ok(())
+//!     }
 //! }
 //! ```
 //!
@@ -52,6 +61,7 @@
 
 mod application;
 mod archive;
+mod checkpoints;
 mod client;
 mod clock;
 mod collector;
@@ -69,14 +79,15 @@ mod storage;
 
 pub use application::{Application, Command};
 pub use archive::{Archive, ArchiveError, verify_archive};
+pub use checkpoints::{CheckpointStore, TakeChunk, TakeDigests, TakeState};
 pub use client::{Client, Executed, InvokeError, Read, Session};
 pub use collector::{Acceptance, Collector, Outcome, Said};
-pub use follow::{Blocks, Follower};
+pub use follow::{Blocks, FollowError, Follower};
 pub use message::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 pub use reads::{ReadOutcome, Reads};
 pub use server::{Server, ServerConfig, ServerError};
 pub use shell::{ReadBack, Report, Shell};
-pub use storage::{DurableLog, MemoryLog, Storage, TakeDecisions};
+pub use storage::{DurableLog, Held, MemoryLog, Storage, TakeDecisions};
 
 /// Bounds of a server and a client.
 pub mod limits {
@@ -90,6 +101,9 @@ pub mod limits {
 
     /// The largest reply, bytes. An application that answers with more is cut off with an error in the log.
     pub const REPLY_BYTES_MAX: usize = 1024 * 1024;
+
+    /// The largest state of an application, as a snapshot.
+    pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
     /// Connections that follow the ledger at one replica.
     pub const FOLLOWERS_MAX: usize = 64;

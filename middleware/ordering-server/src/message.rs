@@ -68,6 +68,11 @@ pub enum ServerMessage {
         /// The last instance that the server has executed.
         last: InstanceNumber,
     },
+    /// For a follower: decisions from here on are not kept any more. It is not followed any longer.
+    NotKept {
+        /// The first one that was wanted.
+        from: InstanceNumber,
+    },
 }
 
 /// What came of a request: the same on every replica.

@@ -46,11 +46,12 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     ///
     /// # Errors
     /// [`ServerError::Log`]: the log failed; nothing may be promised any more.
+    /// Other [`ServerError`]s: the state is of no use.
     pub(crate) async fn run(mut self, mut inputs: Inputs) -> Result<(), ServerError> {
         let mut refill = tokio::time::interval(REFILL);
         refill.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut events = Vec::with_capacity(limits::EVENTS_AT_ONCE);
-        self.settle();
+        self.settle()?;
         loop {
             let due = self.shell.next_timeout();
             tokio::select! {
@@ -79,7 +80,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
             while let Ok(done) = inputs.persisted.try_recv() {
                 self.persisted(done)?;
             }
-            self.settle();
+            self.settle()?;
         }
     }
 
@@ -99,7 +100,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     }
 
     /// Runs effects until there are none.
-    pub(crate) fn settle(&mut self) {
+    fn settle(&mut self) -> Result<(), ServerError> {
         while let Some(report) = self.shell.poll(&Judge(self.service.application())) {
             match report {
                 Report::Deliver { delivery, decision } => {
@@ -119,6 +120,22 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                     tracing::info!(replica = %self.me, "{instance} was executed ahead and is taken back");
                     self.service.revoke(instance);
                 }
+                Report::TakeCheckpoint { instance } => {
+                    if let Some(state) = self.service.snapshot() {
+                        self.shell.save(instance, state);
+                    }
+                }
+                Report::StateFetched { instance } => {
+                    tracing::info!(replica = %self.me, "the state after {instance} was fetched");
+                    self.service.begin_restore();
+                }
+                Report::Install { instance, state } => {
+                    let restored = state.and_then(|state| self.service.restore(instance, &state));
+                    restored.map_err(ServerError::Checkpoint)?;
+                    self.followers.delivered(instance, None, self.shell.links());
+                    self.shell.installed(instance, &Judge(self.service.application()));
+                }
+                Report::StateDiffers { instance } => return Err(ServerError::StateDiffers(instance)),
                 Report::Refused { request, reason } => self.refused(request, reason),
                 Report::RegencyInstalled { regency, leader } => {
                     tracing::info!(replica = %self.me, %leader, "{regency} installed");
@@ -128,6 +145,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                 }
             }
         }
+        Ok(())
     }
 
     fn link_event(&mut self, event: LinkEvent) {

@@ -5,11 +5,11 @@ use crate::followers::Followers;
 use crate::reactor::{Inputs, Reactor};
 use crate::service::Service;
 use crate::shell::Shell;
-use crate::storage::Storage;
+use crate::storage::{Held, Storage};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use steeldb_ordering::{Core, InstanceNumber, Message, Record, Restored};
+use steeldb_ordering::{Core, InstanceNumber, Message, Restored};
 use steeldb_transport::{LinkOptions, ReplicaAddress, ReplicaConfig, ReplicaLinks, ReplicaTransport};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -38,6 +38,14 @@ pub enum ServerError {
     /// The log failed.
     #[error("the log failed: {0}")]
     Log(String),
+    /// A checkpoint that was fetched cannot be kept or read.
+    #[error("the checkpoint: {0}")]
+    Checkpoint(String),
+    /// The state here is not what the order makes of it.
+    #[error(
+        "the state after {0} is another one than what correct replicas signed: this replica must not go on; without its log and checkpoints it fetches theirs"
+    )]
+    StateDiffers(InstanceNumber),
     /// The application panicked.
     #[error("the server's task ended: {0}")]
     Ended(String),
@@ -50,8 +58,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a replica of `application` in its initial state: `records`, read back from `storage`, bring it to where it
-    /// was. `persisted` gives what `storage` reports later. Call it inside a tokio runtime.
+    /// Starts a replica of `application` in its initial state: what `storage` held brings it to where it was. `persisted`
+    /// gives what `storage` reports later. Call it inside a tokio runtime.
     ///
     /// # Errors
     /// [`ServerError`].
@@ -59,7 +67,7 @@ impl Server {
         config: ServerConfig,
         application: A,
         storage: S,
-        records: Vec<Record>,
+        held: Held,
         persisted: mpsc::UnboundedReceiver<Result<u64, String>>,
     ) -> Result<Server, ServerError>
     where
@@ -76,18 +84,17 @@ impl Server {
             clients: ordering.client_keys.iter().map(|(client, key)| (*client, *key)).collect(),
             options,
         };
-        let core = Core::new(ordering, Restored::new(InstanceNumber(0), records))?;
+        let mut service = Service::new(application);
+        if let Some((instance, state)) = held.state {
+            service.restore(instance, &state).map_err(ServerError::Checkpoint)?;
+        }
+        let delivered = service.delivered();
+        let core = Core::new(ordering, Restored::new(delivered, held.records))?;
         let (links, link_events) = ReplicaTransport::start(transport).await?;
         let (shell, reads) = Shell::new(core, storage, links.clone(), envelope);
-        let (followers, follower_reads) = Followers::new();
-        let reactor = Reactor {
-            me,
-            service: Service::new(application),
-            shell,
-            followers,
-            connections: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-        };
+        let (followers, follower_reads) = Followers::new(delivered);
+        let reactor =
+            Reactor { me, service, shell, followers, connections: BTreeMap::new(), waiting: BTreeMap::new() };
         let inputs = Inputs { links: link_events, persisted, reads, follower_reads };
         Ok(Server { links, task: tokio::spawn(reactor.run(inputs)) })
     }

@@ -11,11 +11,13 @@ use crate::limits;
 use crate::message::{Answer, Reply, ServerMessage};
 use crate::operation::Operation;
 use crate::replies::Replies;
+use borsh::BorshDeserialize;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{Claim, Delivery, InstanceNumber, Request, RequestId, RequestKey, Tentative};
 use steeldb_types::{Position, Timestamp};
+use steeldb_wire::codec;
 
 pub(crate) struct Service<A> {
     application: A,
@@ -25,6 +27,16 @@ pub(crate) struct Service<A> {
     delivered: InstanceNumber,
     /// The last position of the decided order.
     position: Position,
+    /// Whether a state is about to be taken over, and this one is of no use any more.
+    is_replaced: bool,
+}
+
+/// What a checkpoint of the service holds, read.
+#[derive(BorshDeserialize)]
+struct Saved {
+    position: Position,
+    replies: Vec<(RequestId, Reply)>,
+    application: Vec<u8>,
 }
 
 /// A batch that was executed and is not decided.
@@ -55,7 +67,14 @@ pub(crate) struct Done {
 impl<A: Application> Service<A> {
     pub(crate) fn new(application: A) -> Service<A> {
         let replies = Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX);
-        Service { application, replies, ahead: None, delivered: InstanceNumber(0), position: Position(0) }
+        Service {
+            application,
+            replies,
+            ahead: None,
+            delivered: InstanceNumber(0),
+            position: Position(0),
+            is_replaced: false,
+        }
     }
 
     pub(crate) fn application(&self) -> &A {
@@ -69,7 +88,7 @@ impl<A: Application> Service<A> {
 
     /// The final reply to exactly this request, if it is its session's last and still kept.
     pub(crate) fn reply(&self, id: RequestId) -> Option<Bytes> {
-        self.replies.get(id)
+        self.replies.get(id).map(|reply| ServerMessage::Executed { id, reply: reply.clone() }.encode())
     }
 
     /// The reply to a request that was executed ahead.
@@ -132,9 +151,9 @@ impl<A: Application> Service<A> {
         self.position = last_position(&delivery.requests).unwrap_or(self.position);
         let mut done = Vec::with_capacity(replies.len());
         for (id, reply) in replies {
-            let frame = ServerMessage::Executed { id, reply }.encode();
-            self.replies.put(id, frame.clone());
-            done.push(Done { id, frame: (!vouched).then_some(frame) });
+            let frame = (!vouched).then(|| ServerMessage::Executed { id, reply: reply.clone() }.encode());
+            self.replies.put(id, reply);
+            done.push(Done { id, frame });
         }
         done
     }
@@ -161,9 +180,46 @@ impl<A: Application> Service<A> {
         replies
     }
 
+    /// The state after the last delivery, the same on every replica; nothing in the middle of a batch.
+    pub(crate) fn snapshot(&self) -> Option<Vec<u8>> {
+        if self.ahead.is_some() || self.is_replaced {
+            return None;
+        }
+        let (state, replies) = (self.application.snapshot(), self.replies.iter().collect::<Vec<_>>());
+        if state.len() > limits::STATE_BYTES_MAX {
+            tracing::error!(
+                bytes = state.len(),
+                "a state above the bound: no checkpoint, the log is not cut"
+            );
+            return None;
+        }
+        Some(codec::encode(&(self.position, replies, state)))
+    }
+
+    /// This state is given up: another one is on its way.
+    pub(crate) fn begin_restore(&mut self) {
+        self.is_replaced = true;
+    }
+
+    /// Takes over the state after an instance.
+    ///
+    /// # Errors
+    /// It is not what [`snapshot`](Service::snapshot) makes.
+    pub(crate) fn restore(&mut self, instance: InstanceNumber, state: &[u8]) -> Result<(), String> {
+        let saved: Saved = codec::decode(state, state.len()).map_err(|error| error.to_string())?;
+        self.application.restore(&saved.application)?;
+        self.replies = Replies::new(limits::REPLIES_MAX, limits::REPLIES_BYTES_MAX);
+        for (id, reply) in saved.replies {
+            self.replies.put(id, reply);
+        }
+        (self.ahead, self.is_replaced) = (None, false);
+        (self.delivered, self.position) = (instance, saved.position);
+        Ok(())
+    }
+
     /// Answers from the state as it is here and now; nothing before everything up to `said_upto` was executed.
     pub(crate) fn query(&self, payload: &[u8], said_upto: InstanceNumber) -> Option<Answer> {
-        if self.delivered < said_upto {
+        if self.delivered < said_upto || self.is_replaced {
             return None;
         }
         let executed = self.ahead.as_ref().map_or(self.position, |ahead| ahead.position);
@@ -208,6 +264,15 @@ mod tests {
 
         fn query(&self, _payload: &[u8]) -> Vec<u8> {
             self.executed.clone()
+        }
+
+        fn snapshot(&self) -> Vec<u8> {
+            self.executed.clone()
+        }
+
+        fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+            self.executed = snapshot.to_vec();
+            Ok(())
         }
 
         fn last_change(&self, payload: &[u8]) -> Option<Position> {
@@ -301,6 +366,26 @@ mod tests {
         assert_eq!(done[0].frame, service.reply(id(2)));
         assert!(done[0].frame.is_some());
         assert_eq!(state(&service), b"abc");
+    }
+
+    #[test]
+    fn a_state_taken_over_answers_for_what_led_to_it_and_makes_the_same_snapshots() {
+        let (mut one, mut two) = (Service::new(Log::default()), Service::new(Log::default()));
+        one.deliver(&delivery(1, claim(0, "x"), b"ab"));
+        let snapshot = one.snapshot().unwrap();
+        two.deliver(&delivery(1, claim(0, "y"), b"z"));
+        two.begin_restore();
+        assert_eq!((two.query(b"", InstanceNumber(0)), two.snapshot()), (None, None));
+        two.restore(InstanceNumber(1), &snapshot).unwrap();
+        assert_eq!((state(&two), two.reply(id(2))), (b"ab".to_vec(), one.reply(id(2))));
+        for service in [&mut one, &mut two] {
+            service.deliver(&delivery(3, claim(0, "z"), b"c"));
+        }
+        assert_eq!(one.snapshot(), two.snapshot());
+        assert!(one.snapshot().is_some_and(|later| later != snapshot));
+        one.deliver_tentatively(&tentative(4, claim(0, "w"), b"d"));
+        assert_eq!(one.snapshot(), None, "not with what is not decided");
+        assert!(two.restore(InstanceNumber(9), b"nonsense").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use steeldb_ordering::{
     Tentative, Validator,
 };
 use steeldb_transport::ReplicaLinks;
-use steeldb_types::ReplicaId;
+use steeldb_types::{Digest, ReplicaId};
 use tokio::sync::mpsc;
 
 /// What a core says to the program around it.
@@ -28,6 +28,29 @@ pub enum Report {
     Tentative(Tentative),
     /// Take back what was executed ahead in this instance.
     Revoke(InstanceNumber),
+    /// Take a checkpoint of the state as it is and hand it to [`Shell::save`]. It may be left out; then the log is not
+    /// cut.
+    TakeCheckpoint {
+        /// After which instance.
+        instance: InstanceNumber,
+    },
+    /// The state is not needed any more: a later one was fetched, and is about to come.
+    StateFetched {
+        /// After which instance.
+        instance: InstanceNumber,
+    },
+    /// Take over a state, then call [`Shell::installed`].
+    Install {
+        /// After which instance.
+        instance: InstanceNumber,
+        /// The state, or why it could not be kept.
+        state: Result<Vec<u8>, String>,
+    },
+    /// Correct replicas signed another state than this replica's: nothing that it says is to be relied upon.
+    StateDiffers {
+        /// After which instance.
+        instance: InstanceNumber,
+    },
     /// A request given to this core will not be ordered on its behalf.
     Refused {
         /// Which.
@@ -62,14 +85,34 @@ pub struct Shell<S> {
     /// Decisions on their way to the log, until they are delivered.
     logged: VecDeque<Arc<Decision>>,
     reads: mpsc::UnboundedSender<ReadBack>,
+    /// A state that was fetched, to be reported.
+    fetched: Option<(InstanceNumber, Result<Vec<u8>, String>)>,
 }
 
-/// Decisions read out of the log for a replica that is behind. At most one per peer and question is under way: the core
-/// sees to that.
+/// What storage has done. The core bounds what is under way: one read of decisions per peer, few chunks, two checkpoints.
 #[derive(Debug)]
-pub struct ReadBack {
-    peer: ReplicaId,
-    decisions: Vec<Arc<Decision>>,
+pub struct ReadBack(Back);
+
+#[derive(Debug)]
+enum Back {
+    /// Decisions for a replica that is behind.
+    Decisions(ReplicaId, Vec<Arc<Decision>>),
+    /// A chunk for a replica that fetches a checkpoint.
+    Chunk(ReplicaId, InstanceNumber, u32, Option<Vec<u8>>),
+    /// A checkpoint of this replica's is durable, with these chunks; or could not be written.
+    Taken(InstanceNumber, Option<Vec<Digest>>),
+    /// A checkpoint that was fetched is durable, or why not.
+    Fetched(InstanceNumber, Result<Vec<u8>, String>),
+}
+
+/// Where storage answers.
+struct Answer(mpsc::UnboundedSender<ReadBack>);
+
+impl Answer {
+    fn send(self, back: Back) {
+        // A shell that is gone needs no answer.
+        let _ = self.0.send(ReadBack(back));
+    }
 }
 
 impl<S: Storage> Shell<S> {
@@ -84,7 +127,7 @@ impl<S: Storage> Shell<S> {
         let (reads, receiver) = mpsc::unbounded_channel();
         let clock = Clock::start();
         let logged = VecDeque::new();
-        (Shell { core, clock, storage, links, envelope, logged, reads }, receiver)
+        (Shell { core, clock, storage, links, envelope, logged, reads, fetched: None }, receiver)
     }
 
     /// The core, to be asked.
@@ -112,10 +155,35 @@ impl<S: Storage> Shell<S> {
         self.handle(Event::Tick, validator);
     }
 
-    /// Hands decisions that were read to the core.
-    pub fn read_back(&mut self, read: ReadBack, validator: &dyn Validator) {
-        let ReadBack { peer, decisions } = read;
-        self.handle(Event::DecisionsRead { peer, decisions }, validator);
+    /// Takes in what storage has done.
+    pub fn read_back(&mut self, ReadBack(back): ReadBack, validator: &dyn Validator) {
+        let event = match back {
+            Back::Decisions(peer, decisions) => Event::DecisionsRead { peer, decisions },
+            Back::Chunk(peer, instance, chunk, bytes) => Event::ChunkRead { peer, instance, chunk, bytes },
+            Back::Taken(instance, Some(chunks)) => Event::CheckpointTaken { instance, chunks },
+            Back::Taken(_, None) => return,
+            Back::Fetched(instance, state) => {
+                self.fetched = Some((instance, state));
+                return;
+            }
+        };
+        self.handle(event, validator);
+    }
+
+    /// Keeps a checkpoint, and tells the core when it is durable.
+    pub fn save(&mut self, instance: InstanceNumber, state: Vec<u8>) {
+        let taken = self.answer();
+        let taken = Box::new(move |chunks| taken.send(Back::Taken(instance, chunks)));
+        self.storage.checkpoints().write(instance, state, taken);
+    }
+
+    /// The state after an instance was taken over.
+    pub fn installed(&mut self, instance: InstanceNumber, validator: &dyn Validator) {
+        self.handle(Event::CheckpointInstalled { instance }, validator);
+    }
+
+    fn answer(&self) -> Answer {
+        Answer(self.reads.clone())
     }
 
     /// How long until [`tick`](Shell::tick) is due; nothing while nothing waits.
@@ -126,6 +194,9 @@ impl<S: Storage> Shell<S> {
 
     /// The next report, after doing every effect before it.
     pub fn poll(&mut self, validator: &dyn Validator) -> Option<Report> {
+        if let Some((instance, state)) = self.fetched.take() {
+            return Some(Report::Install { instance, state });
+        }
         loop {
             match self.core.poll_effect()? {
                 Effect::Persist { sequence, record } => {
@@ -151,18 +222,27 @@ impl<S: Storage> Shell<S> {
                     return Some(Report::RegencyInstalled { regency, leader });
                 }
                 Effect::ReadChunk { peer, instance, chunk } => {
-                    self.handle(Event::ChunkRead { peer, instance, chunk, bytes: None }, validator);
+                    let read = self.answer();
+                    let read = Box::new(move |bytes| read.send(Back::Chunk(peer, instance, chunk, bytes)));
+                    self.storage.checkpoints().read_chunk(instance, chunk, read);
                 }
+                Effect::StoreChunk { instance, chunk, bytes } => {
+                    self.storage.checkpoints().store_chunk(instance, chunk, bytes);
+                }
+                Effect::InstallCheckpoint { instance, chunks } => {
+                    let fetched = self.answer();
+                    let fetched = Box::new(move |state| fetched.send(Back::Fetched(instance, state)));
+                    self.storage.checkpoints().complete(instance, chunks, fetched);
+                    return Some(Report::StateFetched { instance });
+                }
+                Effect::DropCheckpoints { before } => self.storage.checkpoints().drop_before(before),
+                Effect::Truncate { before } => self.storage.truncate(before),
+                Effect::TakeCheckpoint { instance } => return Some(Report::TakeCheckpoint { instance }),
+                Effect::StateDiffers { instance } => return Some(Report::StateDiffers { instance }),
                 Effect::Tentative(tentative) => return Some(Report::Tentative(tentative)),
                 Effect::Revoke { instance } => return Some(Report::Revoke(instance)),
-                // Applications take no checkpoints yet: the log is never cut, and no state travels.
-                Effect::TakeCheckpoint { .. }
-                | Effect::StoreChunk { .. }
-                | Effect::InstallCheckpoint { .. }
-                | Effect::DropCheckpoints { .. }
-                | Effect::Truncate { .. }
-                | Effect::StateDiffers { .. }
-                | Effect::ViewInstalled { .. } => {}
+                // The judge refuses changes: links stay.
+                Effect::ViewInstalled { .. } => {}
                 Effect::Misbehaved { replica, reason } => {
                     return Some(Report::Misbehaved { replica, reason });
                 }
@@ -171,12 +251,9 @@ impl<S: Storage> Shell<S> {
     }
 
     fn read(&mut self, peer: ReplicaId, from: InstanceNumber, bytes_max: usize) {
-        let reads = self.reads.clone();
-        let answer = move |decisions| {
-            // A shell that is gone needs no answer.
-            let _ = reads.send(ReadBack { peer, decisions });
-        };
-        self.storage.read_decisions(from, bytes_max, Box::new(answer));
+        let read = self.answer();
+        let read = Box::new(move |decisions| read.send(Back::Decisions(peer, decisions)));
+        self.storage.read_decisions(from, bytes_max, read);
     }
 
     fn take_logged(&mut self, instance: InstanceNumber) -> Option<Arc<Decision>> {

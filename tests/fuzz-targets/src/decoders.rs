@@ -66,7 +66,7 @@ pub(crate) fn ledger_archive(input: &[u8]) {
 /// A log whose files are damaged anyhow opens and can be written, or says why not.
 pub(crate) fn log_on_disk(input: &[u8]) {
     let disk = SimulatedDisk::new();
-    let Ok((mut log, _)) = Log::open(Arc::new(disk.clone()), Options::default(), InstanceNumber(0)) else {
+    let Ok((mut log, _)) = Log::open(Arc::new(disk.clone()), Options::default()) else {
         panic!("an empty disk makes a log");
     };
     for record in crate::samples::records() {
@@ -88,11 +88,11 @@ pub(crate) fn log_on_disk(input: &[u8]) {
         let length = disk.read(last).map_or(0, |bytes| bytes.len()) as u64;
         disk.write_at(last, length / 2, tail).expect("a good disk");
     }
-    let Ok((mut log, recovered)) = Log::open(Arc::new(disk), Options::default(), InstanceNumber(0)) else {
+    let Ok((mut log, recovered)) = Log::open(Arc::new(disk), Options::default()) else {
         return;
     };
     let known = crate::samples::records();
-    for record in recovered.records {
+    for record in recovered.records(InstanceNumber(0)) {
         let is_word_of_damage = matches!(record, Record::Passive { .. });
         assert!(is_word_of_damage || known.contains(&record), "a record nobody wrote: {record:?}");
     }

@@ -94,6 +94,7 @@ fn server_frames() -> Vec<ServerMessage> {
         ServerMessage::Tentative { id, instance: InstanceNumber(1), claim, reply },
         ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
         ServerMessage::Answer { number: 1, answer: Some(answer) },
+        ServerMessage::NotKept { from: InstanceNumber(1) },
         ServerMessage::Decisions { decisions: decisions(), last: InstanceNumber(2) },
     ]
 }

@@ -116,6 +116,15 @@ impl Application for Echo {
         self.progress(payload).map(|progress| progress.position)
     }
 
+    fn snapshot(&self) -> Vec<u8> {
+        codec::encode(&self.state)
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        self.state = State::decode(snapshot).map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
     fn savepoint(&mut self) {
         let State { position, history, .. } = self.state;
         self.undo = Some(Undo { position, history, sessions: Vec::new() });

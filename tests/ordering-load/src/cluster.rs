@@ -4,7 +4,7 @@ use crate::application::State;
 use crate::cpu;
 use crate::identity;
 use crate::liar::Lie;
-use crate::node::{NodeConfig, READY};
+use crate::node::{Checkpoints, NodeConfig, READY};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -40,6 +40,8 @@ pub struct ClusterOptions {
     pub relayed: bool,
     /// Whether replicas reply before the decision.
     pub tentative: bool,
+    /// Checkpoints, and what is kept besides.
+    pub checkpoints: Checkpoints,
     /// A replica that lies, and about what.
     pub liar: Option<(ReplicaId, Lie)>,
 }
@@ -56,6 +58,7 @@ impl ClusterOptions {
             pending_requests_max: steeldb_types::limits::PENDING_REQUESTS_MAX,
             relayed: false,
             tentative: false,
+            checkpoints: Checkpoints::none(),
             liar: None,
         }
     }
@@ -112,6 +115,15 @@ impl Cluster {
         self.folder.path().join(format!("log-{}", replica.0))
     }
 
+    /// What a replica has logged for people.
+    pub fn said(&self, replica: ReplicaId) -> String {
+        std::fs::read_to_string(self.errors(replica)).unwrap_or_default()
+    }
+
+    fn errors(&self, replica: ReplicaId) -> PathBuf {
+        self.folder.path().join(format!("errors-{}", replica.0))
+    }
+
     /// Starts a replica that is not running, and waits until it is ready.
     ///
     /// # Errors
@@ -143,15 +155,15 @@ impl Cluster {
             request_timeout_ms: u64::try_from(self.options.request_timeout.as_millis())?,
             pending_requests_max: self.options.pending_requests_max,
             tentative: self.options.tentative,
+            checkpoints: self.options.checkpoints,
             lie: self.options.liar.filter(|(liar, _)| *liar == replica).map(|(_, lie)| lie),
         };
         let path = self.folder.path().join(format!("node-{}.json", replica.0));
         std::fs::write(&path, serde_json::to_vec_pretty(&config)?)?;
-        let errors = self.folder.path().join(format!("errors-{}", replica.0));
-        let child = spawn(&self.options.program, &path, &errors).await.with_context(|| {
-            let said = std::fs::read_to_string(&errors).unwrap_or_default();
-            format!("{replica} does not start: {said}")
-        })?;
+        let errors = self.errors(replica);
+        let child = spawn(&self.options.program, &path, &errors)
+            .await
+            .with_context(|| format!("{replica} does not start: {}", self.said(replica)))?;
         self.processes.insert(replica, child);
         Ok(())
     }
@@ -246,6 +258,7 @@ async fn spawn(program: &Path, config: &Path, errors: &Path) -> anyhow::Result<C
         .arg(config)
         .arg("--die-with-parent")
         .arg(std::process::id().to_string())
+        .env("RUST_LOG", "warn,steeldb_ordering_server=info")
         .stdout(Stdio::piped())
         .stderr(errors)
         .kill_on_drop(true)

@@ -3,7 +3,9 @@
 use crate::identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use steeldb_ordering::{Claim, InstanceNumber, Regency, RequestKey};
+use steeldb_ordering_log::{Directory, Disk};
 use steeldb_ordering_server::{ClientMessage, Reply, ServerMessage};
 use steeldb_transport::{LinkEvent, LinkOptions, ReplicaConfig, ReplicaLinks, ReplicaTransport, StartError};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId};
@@ -15,6 +17,57 @@ pub enum Lie {
     Replies,
     /// Progress: nothing has happened yet.
     Queries,
+    /// The state that it hands to replicas which fetch it.
+    State,
+}
+
+/// A disk that gives back other bytes than were written, when it is asked for a part of a file.
+pub struct LyingDisk(pub Directory);
+
+impl Disk for LyingDisk {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+
+    fn length(&self, file: &str) -> io::Result<u64> {
+        self.0.length(file)
+    }
+
+    fn read(&self, file: &str) -> io::Result<Vec<u8>> {
+        self.0.read(file)
+    }
+
+    fn read_at(&self, file: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = self.0.read_at(file, offset, length)?;
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 1;
+        }
+        Ok(bytes)
+    }
+
+    fn write_at(&self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(file, offset, bytes)
+    }
+
+    fn set_len(&self, file: &str, length: u64) -> io::Result<()> {
+        self.0.set_len(file, length)
+    }
+
+    fn sync(&self, file: &str) -> io::Result<()> {
+        self.0.sync(file)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.0.sync_names()
+    }
+
+    fn remove(&self, file: &str) -> io::Result<()> {
+        self.0.remove(file)
+    }
 }
 
 /// A replica that orders nothing and says at once that whatever a client wants was executed, at the next position, in a

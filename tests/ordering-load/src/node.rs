@@ -2,17 +2,19 @@
 
 use crate::application::Echo;
 use crate::identity;
-use crate::liar::Lie;
+use crate::liar::{Lie, LyingDisk};
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use steeldb_ordering::Roster;
-use steeldb_ordering_server::{DurableLog, MemoryLog, Server, ServerConfig};
+use steeldb_ordering_log::{Directory, Options};
+use steeldb_ordering_server::{DurableLog, Held, MemoryLog, Server, ServerConfig};
 use steeldb_transport::LinkOptions;
-use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_types::{ClientId, ReplicaId, View, limits};
 use tokio::sync::mpsc;
 
 /// What a replica's process reads when it starts.
@@ -35,8 +37,36 @@ pub struct NodeConfig {
     pub pending_requests_max: usize,
     /// Whether it replies before the decision.
     pub tentative: bool,
+    /// Checkpoints, and what is kept besides.
+    pub checkpoints: Checkpoints,
     /// What it lies about.
     pub lie: Option<Lie>,
+}
+
+/// When checkpoints are taken, and what is kept for replicas that are behind.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoints {
+    /// Instances between two; 0: none.
+    pub interval: u64,
+    /// Instances before one that stay in the log.
+    pub decisions_kept: u64,
+    /// Bytes of decided batches in memory.
+    pub decisions_kept_bytes: usize,
+    /// Bytes of a segment of the log: what is cut is whole segments.
+    pub segment_bytes: u64,
+}
+
+impl Checkpoints {
+    /// None at all.
+    pub fn none() -> Checkpoints {
+        Checkpoints {
+            interval: 0,
+            decisions_kept: limits::DECISIONS_KEPT,
+            decisions_kept_bytes: limits::DECISIONS_KEPT_BYTES,
+            segment_bytes: Options::default().segment_bytes,
+        }
+    }
 }
 
 /// Bytes of decisions kept for those that are behind when there is no log.
@@ -63,6 +93,9 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     ordering.resend_interval = ordering.request_timeout / 4;
     ordering.pending_requests_max = config.pending_requests_max;
     ordering.tentative = config.tentative;
+    ordering.checkpoint_interval = config.checkpoints.interval;
+    ordering.decisions_kept = config.checkpoints.decisions_kept;
+    ordering.decisions_kept_bytes = config.checkpoints.decisions_kept_bytes;
     let server = ServerConfig {
         ordering,
         listen: config.listen.clone(),
@@ -73,15 +106,23 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     let (sender, persisted) = mpsc::unbounded_channel();
     let mut server = match &config.log {
         Some(path) => {
-            let (log, records) = DurableLog::open(path, move |upto| {
+            let options = Options { segment_bytes: config.checkpoints.segment_bytes, ..Options::default() };
+            let persisting = move |upto| {
                 // A server that is gone needs no word.
                 let _ = sender.send(upto);
-            })?;
-            Server::start(server, application, log, records, persisted).await?
+            };
+            let (log, held) = match config.lie {
+                Some(Lie::State) => {
+                    let (log, states) = (Directory::open(path)?, Directory::open(&path.join("checkpoints"))?);
+                    DurableLog::on(Arc::new(log), Arc::new(LyingDisk(states)), options, persisting)?
+                }
+                _ => DurableLog::open(path, options, persisting)?,
+            };
+            Server::start(server, application, log, held, persisted).await?
         }
         None => {
-            let log = MemoryLog::new(MEMORY_LOG_BYTES);
-            let server = Server::start(server, application, log, Vec::new(), persisted).await?;
+            let log = MemoryLog::new(MEMORY_LOG_BYTES)?;
+            let server = Server::start(server, application, log, Held::default(), persisted).await?;
             drop(sender);
             server
         }

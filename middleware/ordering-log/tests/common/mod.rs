@@ -188,7 +188,7 @@ impl Model {
 pub fn observe(recovered: Recovered, reader: &Reader, last: u64) -> (u64, Model) {
     let mut model = Model::default();
     let mut given = None;
-    for record in recovered.records {
+    for record in recovered.records(InstanceNumber(u64::MAX)) {
         match &record {
             Record::Decision(decision) => {
                 let instance = decision.instance().0;

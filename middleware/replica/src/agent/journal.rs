@@ -28,14 +28,14 @@ pub(super) fn open(
         Directory::open(&path).with_context(|| format!("cannot open the journal {}", path.display()))?;
     let options = Options { sync: config.server.settings.fsync, ..Options::default() };
     // The database takes no checkpoints: everything is delivered again, and compared with what PostgreSQL holds.
-    let (journal, recovered) = Journal::open(Arc::new(disk), options, InstanceNumber(0), persisted)?;
+    let (journal, recovered) = Journal::open(Arc::new(disk), options, persisted)?;
     if recovered.torn_bytes > 0 {
         tracing::warn!(bytes = recovered.torn_bytes, "a torn batch at the journal's end is cut off");
     }
     for damage in &recovered.damage {
         tracing::error!(%damage, "the journal is damaged");
     }
-    let records: Vec<Record> = recovered.records.collect();
+    let records: Vec<Record> = recovered.records(InstanceNumber(0)).collect();
     // What is prepared in PostgreSQL is judged by the whole order. The ordering core could fetch the rest from others;
     // until PostgreSQL's side can wait for that, a gap ends it here.
     if let Some(damage) = recovered.damage.first() {

@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 7] = [
+pub const MIGRATIONS: [Migration; 8] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -34,6 +34,7 @@ pub const MIGRATIONS: [Migration; 7] = [
     migration!(5, "event_triggers"),
     migration!(6, "publication"),
     migration!(7, "ddl_effects"),
+    migration!(8, "sequences"),
 ];
 
 /// Why the schema was not installed.

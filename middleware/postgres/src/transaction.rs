@@ -182,6 +182,16 @@ impl RecordSecret {
         mac.update(&record.transcript.0);
         mac.finalize().into_bytes().into()
     }
+
+    /// HMAC-SHA-256 that authorises the agent to start a session's draws from sequences: `steeldb.arm_draws` computes
+    /// the same. What it is over cannot be a record's message, which begins with four bytes of a small number.
+    pub fn session_mac(&self, process_id: i32, token: i64) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; 32] };
+        mac.update(b"steeldb/draws/");
+        mac.update(&process_id.to_be_bytes());
+        mac.update(&token.to_be_bytes());
+        mac.finalize().into_bytes().into()
+    }
 }
 
 /// Records `record` in the session's open transaction.

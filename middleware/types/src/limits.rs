@@ -106,6 +106,18 @@ pub const REPLICA_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
 /// Operations in one transaction. Past it: 54000 with a hint.
 pub const OPERATIONS_MAX: u32 = 1_000_000;
 
+/// Runs of draws from sequences in one operation; a run is any number of evenly spaced values. Past it: a mismatch.
+pub const DRAW_RUNS_MAX: usize = 16_384;
+
+/// Sequences that one operation draws from. Past it: a mismatch.
+pub const DRAW_SEQUENCES_MAX: usize = 256;
+
+/// The longest qualified name of a sequence, bytes: two identifiers of 63 bytes, every one of them a quote.
+pub const SEQUENCE_NAME_BYTES_MAX: usize = 260;
+
+/// Bytes of entries in one piece of the master's stream; it fits a frame together with one more entry.
+pub const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Result bytes a master sends ahead of the shim's acknowledgement, per session.
 pub const RESULT_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 

@@ -13,13 +13,15 @@ use super::position::Edit;
 use super::walk::{Call, Findings, Literal, Setting};
 
 /// Functions that are sent to schema `steeldb`, unqualified or as `pg_catalog`'s.
-const REPLICATED: [&str; 6] = [
+const REPLICATED: [&str; 8] = [
     "now",
     "statement_timestamp",
     "clock_timestamp",
     "transaction_timestamp",
     "timeofday",
     "gen_random_uuid",
+    "nextval",
+    "setval",
 ];
 
 /// A query string with its tokens, scanned when first needed.

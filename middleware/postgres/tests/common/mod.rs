@@ -76,7 +76,9 @@ impl TestServer {
         let mut admin = self.connect(name, AGENT_ROLE).await;
         migrations::install(&mut admin).await.unwrap();
         let secret = RecordSecret::load(&mut admin).await.unwrap();
-        let client = self.connect(name, CLIENT_ROLE).await;
+        let mut client = self.connect(name, CLIENT_ROLE).await;
+        let mac = format!("\\x{}", hex::encode(secret.session_mac(client.process_id(), 7)));
+        client.extended("SELECT steeldb.arm_draws(7, true, $1)", &[Some(&mac)]).await.unwrap();
         Database { server: self, name: name.to_string(), admin, client, secret, counter: 0 }
     }
 }

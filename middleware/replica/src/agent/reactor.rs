@@ -541,6 +541,7 @@ impl Reactor {
             links: self.links.clone(),
             reports,
             patience: self.idle_timeout,
+            draws: self.me == self.master,
         };
         self.workers.insert(session, (incarnation, worker::spawn(start)));
     }

@@ -1,6 +1,7 @@
 //! What comes before its transaction is known here: votes from ahead of what is delivered, and the master's stream
 //! ahead of the client's own messages. Both are bounded, whatever a liar sends (no room of one is taken by another).
 
+use super::draws::weight;
 use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{ReplicaId, Slot, TxId};
 use steeldb_wire::transaction::{Executed, SignedVote};
@@ -62,12 +63,12 @@ impl EarlyStream {
         if entries.is_empty() {
             self.order.push_back(tx);
         }
+        self.entries += weight(&entry);
         entries.push(entry);
-        self.entries += 1;
         while self.entries > ENTRIES_MAX
             && let Some(oldest) = self.order.pop_front()
         {
-            self.entries -= self.by_tx.remove(&oldest).map_or(0, |entries| entries.len());
+            self.entries -= self.by_tx.remove(&oldest).map_or(0, |entries| entries.iter().map(weight).sum());
         }
     }
 
@@ -75,7 +76,7 @@ impl EarlyStream {
     pub(super) fn take(&mut self, tx: TxId) -> Vec<Executed> {
         let taken = self.by_tx.remove(&tx).unwrap_or_default();
         if !taken.is_empty() {
-            self.entries -= taken.len();
+            self.entries -= taken.iter().map(weight).sum::<usize>();
             self.order.retain(|other| *other != tx);
         }
         taken

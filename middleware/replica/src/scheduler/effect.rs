@@ -3,7 +3,8 @@
 use super::event::{AnchorId, Connection};
 use steeldb_types::{Position, SessionKey, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
-    Modes, OperationKind, Ordered, ReplicaMessage, SqlState, StatementId, StatementText, Stream, VoteBundle,
+    Draws, Modes, OperationKind, Ordered, ReplicaMessage, SqlState, StatementId, StatementText, Stream,
+    VoteBundle,
 };
 
 /// Something to be done.
@@ -186,6 +187,8 @@ pub enum Command {
         kind: OperationKind,
         /// Send the backend's messages to the client (the master does).
         show: bool,
+        /// What it draws from sequences; none: it draws by itself, and reports what (the master does).
+        draws: Option<Draws>,
     },
     /// Fail as the master did, for a reason of timing (B8).
     Adopt {

@@ -2,7 +2,7 @@
 
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
-    ClientMessage, Executed, Ordered, SignedFinish, SignedVote, SqlState, TableDigest,
+    ClientMessage, Draws, Executed, Ordered, SignedFinish, SignedVote, SqlState, TableDigest,
 };
 
 /// A connection of a client, as the transport numbers it.
@@ -166,6 +166,8 @@ pub enum BackendReport {
         tag: TagKind,
         /// The backend asked for COPY data.
         copy_started: bool,
+        /// What it drew from sequences, at the master.
+        draws: Draws,
     },
     /// Constraints are checked, and it is known whether the transaction wrote (rule 6, rule 11).
     Completed {

@@ -3,9 +3,9 @@
 use super::anchors::User;
 use super::event::Completion;
 use super::transaction::{Decided, Phase};
-use super::{Command, Effect, Scheduler};
+use super::{Command, Effect, Scheduler, draws};
 use steeldb_types::TxId;
-use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, VoteKind};
+use steeldb_wire::transaction::{Decision, Draws, ReplicaMessage, SignedFinish, SqlState, VoteKind};
 
 impl Scheduler {
     /// The client has said that the transaction is complete. The first Finish counts.
@@ -119,7 +119,7 @@ impl Scheduler {
         if master {
             let head = transaction.transcript.as_ref().map(|t| t.head()).unwrap_or_default();
             let number = transaction.executed() + 1;
-            self.stream(tx, number, head, None);
+            self.stream(tx, number, head, None, Draws::NONE);
         }
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         match result {
@@ -243,7 +243,7 @@ impl Scheduler {
         if transaction.phase.may_be_prepared() {
             self.by_gid.remove(&transaction.gid());
         }
-        self.entries_held = self.entries_held.saturating_sub(transaction.stream.len());
+        self.entries_held = self.entries_held.saturating_sub(draws::weight_of(&transaction));
         self.draining.remove(&tx);
         self.ballots.remove(&tx);
         if let Some(session) = self.sessions.get_mut(&tx.session)

@@ -15,6 +15,7 @@ mod anchors;
 mod applying;
 mod ballot;
 mod delivery;
+mod draws;
 mod early;
 mod effect;
 mod ended;

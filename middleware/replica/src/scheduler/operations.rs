@@ -2,12 +2,12 @@
 
 use super::event::TagKind;
 use super::transaction::{Buffered, CopyState, Issued, Phase, Transaction};
-use super::{Command, Scheduler};
+use super::{Command, Scheduler, draws};
 use crate::guard::Class;
 use std::collections::VecDeque;
 use steeldb_types::{ClientId, Digest, TxId, limits};
 use steeldb_wire::transaction::{
-    CopyDigest, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
+    CopyDigest, Draws, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
 };
 
 /// What the backend reported of an operation.
@@ -18,6 +18,7 @@ pub(super) struct OperationResult {
     pub status: u8,
     pub tag: TagKind,
     pub copy_started: bool,
+    pub draws: Draws,
 }
 
 /// Stream entries held at once, past which more are dropped: two for each operation of the longest transaction.
@@ -124,7 +125,7 @@ impl Scheduler {
         if self.is_master() {
             return;
         }
-        for entry in entries {
+        for entry in entries.into_iter().filter(|entry| entry.draws.is_sound()) {
             let tx = entry.tx;
             if self.transactions.contains_key(&tx) {
                 self.keep_entry(entry);
@@ -160,9 +161,9 @@ impl Scheduler {
             return;
         }
         if let std::collections::btree_map::Entry::Vacant(vacant) = transaction.stream.entry(entry.number) {
+            self.entries_held += draws::weight(&entry);
             vacant.insert(entry);
             transaction.active_at_us = now;
-            self.entries_held += 1;
         }
     }
 
@@ -209,7 +210,7 @@ impl Scheduler {
         if self.is_master() {
             self.reply(tx.session, ReplicaMessage::Begun { tx, slot, timestamp });
             for (number, transcript) in early {
-                self.stream(tx, number, transcript, None);
+                self.stream(tx, number, transcript, None, Draws::NONE);
             }
         }
     }
@@ -312,6 +313,7 @@ impl Scheduler {
                 row_order: operation.row_order,
                 kind: operation.kind.clone(),
                 show: master,
+                draws: (!master).then(|| draws::hand_over(transaction, number)),
             },
         };
         transaction.issued.insert(number, Issued { operation, statement, copy, early: None });
@@ -387,8 +389,9 @@ impl Scheduler {
         let known = transaction.transcript.is_some();
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
+            transaction.must_vote |= !result.draws.is_empty();
             if known {
-                self.stream(tx, number, head, adopted);
+                self.stream(tx, number, head, adopted, result.draws);
             }
             let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
             self.reply(tx.session, message);
@@ -398,10 +401,17 @@ impl Scheduler {
 
     /// Adds an entry to the master's stream. The barrier is the highest position issued by now: the result was read
     /// before, so it is at least what rule 4 asks for.
-    pub(super) fn stream(&mut self, tx: TxId, number: u32, transcript: Digest, adopted: Option<SqlState>) {
+    pub(super) fn stream(
+        &mut self,
+        tx: TxId,
+        number: u32,
+        transcript: Digest,
+        adopted: Option<SqlState>,
+        draws: Draws,
+    ) {
         let barrier = self.applying.issued_upto();
         self.stream_due |= self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
-        self.streamed.push(Executed { tx, number, transcript, barrier, adopted });
+        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, draws });
     }
 
     /// Notes that `bytes` more are buffered for operation `number`; false when that breaks a limit, and the session ends.

@@ -306,9 +306,9 @@ impl Scheduler {
                 self.cast_against(tx, VoteKind::Blocked);
                 self.give_up(tx);
             }
-            BackendReport::Executed { tx, number, result, sqlstate, status, tag, copy_started } => {
+            BackendReport::Executed { tx, number, result, sqlstate, status, tag, copy_started, draws } => {
                 let result =
-                    super::operations::OperationResult { result, sqlstate, status, tag, copy_started };
+                    super::operations::OperationResult { result, sqlstate, status, tag, copy_started, draws };
                 self.executed(tx, number, result);
             }
             BackendReport::Completed { tx, result } => self.completed(tx, result),

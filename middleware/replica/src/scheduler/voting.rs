@@ -3,7 +3,9 @@
 use super::ballot::Ballot;
 use super::{Effect, Scheduler};
 use steeldb_types::{ReplicaId, TxId, limits};
-use steeldb_wire::transaction::{Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind};
+use steeldb_wire::transaction::{
+    Executed, Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind,
+};
 
 impl Scheduler {
     /// Votes against a transaction, once. What is prepared stays prepared.
@@ -25,10 +27,17 @@ impl Scheduler {
     pub fn flush(&mut self) {
         // One signature for many operations: the others run none of them before its client has finished.
         if std::mem::take(&mut self.stream_due) && !self.streamed.is_empty() {
-            let entries = std::mem::take(&mut self.streamed);
-            let first = self.stream_next;
-            self.stream_next += entries.len() as u64;
-            self.push(Effect::SendStream(Stream::new(0, first, entries, &self.config.key)));
+            let mut bytes = 0;
+            let mut piece = Vec::new();
+            for entry in std::mem::take(&mut self.streamed) {
+                bytes += 128 + entry.draws.size();
+                piece.push(entry);
+                if bytes > limits::STREAM_BYTES_MAX {
+                    bytes = 0;
+                    self.send_stream(std::mem::take(&mut piece));
+                }
+            }
+            self.send_stream(piece);
         }
         while !self.cast.is_empty() {
             let rest = self.cast.split_off(self.cast.len().min(limits::VOTE_BATCH_MAX));
@@ -36,6 +45,14 @@ impl Scheduler {
             let Some(bundle) = VoteBundle::new(batch, &self.config.key) else { return };
             self.push(Effect::SendVotes(bundle.clone()));
             self.votes(bundle.open_own(self.config.me));
+        }
+    }
+
+    fn send_stream(&mut self, entries: Vec<Executed>) {
+        if !entries.is_empty() {
+            let first = self.stream_next;
+            self.stream_next += entries.len() as u64;
+            self.push(Effect::SendStream(Stream::new(0, first, entries, &self.config.key)));
         }
     }
 

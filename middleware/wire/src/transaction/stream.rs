@@ -3,7 +3,7 @@
 
 use crate::auth::{AuthError, Namespace, PublicKey, SecretKey, Signature};
 use crate::codec::encode;
-use crate::transaction::SqlState;
+use crate::transaction::{Draws, SqlState};
 use borsh::{BorshDeserialize, BorshSerialize};
 use steeldb_types::{Digest, Position, TxId};
 
@@ -20,6 +20,8 @@ pub struct Executed {
     pub barrier: Position,
     /// An error that came of timing (deadlock victim, time-out, cancel): adopted elsewhere, not re-executed (B8).
     pub adopted: Option<SqlState>,
+    /// What it drew from sequences: taken from here elsewhere, not drawn again (A9).
+    pub draws: Draws,
 }
 
 /// A numbered, signed piece of the stream.

@@ -3,11 +3,13 @@
 //! Every operation is a group of its own up to Sync, so each gets an answer whatever its predecessors did. Statements are
 //! parsed under names of ours and reused once the backend has confirmed them.
 
+mod drawing;
 mod reader;
 mod writer;
 
 use crate::scheduler::{BackendReport, Command};
 use bytes::BytesMut;
+use drawing::Drawing;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -32,6 +34,8 @@ pub(super) struct Start {
     pub reports: Reports,
     /// How long a client may take none of the results that it asked for.
     pub patience: Duration,
+    /// Its operations draw from sequences: this is the master.
+    pub draws: bool,
 }
 
 /// Where a worker reports to. A session that was lost may be opened again, and the old worker's last words must not end
@@ -126,6 +130,8 @@ struct Shared {
     parsed: Mutex<(u64, BTreeMap<StatementId, String>)>,
     /// The digest of DDL effects that completing found, for PREPARE.
     ddl_effects: Mutex<Option<Digest>>,
+    /// The client has thrown away what its session knew of sequences, and with it what proves the agent.
+    disarmed: AtomicBool,
 }
 
 /// Starts a session's backend; its fate is reported as events.
@@ -135,10 +141,10 @@ pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
     tokio::spawn(async move {
         let reports = start.reports.clone();
         match connect(&start).await {
-            Ok(backend) => {
+            Ok((backend, drawing)) => {
                 let parameters = backend.parameters().to_vec();
                 reports.send(BackendReport::Ready { parameters });
-                let (sqlstate, message) = serve(start, backend, receiver, back).await;
+                let (sqlstate, message) = serve(start, backend, drawing, receiver, back).await;
                 reports.send(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
             }
             Err((sqlstate, message)) => {
@@ -149,7 +155,7 @@ pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
     sender
 }
 
-async fn connect(start: &Start) -> Result<Backend, (String, String)> {
+async fn connect(start: &Start) -> Result<(Backend, Drawing), (String, String)> {
     let shown = |error: BackendError| match error {
         BackendError::Server(fields) => (fields.sqlstate.clone(), fields.message.clone()),
         other => ("58000".to_string(), other.to_string()),
@@ -161,13 +167,18 @@ async fn connect(start: &Start) -> Result<Backend, (String, String)> {
         roles::RoleRefused::Backend(error) => shown(error),
         refused => ("28000".to_string(), refused.to_string()),
     })?;
-    Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters).await.map_err(shown)
+    let mut backend = Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters)
+        .await
+        .map_err(shown)?;
+    let drawing = Drawing::arm(&mut backend, &start.secret, start.draws).await.map_err(shown)?;
+    Ok((backend, drawing))
 }
 
 /// Runs the session until its backend is lost or closed; says why.
 async fn serve(
     start: Start,
     backend: Backend,
+    drawing: Drawing,
     inputs: mpsc::UnboundedReceiver<Input>,
     back: mpsc::UnboundedSender<Input>,
 ) -> (String, String) {
@@ -181,6 +192,7 @@ async fn serve(
         discard: AtomicBool::new(false),
         parsed: Mutex::new((0, BTreeMap::new())),
         ddl_effects: Mutex::new(None),
+        disarmed: AtomicBool::new(false),
     });
     let (expects, expected) = mpsc::unbounded_channel();
     let reading = reader::Reader {
@@ -193,6 +205,7 @@ async fn serve(
         links: start.links,
         reports: start.reports,
         patience: start.patience,
+        drawing: drawing.clone(),
     };
     let writing = writer::Writer {
         writer,
@@ -206,6 +219,7 @@ async fn serve(
         out: BytesMut::with_capacity(16 * 1024),
         copy_open: false,
         in_block: false,
+        drawing,
     };
     let reading = tokio::spawn(reading.run());
     let closed = writing.run().await;

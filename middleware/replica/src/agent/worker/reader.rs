@@ -1,6 +1,7 @@
 //! Reads a backend's answers in the order its commands were written.
 
 use super::super::maintenance::error_with_hint;
+use super::drawing::Drawing;
 use super::{Expect, Input, Parsed, Reports, Shared, lock};
 use crate::scheduler::{BackendReport, Completion, TagKind};
 use bytes::{BufMut as _, Bytes};
@@ -13,7 +14,7 @@ use steeldb_postgres::message::{self, RawMessage, tag};
 use steeldb_transport::{ConnectionId, ReplicaLinks};
 use steeldb_types::{Digest, SessionKey, TxId, limits};
 use steeldb_wire::codec;
-use steeldb_wire::transaction::{ReplicaMessage, ResultDigest, SqlState};
+use steeldb_wire::transaction::{Draws, ReplicaMessage, ResultDigest, SqlState};
 use tokio::sync::mpsc;
 
 /// A piece of a result is sent once it has this size, or nothing more is there.
@@ -29,6 +30,7 @@ pub(super) struct Reader {
     pub(super) links: ReplicaLinks,
     pub(super) reports: Reports,
     pub(super) patience: Duration,
+    pub(super) drawing: Drawing,
 }
 
 impl Reader {
@@ -48,6 +50,7 @@ impl Reader {
                         status: answer.status,
                         tag: TagKind::Plain,
                         copy_started: false,
+                        draws: Draws::NONE,
                     })
                 }
                 Expect::Begun { tx } => Some(match self.answer().await?.error {
@@ -143,6 +146,7 @@ impl Reader {
         let mut copy_started = false;
         let mut kind = TagKind::Plain;
         let mut failure = None;
+        let mut draws = Draws::default();
         let status = loop {
             let message = match self.reader.buffered_message() {
                 Ok(Some(message)) => Ok(message),
@@ -180,7 +184,18 @@ impl Reader {
                     continue;
                 }
                 tag::COPY_IN_RESPONSE => copy_started = true,
-                tag::COMMAND_COMPLETE => kind = tag_kind(message::command_tag(&message.body)?),
+                tag::NOTICE_RESPONSE
+                    if self.drawing.note(&message::ErrorFields::parse(&message.body)?, &mut draws) =>
+                {
+                    continue;
+                }
+                tag::COMMAND_COMPLETE => {
+                    let tag = message::command_tag(&message.body)?;
+                    kind = tag_kind(tag);
+                    if tag.starts_with("DISCARD") {
+                        self.shared.disarmed.store(true, Ordering::Release);
+                    }
+                }
                 tag::ERROR_RESPONSE if !copy_started => {
                     // If it is a COPY, its Sync is still to come; otherwise this changes nothing.
                     let _ = self.back.send(Input::NoCopy);
@@ -222,6 +237,7 @@ impl Reader {
             status,
             tag: kind,
             copy_started,
+            draws,
         })
     }
 

@@ -1,5 +1,6 @@
 //! Writes a session's commands to its backend.
 
+use super::drawing::Drawing;
 use super::{Expect, Input, Parsed, Shared, lock};
 use crate::scheduler::Command;
 use bytes::{BufMut as _, BytesMut};
@@ -28,6 +29,7 @@ pub(super) struct Writer {
     /// A COPY's data are being written; its Sync is not.
     pub(super) copy_open: bool,
     pub(super) in_block: bool,
+    pub(super) drawing: Drawing,
 }
 
 impl Writer {
@@ -119,6 +121,10 @@ impl Writer {
                 self.in_block = true;
                 message::query(&sql, &mut self.out)?;
                 self.expect(Expect::Begun { tx });
+                if !modes.read_only && self.shared.disarmed.swap(false, Ordering::AcqRel) {
+                    self.drawing.arm_again(&mut self.out)?;
+                    self.expect(Expect::Ignored);
+                }
             }
             Command::BeginHere { tx, modes, timestamp, seed } => {
                 *lock(&self.shared.ddl_effects) = None;
@@ -132,7 +138,10 @@ impl Writer {
                 message::query(&sql, &mut self.out)?;
                 self.expect(Expect::Begun { tx });
             }
-            Command::Execute { tx, number, statement, row_order, kind, show } => {
+            Command::Execute { tx, number, statement, row_order, kind, show, draws } => {
+                if self.drawing.hand_over(draws.as_ref(), &mut self.out)? {
+                    self.expect(Expect::Ignored);
+                }
                 self.execute(tx, number, statement, row_order, kind, show)?;
             }
             Command::Adopt { tx, number, sqlstate } => {

@@ -4,7 +4,7 @@
 use super::super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{Digest, TxId};
-use steeldb_wire::transaction::{OperationKind, StatementId, StatementText};
+use steeldb_wire::transaction::{Draws, OperationKind, StatementId, StatementText};
 
 /// The canonical result of operation `number`.
 pub(super) fn result_of(number: u32) -> Digest {
@@ -166,6 +166,7 @@ impl Backend {
                     status: b'T',
                     tag,
                     copy_started: false,
+                    draws: Draws::NONE,
                 })
             }
             Command::Adopt { tx, number, sqlstate } => report(BackendReport::Executed {
@@ -176,6 +177,7 @@ impl Backend {
                 status: b'E',
                 tag: TagKind::Plain,
                 copy_started: false,
+                draws: Draws::NONE,
             }),
             Command::Complete { tx } => {
                 let block = self.blocks.entry(*tx).or_default();

@@ -8,6 +8,7 @@ mod bounds;
 mod catching_up;
 mod certificates;
 mod clients;
+mod draws;
 mod finishing;
 mod operations;
 mod random;
@@ -20,7 +21,7 @@ use super::*;
 use backend::Backend;
 use steeldb_types::{Digest, SessionId, Slot, Timestamp};
 use steeldb_wire::transaction::{
-    ClientMessage, Decision, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignatureMemo,
+    ClientMessage, Decision, Draws, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignatureMemo,
     SignedVote, SqlState, StatementId, StatementText, Transcript, VoteBundle,
 };
 
@@ -281,6 +282,7 @@ impl One {
             transcript: Digest::default(),
             barrier,
             adopted,
+            draws: Draws::NONE,
         }]));
     }
 

@@ -165,6 +165,7 @@ fn a4_a_statement_that_ended_the_block_ends_the_session() {
         status: b'I',
         tag: TagKind::BlockEnded,
         copy_started: false,
+        draws: Draws::NONE,
     };
     one.event(Event::Backend { session: session(1), report });
     assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate: SqlState::parse("2D000") }]);

@@ -120,6 +120,7 @@ fn a_committed_ddl_that_still_executes_here_is_waited_for() {
         status: b'T',
         tag: TagKind::Ddl,
         copy_started: false,
+        draws: Draws::NONE,
     };
     one.event(Event::Backend { session: session(1), report });
     assert_eq!(one.committed(t), 1);

@@ -1,8 +1,9 @@
 //! What is replicated.
 
 use crate::operation::Operation;
-use steeldb_ordering::{Request, RequestId, Roster};
+use steeldb_ordering::{Account, Join, Request, RequestId, Roster};
 use steeldb_types::{Position, Timestamp};
+use steeldb_wire::auth::PublicKey;
 
 /// An ordered request, as the application sees it. The same on every replica.
 #[derive(Clone, Copy, Debug)]
@@ -65,6 +66,16 @@ pub trait Application: Send {
         let _ = (id, payload);
         Ok(())
     }
+
+    /// For which account the holder of `key` may join by the credential in `join`: a pure function of the two and of
+    /// constants that all replicas share.
+    ///
+    /// # Errors
+    /// Says why it may not.
+    fn authorize(&self, join: &Join, key: &PublicKey) -> Result<Account, String> {
+        let _ = (join, key);
+        Err("this service's configuration lists its clients: none join".into())
+    }
 }
 
 /// An application in the role of the core's judge.
@@ -80,6 +91,10 @@ impl<A: Application + ?Sized> steeldb_ordering::Validator for Judge<'_, A> {
             Some(Operation::Query(_)) => Ok(()),
             None => Err("neither a command nor a query".into()),
         }
+    }
+
+    fn authorize(&self, join: &Join, key: &PublicKey) -> Result<Account, String> {
+        self.0.authorize(join, key)
     }
 
     fn check_change(&self, _roster: &Roster, _next: &Roster) -> Result<(), String> {

@@ -5,21 +5,22 @@ use crate::limits;
 use crate::message::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 use crate::operation::Operation;
 use crate::reads::{ReadOutcome, Reads};
+use crate::registrations::Registrations;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use steeldb_ordering::{Request, RequestId};
+use steeldb_ordering::{Registered, Registration, Request, RequestId};
 use steeldb_transport::{ClientConfig, ClientEvent, ClientLinks, ClientTransport, StartError};
-use steeldb_types::{ClientId, Position, ReplicaId, SessionId, SessionKey, View};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, View};
 use steeldb_wire::auth::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A client of a service. Clones share its links.
 #[derive(Clone)]
 pub struct Client {
-    id: ClientId,
-    key: Arc<SecretKey>,
+    pub(crate) id: ClientId,
+    pub(crate) key: Arc<SecretKey>,
     orders: mpsc::Sender<Order>,
     links: ClientLinks,
     up: watch::Receiver<BTreeSet<ReplicaId>>,
@@ -69,6 +70,8 @@ pub enum InvokeError {
     Closed,
 }
 
+type RegistrationAnswer = oneshot::Sender<Result<Registered, Refused>>;
+
 enum Order {
     Invoke {
         id: RequestId,
@@ -79,6 +82,12 @@ enum Order {
         replica: ReplicaId,
         payload: Vec<u8>,
         answer: oneshot::Sender<Vec<u8>>,
+    },
+    /// Sent again without an answer's place.
+    Register {
+        request: Digest,
+        frame: Bytes,
+        answer: Option<RegistrationAnswer>,
     },
     /// The answer is dropped when there is no agreement.
     Read {
@@ -109,7 +118,7 @@ impl Client {
         Client::start_with(config, view, acceptance, |id, payload, _| Request::unsigned(id, payload))
     }
 
-    fn start_with(
+    pub(crate) fn start_with(
         config: ClientConfig,
         view: View,
         acceptance: Acceptance,
@@ -126,6 +135,8 @@ impl Client {
             due: BTreeSet::new(),
             reads: Reads::new(view.clone()),
             readers: BTreeMap::new(),
+            registrations: Registrations::new(view.clone()),
+            registering: BTreeMap::new(),
             queries: BTreeMap::new(),
             next_query: 0,
             up: up_sender,
@@ -139,6 +150,28 @@ impl Client {
         let mut up = self.up.clone();
         // Fails only when the client was stopped, which whoever waits here learns from its next request.
         let _ = up.wait_for(|up| self.view.is_quorum(up.iter().copied())).await;
+    }
+
+    /// The number that this client is known by; of one that joined, the one it was given.
+    pub fn id(&self) -> ClientId {
+        self.id
+    }
+
+    /// Has a registration ordered, and waits for it as long as it takes.
+    pub(crate) async fn register(&self, registration: Registration) -> Result<Registered, InvokeError> {
+        let request = Arc::new(registration.signed(&self.key));
+        let (digest, frame) = (request.digest(), ClientMessage::Register(request).encode());
+        let (answer, mut registered) = oneshot::channel();
+        let mut answer = Some(answer);
+        loop {
+            let order = Order::Register { request: digest, frame: frame.clone(), answer: answer.take() };
+            self.orders.send(order).await.map_err(|_| InvokeError::Closed)?;
+            match tokio::time::timeout(limits::RESEND_INTERVAL, &mut registered).await {
+                Ok(Ok(registered)) => return registered.map_err(InvokeError::Refused),
+                Ok(Err(_)) => return Err(InvokeError::Closed),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Opens a session. Its number must never have been used with this client's key before.
@@ -207,6 +240,8 @@ struct Task {
     due: BTreeSet<(Instant, RequestId)>,
     reads: Reads,
     readers: BTreeMap<u64, oneshot::Sender<Vec<u8>>>,
+    registrations: Registrations,
+    registering: BTreeMap<Digest, RegistrationAnswer>,
     queries: BTreeMap<u64, (ReplicaId, oneshot::Sender<Vec<u8>>)>,
     /// Of queries of both kinds.
     next_query: u64,
@@ -261,6 +296,14 @@ impl Task {
                 self.due.insert((due, id));
                 self.in_flight.insert(id, InFlight { frame, answer, due, pause: limits::BUSY_PAUSE });
             }
+            Order::Register { request, frame, answer } => {
+                if let Some(answer) = answer {
+                    self.forget_registrations();
+                    self.registrations.begin(request);
+                    self.registering.insert(request, answer);
+                }
+                self.links.broadcast(frame);
+            }
             Order::Query { replica, payload, answer } => {
                 self.next_query += 1;
                 let number = self.next_query;
@@ -275,6 +318,26 @@ impl Task {
                 self.readers.insert(number, answer);
                 self.links.broadcast(ClientMessage::Query { number, payload }.encode());
             }
+        }
+    }
+
+    /// Forgets those that nobody waits for any more.
+    fn forget_registrations(&mut self) {
+        let registrations = &mut self.registrations;
+        self.registering.retain(|request, answer| {
+            if answer.is_closed() {
+                registrations.forget(request);
+            }
+            !answer.is_closed()
+        });
+    }
+
+    fn registered(&mut self, from: ReplicaId, request: Digest, word: Result<Registered, Refused>) {
+        if let Some(believed) = self.registrations.says(from, request, word)
+            && let Some(answer) = self.registering.remove(&request)
+        {
+            // Whoever asked may have gone.
+            let _ = answer.send(believed);
         }
     }
 
@@ -336,6 +399,12 @@ impl Task {
                 self.outcome(id, outcome);
             }
             ServerMessage::Answer { number, answer } => self.answer(from, number, answer),
+            ServerMessage::Registered { request, registered } => {
+                self.registered(from, request, Ok(registered));
+            }
+            ServerMessage::NotRegistered { request, reason } => {
+                self.registered(from, request, Err(reason));
+            }
             ServerMessage::Decisions { .. } | ServerMessage::NotKept { .. } => {}
         }
     }

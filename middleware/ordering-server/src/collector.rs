@@ -105,18 +105,21 @@ impl Collector {
         let words = self.waiting.get_mut(&id)?;
         words.refusals.retain(|(replica, _)| *replica != from);
         words.refusals.push((from, reason));
-        let of = |busy: bool| {
-            let refusals = words.refusals.iter().filter(move |(_, why)| (*why == Refused::Busy) == busy);
-            refusals.map(|(replica, _)| *replica)
+        let for_good = |why: &Refused| !matches!(why, Refused::Busy | Refused::NotJoined);
+        let of = |wanted: &dyn Fn(&Refused) -> bool| -> Vec<ReplicaId> {
+            let refusals = words.refusals.iter().filter(|(_, why)| wanted(why));
+            refusals.map(|(replica, _)| *replica).collect()
         };
-        if self.view.has_correct(of(false)) {
-            let reasons = self.waiting.remove(&id)?.refusals;
-            return reasons
-                .into_iter()
-                .find(|(_, why)| *why != Refused::Busy)
-                .map(|(_, why)| Outcome::Refused(why));
+        if self.view.has_correct(of(&for_good)) {
+            let mut reasons = self.waiting.remove(&id)?.refusals.into_iter();
+            return reasons.find(|(_, why)| for_good(why)).map(|(_, why)| Outcome::Refused(why));
         }
-        if self.view.has_correct(of(true)) {
+        // A correct replica that is behind may not know yet that the client joined; of a quorum, one does.
+        if self.view.is_quorum(of(&|why| *why == Refused::NotJoined)) {
+            self.waiting.remove(&id);
+            return Some(Outcome::Refused(Refused::NotJoined));
+        }
+        if self.view.has_correct(of(&|why| *why == Refused::Busy)) {
             words.refusals.retain(|(_, why)| *why != Refused::Busy);
             return Some(Outcome::Busy);
         }
@@ -233,6 +236,15 @@ mod tests {
         assert_eq!(claims(&mut collector, 1, (0, 1), 1), None);
         assert_eq!(says(&mut collector, 2, 7, "yes"), None, "one and one and one");
         assert_eq!(claims(&mut collector, 3, (0, 1), 1), yes(true));
+    }
+
+    #[test]
+    fn that_a_client_is_not_joined_is_believed_of_a_quorum() {
+        let mut collector = collector(Acceptance::Quorum);
+        assert_eq!(collector.refused(ReplicaId(3), ID, Refused::NotJoined), None);
+        assert_eq!(collector.refused(ReplicaId(1), ID, Refused::NotJoined), None, "one lies, one is behind");
+        let refused = Some(Outcome::Refused(Refused::NotJoined));
+        assert_eq!(collector.refused(ReplicaId(2), ID, Refused::NotJoined), refused);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::sync::Arc;
-use steeldb_ordering::{Claim, Decision, InstanceNumber, Refusal, Request, RequestId};
-use steeldb_types::{Position, limits};
+use steeldb_ordering::{Claim, Decision, InstanceNumber, Refusal, Registered, Request, RequestId};
+use steeldb_types::{Digest, Position, limits};
 use steeldb_wire::codec::{self, DecodeError};
 
 /// From a client to a server.
@@ -19,6 +19,8 @@ pub enum ClientMessage {
         /// The application's bytes.
         payload: Vec<u8>,
     },
+    /// Have this guest join, or leave: a [`Request::Registration`] signed with the key of the link.
+    Register(Arc<Request>),
     /// Send every decision from here on, as they are made.
     Follow {
         /// The first one wanted.
@@ -51,6 +53,20 @@ pub enum ServerMessage {
     Refused {
         /// Which.
         id: RequestId,
+        /// Why.
+        reason: Refused,
+    },
+    /// A registration was ordered.
+    Registered {
+        /// The digest of the request.
+        request: Digest,
+        /// What was made of it.
+        registered: Registered,
+    },
+    /// A registration will not be ordered on this server's behalf.
+    NotRegistered {
+        /// The digest of the request.
+        request: Digest,
         /// Why.
         reason: Refused,
     },
@@ -104,6 +120,9 @@ pub enum Refused {
     /// Try again later.
     #[error("too many requests are waiting")]
     Busy,
+    /// The client is not joined, as far as this server has got.
+    #[error("the client is not joined: it left, was idle for too long, or never joined")]
+    NotJoined,
     /// It can never be ordered.
     #[error("{0}")]
     Invalid(String),
@@ -114,6 +133,7 @@ impl From<Refusal> for Refused {
         match refusal {
             Refusal::Executed | Refusal::Stale => Refused::Stale,
             Refusal::Busy => Refused::Busy,
+            Refusal::NotJoined => Refused::NotJoined,
             other => Refused::Invalid(other.to_string()),
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::application::{Application, Judge};
 use crate::followers::{Followers, Read};
+use crate::guests::{Guests, Visitor};
 use crate::limits;
 use crate::message::{ClientMessage, Refused, ServerMessage};
 use crate::server::ServerError;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_ordering::{Event, Message, Refusal, Request, RequestId, RequestKey};
+use steeldb_ordering::{Event, Message, Refusal, RegistrationOutcome, Request, RequestId, RequestKey};
 use steeldb_transport::{ConnectionId, LinkEvent};
 use steeldb_types::{ClientId, ReplicaId};
 use tokio::sync::mpsc;
@@ -28,7 +29,8 @@ pub(crate) struct Reactor<A, S> {
     pub(crate) service: Service<A>,
     pub(crate) shell: Shell<S>,
     pub(crate) followers: Followers,
-    pub(crate) connections: BTreeMap<ConnectionId, ClientId>,
+    pub(crate) connections: BTreeMap<ConnectionId, Visitor>,
+    pub(crate) guests: Guests,
     /// Over which connection a request came that has no final reply yet.
     pub(crate) waiting: BTreeMap<RequestId, ConnectionId>,
 }
@@ -107,6 +109,9 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                     for done in self.service.deliver(&delivery) {
                         self.done(done);
                     }
+                    for outcome in &delivery.registrations {
+                        self.registered(outcome);
+                    }
                     self.followers.delivered(delivery.instance, decision, self.shell.links());
                 }
                 Report::Tentative(tentative) => {
@@ -134,6 +139,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                     restored.map_err(ServerError::Checkpoint)?;
                     self.followers.delivered(instance, None, self.shell.links());
                     self.shell.installed(instance, &Judge(self.service.application()));
+                    self.receive(Guests::new(self.shell.core().joined_clients()));
                 }
                 Report::StateDiffers { instance } => return Err(ServerError::StateDiffers(instance)),
                 Report::Refused { request, reason } => self.refused(request, reason),
@@ -159,11 +165,15 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                 }
             },
             LinkEvent::ClientUp(connection, client) => {
-                self.connections.insert(connection, client);
+                self.connections.insert(connection, Visitor::Listed(client));
+            }
+            LinkEvent::GuestUp(connection, key) => {
+                self.connections.insert(connection, Visitor::Guest(key));
             }
             LinkEvent::ClientDown(connection) => {
                 self.connections.remove(&connection);
                 self.followers.remove(connection);
+                self.guests.closed(connection);
                 self.waiting.retain(|_, waiting| *waiting != connection);
             }
             LinkEvent::ClientFrame(connection, frame) => self.client_frame(connection, &frame),
@@ -171,14 +181,25 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     }
 
     fn client_frame(&mut self, connection: ConnectionId, frame: &[u8]) {
-        let Some(client) = self.connections.get(&connection).copied() else { return };
-        match ClientMessage::decode(frame) {
-            Ok(ClientMessage::Order(request)) => self.request(connection, client, request),
-            Ok(ClientMessage::Query { number, payload }) => {
+        let Some(visitor) = self.connections.get(&connection).copied() else { return };
+        let message = match ClientMessage::decode(frame) {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::warn!(replica = %self.me, ?visitor, %error, "a client sent nonsense");
+                return self.shell.links().close_client(connection);
+            }
+        };
+        let Some(client) = self.guests.client(visitor) else {
+            return self.guest_frame(connection, visitor, message);
+        };
+        match message {
+            ClientMessage::Order(request) => self.request(connection, client, request),
+            ClientMessage::Query { number, payload } => {
                 let answer = self.service.query(&payload, self.shell.core().said_upto());
                 self.send(connection, ServerMessage::Answer { number, answer }.encode());
             }
-            Ok(ClientMessage::Follow { from }) => {
+            ClientMessage::Register(request) => self.register(connection, visitor, request),
+            ClientMessage::Follow { from } => {
                 if self.followers.add(connection, from, self.shell.links()) {
                     self.refill();
                 } else {
@@ -186,10 +207,60 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                     self.shell.links().close_client(connection);
                 }
             }
-            Err(error) => {
-                tracing::warn!(replica = %self.me, %client, %error, "a client sent nonsense");
+        }
+    }
+
+    /// Of who is no client: it may join, and is told when it is one no more.
+    fn guest_frame(&mut self, connection: ConnectionId, visitor: Visitor, message: ClientMessage) {
+        match message {
+            ClientMessage::Register(request) => self.register(connection, visitor, request),
+            ClientMessage::Order(request) => {
+                if let RequestKey::Client(id) = request.key() {
+                    self.refuse(connection, id, Refused::NotJoined);
+                }
+            }
+            ClientMessage::Query { .. } | ClientMessage::Follow { .. } => {
                 self.shell.links().close_client(connection);
             }
+        }
+    }
+
+    fn register(&mut self, connection: ConnectionId, visitor: Visitor, request: Arc<Request>) {
+        match (request.key(), visitor) {
+            (RequestKey::Registration(key, _), Visitor::Guest(own)) if key == own => {}
+            _ => {
+                let reason = Refused::Invalid(
+                    "a registration is of the key of its link, and of no listed client".into(),
+                );
+                let refusal = ServerMessage::NotRegistered { request: request.digest(), reason };
+                return self.send(connection, refusal.encode());
+            }
+        }
+        match self.guests.asked(connection, &request) {
+            Some(answer) => self.send(connection, answer),
+            None => self.order(Event::Request(request)),
+        }
+    }
+
+    /// Who is joined is what a checkpoint says.
+    fn receive(&mut self, guests: Guests) {
+        let known = std::mem::replace(&mut self.guests, guests);
+        for key in known.keys() {
+            self.shell.links().welcome(key, false);
+        }
+        for key in self.guests.keys() {
+            self.shell.links().welcome(key, true);
+        }
+    }
+
+    fn registered(&mut self, outcome: &RegistrationOutcome) {
+        tracing::info!(replica = %self.me, client = ?outcome.request.key(), "{:?}", outcome.registered);
+        let (answer, changed) = self.guests.delivered(outcome);
+        for guest in changed {
+            self.shell.links().welcome(guest.key, guest.joined);
+        }
+        if let Some((connection, frame)) = answer {
+            self.send(connection, frame);
         }
     }
 
@@ -213,7 +284,12 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     }
 
     fn refused(&mut self, request: RequestKey, reason: Refusal) {
-        let RequestKey::Client(id) = request else { return };
+        let RequestKey::Client(id) = request else {
+            if let Some((connection, frame)) = self.guests.refused(&request, reason.into()) {
+                self.send(connection, frame);
+            }
+            return;
+        };
         // What is decided but not yet delivered is stale to the core; its reply is about to come.
         let executed = matches!(reason, Refusal::Executed | Refusal::Stale);
         if executed && self.service.delivered() < self.shell.core().last_decided() {

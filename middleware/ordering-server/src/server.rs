@@ -2,6 +2,7 @@
 
 use crate::application::Application;
 use crate::followers::Followers;
+use crate::guests::Guests;
 use crate::reactor::{Inputs, Reactor};
 use crate::service::Service;
 use crate::shell::Shell;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use steeldb_ordering::{Core, InstanceNumber, Message, Restored};
 use steeldb_transport::{LinkOptions, ReplicaAddress, ReplicaConfig, ReplicaLinks, ReplicaTransport};
+use steeldb_types::limits;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -76,6 +78,8 @@ impl Server {
     {
         let ServerConfig { ordering, listen, replicas, options } = config;
         let me = ordering.me;
+        let guests_max = if ordering.registry.is_some() { limits::GUESTS_MAX } else { 0 };
+        let options = LinkOptions { guests_max, ..options };
         let transport = ReplicaConfig {
             id: me,
             key: ordering.key.clone(),
@@ -91,10 +95,21 @@ impl Server {
         let delivered = service.delivered();
         let core = Core::new(ordering, Restored::new(delivered, held.records))?;
         let (links, link_events) = ReplicaTransport::start(transport).await?;
+        let guests = Guests::new(core.joined_clients());
+        for key in guests.keys() {
+            links.welcome(key, true);
+        }
         let (shell, reads) = Shell::new(core, storage, links.clone(), envelope);
         let (followers, follower_reads) = Followers::new(delivered);
-        let reactor =
-            Reactor { me, service, shell, followers, connections: BTreeMap::new(), waiting: BTreeMap::new() };
+        let reactor = Reactor {
+            me,
+            service,
+            shell,
+            followers,
+            connections: BTreeMap::new(),
+            guests,
+            waiting: BTreeMap::new(),
+        };
         let inputs = Inputs { links: link_events, persisted, reads, follower_reads };
         Ok(Server { links, task: tokio::spawn(reactor.run(inputs)) })
     }

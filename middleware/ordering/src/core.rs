@@ -3,7 +3,7 @@
 use crate::catchup::{CatchUp, DECISIONS_BYTES_MAX};
 use crate::checkpoint::{CoreState, StableCheckpoint};
 use crate::checkpointing::Checkpoints;
-use crate::clients::{Clients, Registered, Registration};
+use crate::clients::{Clients, Registration};
 use crate::config::{Config, PlantedBug, StartError};
 use crate::early::Early;
 use crate::effect::{Effect, EffectQueue, Refusal};
@@ -185,17 +185,6 @@ impl Core {
     /// The clients that are joined, ascending, as far as this replica has got in the order.
     pub fn joined_clients(&self) -> impl Iterator<Item = (ClientId, PublicKey)> + '_ {
         self.clients.joined()
-    }
-
-    /// The number of the client that is joined with `key`.
-    pub fn joined_as(&self, key: &PublicKey) -> Option<ClientId> {
-        self.clients.number_of(key)
-    }
-
-    /// What the order has made of a registration signed with `key`, as long as that is still so: the reply to one that
-    /// comes again.
-    pub fn registered(&self, registration: &Registration, key: &PublicKey) -> Option<Registered> {
-        self.clients.registered(registration, key)
     }
 
     /// Up to which instance this replica may have told others of deliveries, decided or tentative, before it was

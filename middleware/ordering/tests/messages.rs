@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
-    AcceptAll, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Proof, Proposal,
-    Record, Regency, Request, RequestId, Restored, Roster, SignedStopData, StopData, Votes,
+    AcceptAll, Account, Claim, Config, Core, Decision, Effect, Event, FIRST_JOINED_CLIENT, InstanceNumber,
+    Join, Message, Now, Proof, Proposal, Record, Regency, Registration, RegistryConfig, Request, RequestId,
+    Restored, Roster, SignedStopData, StopData, Votes,
 };
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{SecretKey, Signature};
@@ -52,8 +53,35 @@ fn request() -> impl Strategy<Value = Arc<Request>> {
             signature
         }),
         (digest(), payload()).prop_map(|(key, payload)| Request::Certified { key, payload }),
+        (id(), payload()).prop_map(|(mut id, payload)| {
+            id.session.client.0 += FIRST_JOINED_CLIENT.0;
+            Request::signed_joined(id, payload, &SecretKey::from_seed(&[9; 32]))
+        }),
+        registration().prop_map(|registration| registration.signed(&SecretKey::from_seed(&[9; 32]))),
+        (registration(), signature()).prop_map(|(registration, signature)| Request::Registration {
+            registration,
+            key: SecretKey::from_seed(&[9; 32]).public(),
+            signature,
+        }),
     ]
     .prop_map(Arc::new)
+}
+
+fn registration() -> impl Strategy<Value = Registration> {
+    let account = (prop::collection::vec(any::<u8>(), 0..80), any::<u16>())
+        .prop_map(|(name, sessions_max)| Account { name, sessions_max });
+    let credential = prop::collection::vec(any::<u8>(), 0..20);
+    prop_oneof![
+        (account, credential, prop_oneof![0..100i64, any::<i64>()]).prop_map(
+            |(account, credential, until)| Registration::Join(Join {
+                account,
+                credential,
+                until: Timestamp(until)
+            })
+        ),
+        digest().prop_map(|challenge| Registration::Confirm { challenge }),
+        (0..3u32).prop_map(|number| Registration::Leave { client: ClientId(FIRST_JOINED_CLIENT.0 + number) }),
+    ]
 }
 
 fn proposal() -> impl Strategy<Value = Arc<Proposal>> {
@@ -126,7 +154,8 @@ fn config(me: u16) -> Config {
     let publics = keys.iter().map(SecretKey::public).collect();
     let key = keys[usize::from(me)].clone();
     let roster = Roster::of_keys(View::of_size(4).unwrap(), publics).unwrap();
-    Config::new(ReplicaId(me), roster, key, clients)
+    let registry = Some(RegistryConfig::default());
+    Config { registry, ..Config::new(ReplicaId(me), roster, key, clients) }
 }
 
 proptest! {

@@ -19,6 +19,7 @@ mod client;
 mod dial;
 mod error;
 mod frame;
+mod guests;
 mod half_open;
 mod link;
 mod options;

@@ -18,6 +18,11 @@ pub struct LinkOptions {
     pub half_open_max: usize,
     /// Connections of one client.
     pub connections_per_client_max: usize,
+    /// Connections, in all, of guests that are not welcome ([`ReplicaLinks::welcome`](crate::ReplicaLinks::welcome)): of
+    /// keys that are not configured. Past it the oldest of them is closed. 0: there are no guests, unknown keys are refused.
+    pub guests_max: usize,
+    /// The largest frame of a guest, bytes.
+    pub guest_frame_bytes_max: usize,
     /// How long a connection may take to show who it is.
     pub handshake_timeout: Duration,
     /// The longest pause before dialling again; the shortest is a sixty-fourth of it.
@@ -33,6 +38,8 @@ impl Default for LinkOptions {
             event_bytes_max: limits::LINK_EVENT_BYTES_MAX,
             half_open_max: limits::HALF_OPEN_MAX,
             connections_per_client_max: limits::CONNECTIONS_PER_CLIENT_MAX,
+            guests_max: 0,
+            guest_frame_bytes_max: limits::GUEST_FRAME_BYTES_MAX,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             redial_pause_max: limits::REDIAL_PAUSE_MAX,
         }

@@ -2,6 +2,7 @@
 
 use crate::arrivals::Arrivals;
 use crate::dial::Dialler;
+use crate::guests::{Guests, Visitor};
 use crate::half_open::{HalfOpen, Place};
 use crate::link::{Link, is_misbehaviour};
 use crate::queue::{End, Queue, locked};
@@ -57,6 +58,8 @@ pub enum LinkEvent {
     PeerFrame(ReplicaId, Bytes),
     /// A client connected. It may have several connections.
     ClientUp(ConnectionId, ClientId),
+    /// Somebody connected whose key is not configured ([`LinkOptions::guests_max`]); from here on as a client.
+    GuestUp(ConnectionId, PublicKey),
     /// A client's connection ended.
     ClientDown(ConnectionId),
     /// A frame of a client. It may share a larger buffer: copy what is to be kept.
@@ -79,7 +82,8 @@ struct Shared {
     identities: Mutex<HashMap<PublicKey, Identity>>,
     /// The keys of `identities`, for TLS.
     known: tls::Known,
-    clients: Mutex<HashMap<ConnectionId, (ClientId, Arc<Queue>)>>,
+    clients: Mutex<HashMap<ConnectionId, (Visitor, Arc<Queue>)>>,
+    guests: Guests,
     next_connection: AtomicU64,
     options: LinkOptions,
     refused: Throttle,
@@ -135,7 +139,7 @@ impl ReplicaTransport {
             .map_err(|source| StartError::Listen { address: config.listen.clone(), source })?;
         let identities = identities(config.id, &config.key, &config.peers, &config.clients)?;
         let known = tls::Known::default();
-        let acceptor = tls::acceptor(&config.key, known.clone())?;
+        let acceptor = tls::acceptor(&config.key, known.clone(), config.options.guests_max > 0)?;
         let (events, receiver) = mpsc::channel(config.options.events_max);
         let shared = Arc::new(Shared {
             id: config.id,
@@ -145,6 +149,7 @@ impl ReplicaTransport {
             identities: Mutex::default(),
             known,
             clients: Mutex::default(),
+            guests: Guests::default(),
             next_connection: AtomicU64::new(1),
             options: config.options,
             refused: Throttle::new(LOG_LINES_PER_WINDOW),
@@ -248,7 +253,11 @@ async fn admit(
         socket::tune(&tcp)?;
         let (stream, key) = tls::accept(&acceptor, tcp).await?;
         let admitted = shared.admit(key)?;
-        Ok((Link::welcome(stream, &shared.options).await?, admitted))
+        let options = match &admitted {
+            Admitted::Client(connection) => connection.visitor.options(shared.options),
+            Admitted::Peer(_) => shared.options,
+        };
+        Ok((Link::welcome(stream, &options).await?, admitted))
     });
     let result = tokio::select! {
         result = handshake => {
@@ -278,7 +287,7 @@ enum Admitted {
 /// A client's connection, counted from its admission to its end.
 struct Connection {
     id: ConnectionId,
-    client: ClientId,
+    visitor: Visitor,
     queue: Arc<Queue>,
     shared: Arc<Shared>,
 }
@@ -344,20 +353,30 @@ impl Shared {
             Some(Identity::Peer(peer)) => {
                 Err(LinkError::Unexpected(format!("{peer} dials {}, which dials it itself", self.id)))
             }
-            Some(Identity::Client(client)) => {
-                let mut clients = locked(&self.clients);
-                let open = clients.values().filter(|(other, _)| *other == client).count();
-                if open >= self.options.connections_per_client_max {
-                    let reason = format!("{client} has {open} connections already");
-                    return Err(LinkError::Unexpected(reason));
-                }
-                let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
-                let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
-                clients.insert(id, (client, queue.clone()));
-                Ok(Admitted::Client(Connection { id, client, queue, shared: self.clone() }))
+            Some(Identity::Client(client)) => self.admit_visitor(Visitor::Client(client)),
+            None if self.options.guests_max > 0 && key != self.key.public() => {
+                self.admit_visitor(Visitor::Guest(key))
             }
             None => Err(LinkError::Unexpected("unknown key".into())),
         }
+    }
+
+    fn admit_visitor(self: &Arc<Self>, visitor: Visitor) -> Result<Admitted, LinkError> {
+        let mut clients = locked(&self.clients);
+        let open = clients.values().filter(|(other, _)| *other == visitor).count();
+        if open >= self.options.connections_per_client_max {
+            return Err(LinkError::Unexpected(format!("{visitor} has {open} connections already")));
+        }
+        if let Visitor::Guest(key) = visitor
+            && let Some(oldest) = self.guests.crowded_out(key, &clients, self.options.guests_max)
+            && let Some((_, queue)) = clients.remove(&oldest)
+        {
+            queue.end(End::Replaced);
+        }
+        let id = ConnectionId(self.next_connection.fetch_add(1, Ordering::Relaxed));
+        let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
+        clients.insert(id, (visitor, queue.clone()));
+        Ok(Admitted::Client(Connection { id, visitor, queue, shared: self.clone() }))
     }
 
     async fn run_peer(&self, peer: ReplicaId, link: Link, events: &mpsc::Sender<LinkEvent>) {
@@ -396,8 +415,12 @@ impl Shared {
 
 impl Connection {
     async fn run(self, link: Link, events: &mpsc::Sender<LinkEvent>) {
-        let (id, client, replica) = (self.id, self.client, self.shared.id);
-        if events.send(LinkEvent::ClientUp(id, client)).await.is_err() {
+        let (id, client, replica) = (self.id, self.visitor, self.shared.id);
+        let up = match client {
+            Visitor::Client(client) => LinkEvent::ClientUp(id, client),
+            Visitor::Guest(key) => LinkEvent::GuestUp(id, key),
+        };
+        if events.send(up).await.is_err() {
             return;
         }
         info!(%replica, %client, connection = id.0, "client connected");
@@ -473,6 +496,12 @@ impl ReplicaLinks {
         if let Some(queue) = self.client_queue(connection) {
             queue.end(End::Closing);
         }
+    }
+
+    /// Makes the guest with this key welcome, or not any more: no connection of a welcome guest is closed to make room for
+    /// others.
+    pub fn welcome(&self, key: PublicKey, welcome: bool) {
+        self.0.guests.welcome(key, welcome);
     }
 
     /// Bytes waiting to be sent to a client; nothing when the connection is gone.

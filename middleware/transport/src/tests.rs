@@ -496,3 +496,61 @@ async fn keys_and_numbers_stand_for_one_node_each() {
     let refused = ReplicaTransport::start_on(listener().await, same_id);
     assert!(matches!(refused, Err(StartError::RepeatedId(_))));
 }
+
+/// Connects with a key of its own; whoever it is.
+async fn raw_guest(to: &ReplicaAddress, seed: u8) -> tls::Stream {
+    let connector = tls::connector(&SecretKey::from_seed(&[seed; 32]), to.key).unwrap();
+    let tcp = TcpStream::connect(to.address.as_str()).await.unwrap();
+    let mut stream = tls::connect(&connector, tcp).await.unwrap();
+    assert_eq!(stream.read_u32().await.unwrap(), 0, "the welcome");
+    stream
+}
+
+async fn guest_up(events: &mut Receiver<LinkEvent>, seed: u8) -> ConnectionId {
+    let expected = SecretKey::from_seed(&[seed; 32]).public();
+    match events.recv().await {
+        Some(LinkEvent::GuestUp(connection, key)) if key == expected => connection,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_guest_is_known_by_its_key_and_sends_small_frames_only() {
+    let options = LinkOptions { guests_max: 4, guest_frame_bytes_max: 100, ..options() };
+    let (addresses, links, mut events) = one_replica(options).await;
+    let mut guest = raw_guest(&addresses[0], 150).await;
+    let connection = guest_up(&mut events, 150).await;
+    guest.write_u32(5).await.unwrap();
+    guest.write_all(b"hello").await.unwrap();
+    guest.flush().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientFrame(connection, bytes("hello"))));
+    assert!(links.send_client(connection, bytes("welcome")));
+    assert_eq!(guest.read_u32().await.unwrap(), 7);
+    guest.write_u32(101).await.unwrap();
+    guest.flush().await.unwrap();
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientDown(connection)));
+}
+
+#[tokio::test]
+async fn guests_crowd_each_other_out_and_never_who_is_welcome() {
+    let options = LinkOptions { guests_max: 2, ..options() };
+    let (addresses, links, mut events) = one_replica(options).await;
+    let mut first = raw_guest(&addresses[0], 150).await;
+    let first_connection = guest_up(&mut events, 150).await;
+    links.welcome(SecretKey::from_seed(&[150; 32]).public(), true);
+    let mut kept = Vec::new();
+    for seed in 151..153 {
+        kept.push(raw_guest(&addresses[0], seed).await);
+        guest_up(&mut events, seed).await;
+    }
+    let _another = raw_guest(&addresses[0], 153).await;
+    closed_by_peer(&mut kept[0]).await;
+    let mut seen = [events.recv().await.unwrap(), events.recv().await.unwrap()];
+    seen.sort_by_key(|event| matches!(event, LinkEvent::GuestUp(..)));
+    assert!(matches!(seen, [LinkEvent::ClientDown(_), LinkEvent::GuestUp(..)]), "{seen:?}");
+    assert!(links.send_client(first_connection, bytes("still here")));
+    assert_eq!(first.read_u32().await.unwrap(), 10);
+    links.welcome(SecretKey::from_seed(&[150; 32]).public(), false);
+    let _one_more = raw_guest(&addresses[0], 154).await;
+    closed_by_peer(&mut first).await;
+}

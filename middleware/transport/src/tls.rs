@@ -57,16 +57,16 @@ pub(crate) fn connector(own: &SecretKey, expected: PublicKey) -> Result<TlsConne
 /// Keys that are accepted; may change at any time, for connections that come later.
 pub(crate) type Known = Arc<RwLock<BTreeSet<PublicKey>>>;
 
-/// Accepts, as the node with `own` key, whoever holds one of the `known` keys.
+/// Accepts, as the node with `own` key, whoever holds one of the `known` keys; with `any`, whoever holds a key.
 ///
 /// # Errors
 /// When TLS refuses the key.
-pub(crate) fn acceptor(own: &SecretKey, known: Known) -> Result<TlsAcceptor, Error> {
+pub(crate) fn acceptor(own: &SecretKey, known: Known, any: bool) -> Result<TlsAcceptor, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let identity = identity(own)?;
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(KnownKeys::new(known, provider)))
+        .with_client_cert_verifier(Arc::new(KnownKeys { any, ..KnownKeys::new(known, provider) }))
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
@@ -109,21 +109,22 @@ fn key_of(spki: &[u8]) -> Option<PublicKey> {
     spki.strip_prefix(&SPKI_PREFIX).and_then(|key| key.try_into().ok()).map(PublicKey)
 }
 
-/// Accepts raw public keys of a set, on either side.
+/// Accepts raw public keys of a set, or any, on either side.
 #[derive(Debug)]
 struct KnownKeys {
     keys: Known,
+    any: bool,
     provider: Arc<CryptoProvider>,
 }
 
 impl KnownKeys {
     fn new(keys: Known, provider: Arc<CryptoProvider>) -> KnownKeys {
-        KnownKeys { keys, provider }
+        KnownKeys { keys, any: false, provider }
     }
 
     fn contains(&self, key: &PublicKey) -> bool {
         // Whole whatever a thread that panicked left behind.
-        self.keys.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.any || self.keys.read().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     fn check(&self, end_entity: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {

@@ -170,6 +170,12 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of one client to one replica that are open at once. Past it: new ones are closed.
 pub const CONNECTIONS_PER_CLIENT_MAX: usize = 16;
 
+/// Connections of keys that are not configured and that have not joined, where clients may join. Past it: the oldest is closed.
+pub const GUESTS_MAX: usize = 256;
+
+/// The largest frame of a client that is not configured, bytes: a request and what surrounds it. Past it: closed.
+pub const GUEST_FRAME_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
+
 /// How long a link that is to be closed may take to send what was queued on it. Past it: dropped.
 pub const LINK_LINGER: Duration = Duration::from_secs(5);
 

@@ -160,6 +160,9 @@ fn signers(mask: u8) -> Vec<ReplicaId> {
 impl Asked {
     fn request(&self, place: Place) -> Arc<Request> {
         let sequence = place.decided + u64::from(self.sequence % 4);
+        if self.session >= 192 {
+            return Arc::new(world::guest_request(self.session, u64::from(self.sequence % 3)));
+        }
         let mut request = world::request(u64::from(self.session % 3), sequence, vec![self.session % 2]);
         if let Request::Client { signature, .. } = &mut request
             && self.forged > 240
@@ -175,7 +178,9 @@ impl Batch {
         let ahead = [1, 1, 1, 1, 2, 2, 3, 0][usize::from(self.ahead % 8)];
         let instance = place.decided + ahead;
         let request = |session| Arc::new(world::request(session, instance, vec![0]));
+        let guest = |kind| vec![Arc::new(world::guest_request(kind, instance))];
         let requests = match self.variant % 8 {
+            0 | 1 if self.variant >= 128 => guest(self.variant / 8),
             0..=4 => vec![request(0)],
             5 => vec![request(1), request(2)],
             6 => vec![],

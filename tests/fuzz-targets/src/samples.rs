@@ -1,10 +1,10 @@
 //! Valid inputs of each target: where fuzzing begins. `cargo run -p steeldb-fuzz-targets --bin corpus` writes them.
 
-use crate::world::{accept, decision, proof, proposal, request, stop_data};
+use crate::world::{accept, decision, guest_request, proof, proposal, request, stop_data};
 use std::sync::Arc;
 use steeldb_ordering::{
-    BlockHeader, Claim, Decision, InstanceNumber, Ledger, Message, Record, Regency, RequestId, StopData,
-    Votes,
+    BlockHeader, Claim, Decision, InstanceNumber, JoinRefusal, Ledger, Message, Record, Regency, Registered,
+    RequestId, StopData, Votes,
 };
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId};
@@ -48,6 +48,7 @@ fn messages() -> Vec<Message> {
     };
     vec![
         Message::Forward { requests: first.requests.clone() },
+        Message::Forward { requests: (0..4).map(|kind| Arc::new(guest_request(kind, 1))).collect() },
         Message::Propose { regency: regency(0), proposal: Arc::clone(&first) },
         Message::Write { instance, claim },
         Message::Accept { instance, claim, signature: accept(instance, &claim, ReplicaId(2)) },
@@ -79,6 +80,7 @@ fn client_frames() -> Vec<ClientMessage> {
         ClientMessage::Order(Arc::new(request(1, 1, b"add".to_vec()))),
         ClientMessage::Query { number: 1, payload: b"sum".to_vec() },
         ClientMessage::Follow { from: InstanceNumber(1) },
+        ClientMessage::Register(Arc::new(guest_request(0, 1))),
     ]
 }
 
@@ -95,6 +97,15 @@ fn server_frames() -> Vec<ServerMessage> {
         ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
         ServerMessage::Answer { number: 1, answer: Some(answer) },
         ServerMessage::NotKept { from: InstanceNumber(1) },
+        ServerMessage::Registered {
+            request: Digest([1; 32]),
+            registered: Registered::Challenge(Digest([2; 32])),
+        },
+        ServerMessage::Registered {
+            request: Digest([1; 32]),
+            registered: Registered::Refused(JoinRefusal::AccountFull { sessions_max: 2 }),
+        },
+        ServerMessage::NotRegistered { request: Digest([1; 32]), reason: Refused::NotJoined },
         ServerMessage::Decisions { decisions: decisions(), last: InstanceNumber(2) },
     ]
 }

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use steeldb_ordering::{
-    Claim, Config, Decision, InstanceNumber, Proof, Proposal, Regency, Request, RequestId, Roster,
-    SignedStopData, StopData,
+    Account, Claim, Config, Decision, FIRST_JOINED_CLIENT, InstanceNumber, Join, Proof, Proposal, Regency,
+    Registration, RegistryConfig, Request, RequestId, Roster, SignedStopData, StopData,
 };
-use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{Namespace, SecretKey, Signature};
 use steeldb_wire::codec::encode;
 
@@ -39,12 +39,32 @@ pub(crate) fn config(window: usize) -> Config {
     let clients = BTreeMap::from([(CLIENT, client_key().public())]);
     let mut config = Config::new(ME, genesis(), key(ME).clone(), clients);
     config.window = window;
+    config.registry = Some(RegistryConfig::default());
     config
 }
 
 pub(crate) fn request(session: u64, sequence: u64, payload: Vec<u8>) -> Request {
     let session = SessionKey { client: CLIENT, session: SessionId(session) };
     Request::signed(RequestId { session, sequence }, payload, client_key())
+}
+
+/// Of a guest: to join, to confirm, to leave, to have something executed.
+pub(crate) fn guest_request(kind: u8, number: u64) -> Request {
+    let client = ClientId(FIRST_JOINED_CLIENT.0 + (number % 2) as u32);
+    let registration = match kind % 4 {
+        0 => Registration::Join(Join {
+            account: Account { name: b"a".to_vec(), sessions_max: 2 },
+            credential: b"credential".to_vec(),
+            until: Timestamp(1000 + number as i64),
+        }),
+        1 => Registration::Confirm { challenge: Digest([number as u8; 32]) },
+        2 => Registration::Leave { client },
+        _ => {
+            let session = SessionKey { client, session: SessionId(1) };
+            return Request::signed_joined(RequestId { session, sequence: number }, vec![7], client_key());
+        }
+    };
+    registration.signed(client_key())
 }
 
 pub(crate) fn proposal(instance: u64, timestamp: i64, requests: Vec<Arc<Request>>) -> Arc<Proposal> {

@@ -1,10 +1,13 @@
 //! The replicated state machine under test: it counts what each session had executed, and echoes.
 
+use crate::identity;
 use crate::liar::Lie;
 use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::BTreeMap;
+use steeldb_ordering::{Account, Join};
 use steeldb_ordering_server::{Application, Command};
 use steeldb_types::{Digest, Hasher, Position, SessionKey};
+use steeldb_wire::auth::PublicKey;
 use steeldb_wire::codec;
 
 /// Replies with what it is sent; its state tells what was executed, in which order.
@@ -110,6 +113,10 @@ impl Application for Echo {
             Some(progress) => codec::encode(&progress),
             None => codec::encode(&self.state),
         }
+    }
+
+    fn authorize(&self, join: &Join, key: &PublicKey) -> Result<Account, String> {
+        identity::authorized(&join.credential, key)
     }
 
     fn last_change(&self, payload: &[u8]) -> Option<Position> {

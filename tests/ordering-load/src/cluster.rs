@@ -13,7 +13,8 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use steeldb_ordering_server::{Acceptance, Client};
+use steeldb_ordering::Account;
+use steeldb_ordering_server::{Acceptance, Client, JoinError};
 use steeldb_transport::{ClientConfig, LinkOptions};
 use steeldb_types::{ClientId, ReplicaId, View};
 use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
@@ -42,6 +43,8 @@ pub struct ClusterOptions {
     pub tentative: bool,
     /// Checkpoints, and what is kept besides.
     pub checkpoints: Checkpoints,
+    /// After how long an idle client makes room for another; nothing: no clients join.
+    pub idle_timeout: Option<Duration>,
     /// A replica that lies, and about what.
     pub liar: Option<(ReplicaId, Lie)>,
 }
@@ -59,6 +62,7 @@ impl ClusterOptions {
             relayed: false,
             tentative: false,
             checkpoints: Checkpoints::none(),
+            idle_timeout: None,
             liar: None,
         }
     }
@@ -156,6 +160,7 @@ impl Cluster {
             pending_requests_max: self.options.pending_requests_max,
             tentative: self.options.tentative,
             checkpoints: self.options.checkpoints,
+            idle_timeout: self.options.idle_timeout,
             lie: self.options.liar.filter(|(liar, _)| *liar == replica).map(|(_, lie)| lie),
         };
         let path = self.folder.path().join(format!("node-{}.json", replica.0));
@@ -219,6 +224,16 @@ impl Cluster {
         let client = Client::start(self.client_config(client), self.view.clone(), Acceptance::Quorum)?;
         client.ready().await;
         Ok(client)
+    }
+
+    /// Has a client of a seed's key join for an account, with the authority's credential.
+    ///
+    /// # Errors
+    /// As [`Client::join`].
+    pub async fn join(&self, seed: u32, account: Account) -> Result<Client, JoinError> {
+        let config = ClientConfig { key: identity::guest_key(seed), ..self.client_config(ClientId(0)) };
+        let credential = identity::credential(&account, &config.key.public());
+        Client::join(config, self.view.clone(), Acceptance::Quorum, account, credential).await
     }
 
     /// Asks all replicas for their states until all tell the same.

@@ -1,8 +1,10 @@
 //! Keys of a throw-away cluster, made from numbers. Nothing secret.
 
+use steeldb_ordering::Account;
 use steeldb_transport::ReplicaAddress;
 use steeldb_types::{ClientId, ReplicaId};
-use steeldb_wire::auth::SecretKey;
+use steeldb_wire::auth::{Namespace, PublicKey, SecretKey, Signature};
+use steeldb_wire::codec;
 
 /// A replica's key.
 pub fn replica_key(replica: ReplicaId) -> SecretKey {
@@ -12,6 +14,36 @@ pub fn replica_key(replica: ReplicaId) -> SecretKey {
 /// A client's key.
 pub fn client_key(client: ClientId) -> SecretKey {
     key(2, client.0)
+}
+
+/// A key that no configuration lists.
+pub fn guest_key(seed: u32) -> SecretKey {
+    key(3, seed)
+}
+
+/// Whose word decides who may join.
+pub fn authority_key() -> SecretKey {
+    key(4, 0)
+}
+
+/// The authority's word that the holder of a key may join for an account: of no use to anyone else.
+pub fn credential(account: &Account, key: &PublicKey) -> Vec<u8> {
+    let signature = authority_key().sign(Namespace::Credential, &codec::encode(&(account, key)));
+    codec::encode(&(account, signature))
+}
+
+/// For which account a credential lets the holder of a key join.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn authorized(credential: &[u8], key: &PublicKey) -> Result<Account, String> {
+    let (account, signature): (Account, Signature) =
+        codec::decode(credential, credential.len()).map_err(|error| error.to_string())?;
+    let signed = codec::encode(&(&account, key));
+    match authority_key().public().verify(Namespace::Credential, &signed, &signature) {
+        Ok(()) => Ok(account),
+        Err(_) => Err("the credential is not the authority's for this key".into()),
+    }
 }
 
 /// The replicas at `addresses`, numbered from 0.

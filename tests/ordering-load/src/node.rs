@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_ordering::Roster;
+use steeldb_ordering::{RegistryConfig, Roster};
 use steeldb_ordering_log::{Directory, Options};
 use steeldb_ordering_server::{DurableLog, Held, MemoryLog, Server, ServerConfig};
 use steeldb_transport::LinkOptions;
@@ -39,6 +39,8 @@ pub struct NodeConfig {
     pub tentative: bool,
     /// Checkpoints, and what is kept besides.
     pub checkpoints: Checkpoints,
+    /// After how long an idle client makes room for another; nothing: no clients join.
+    pub idle_timeout: Option<Duration>,
     /// What it lies about.
     pub lie: Option<Lie>,
 }
@@ -96,6 +98,8 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     ordering.checkpoint_interval = config.checkpoints.interval;
     ordering.decisions_kept = config.checkpoints.decisions_kept;
     ordering.decisions_kept_bytes = config.checkpoints.decisions_kept_bytes;
+    ordering.registry =
+        config.idle_timeout.map(|idle_timeout| RegistryConfig { idle_timeout, ..RegistryConfig::default() });
     let server = ServerConfig {
         ordering,
         listen: config.listen.clone(),

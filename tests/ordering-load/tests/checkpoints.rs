@@ -2,13 +2,13 @@
 //! longer than the log reaches is given one.
 
 use std::time::Duration;
-use steeldb_ordering::InstanceNumber;
+use steeldb_ordering::{Account, InstanceNumber};
 use steeldb_ordering_load::acknowledged::Workload;
 use steeldb_ordering_load::cluster::{Cluster, ClusterOptions};
 use steeldb_ordering_load::liar::Lie;
 use steeldb_ordering_load::node::Checkpoints;
 use steeldb_ordering_server::{Client, FollowError, Follower};
-use steeldb_types::{ClientId, ReplicaId};
+use steeldb_types::{ClientId, ReplicaId, SessionId};
 
 const CLIENT: ClientId = ClientId(1);
 const AWAY: ReplicaId = ReplicaId(2);
@@ -149,4 +149,25 @@ async fn a_follower_is_told_that_what_it_wants_is_not_kept() {
     };
     assert_eq!(end, FollowError::NotKept(InstanceNumber(1)));
     check(&cluster, &client, workload).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_joined_is_known_to_a_replica_that_was_given_the_state() {
+    let options = ClusterOptions { idle_timeout: Some(Duration::from_secs(3600)), ..options() };
+    let (mut cluster, client, mut workload) = started(options).await;
+    cluster.crash(AWAY).await.unwrap();
+    let account = Account { name: b"tenant".to_vec(), sessions_max: 1 };
+    let guest = cluster.join(1, account).await.unwrap();
+    cut(&cluster, &others(), &mut workload).await;
+    cluster.start_replica(AWAY).await.unwrap();
+    workload.more(20).await;
+    // From here on no quorum is without the one that has it from the checkpoint.
+    cluster.crash(LIAR).await.unwrap();
+    let mut session = guest.session(SessionId(1));
+    for _ in 0..20 {
+        assert_eq!(session.invoke(b"known").await.unwrap().result, b"known");
+    }
+    cluster.start_replica(LIAR).await.unwrap();
+    let acknowledged = workload.finish().await;
+    acknowledged.check_with(&cluster.agreed_state(&client).await.unwrap(), 20);
 }

@@ -104,13 +104,8 @@ impl Clients {
         Execution::Executed
     }
 
-    /// What the order made of a registration already, if it would make nothing else of it now.
-    pub(crate) fn registered(&self, registration: &Registration, key: &PublicKey) -> Option<Registered> {
-        self.registry.as_ref()?.registered(registration, key)
-    }
-
     /// The number of the client that joined with `key`.
-    pub(crate) fn number_of(&self, key: &PublicKey) -> Option<ClientId> {
+    fn number_of(&self, key: &PublicKey) -> Option<ClientId> {
         self.registry.as_ref()?.number_of(key)
     }
 

@@ -111,20 +111,6 @@ impl Registry {
         }
     }
 
-    /// What was made of a registration, while that is still so.
-    pub(crate) fn registered(&self, registration: &Registration, key: &PublicKey) -> Option<Registered> {
-        match registration {
-            Registration::Join(_) | Registration::Confirm { .. } if self.numbers.contains_key(key) => {
-                self.number_of(key).map(Registered::Joined)
-            }
-            Registration::Join(join) => {
-                let waiting = self.waiting.get(key).filter(|waiting| waiting.join == *join)?;
-                Some(Registered::Challenge(waiting.challenge))
-            }
-            Registration::Confirm { .. } | Registration::Leave { .. } => None,
-        }
-    }
-
     /// Something of a client's is executed.
     pub(crate) fn note_use(&mut self, client: ClientId, now: Timestamp) {
         if let Some(joined) = self.joined.get_mut(&client) {

@@ -211,6 +211,8 @@ impl Reactor {
                 self.connections.insert(connection, client);
                 self.announce(connection);
             }
+            // The links take no guests.
+            LinkEvent::GuestUp(connection, _) => self.links.close_client(connection),
             LinkEvent::ClientDown(connection) => {
                 self.connections.remove(&connection);
                 self.changes.retain(|_, asker| *asker != connection);

@@ -194,6 +194,13 @@ impl Core {
         self.passive_upto.max(self.vouched_upto)
     }
 
+    /// Whether this replica has accepted a change of the membership that it does not know to be decided. Others may be in
+    /// the next view already, so nobody may count on it as one of the current view.
+    pub fn is_changing_view(&self) -> bool {
+        let bound = self.window.iter().filter_map(|instance| instance.bound.as_ref());
+        bound.flat_map(|(_, proposal)| &proposal.requests).any(|request| request.is_membership())
+    }
+
     /// How many requests wait to be ordered.
     pub fn pending_requests(&self) -> usize {
         self.pending.len()

@@ -448,9 +448,17 @@ impl Core {
         let mut any = false;
         while let Some(decision) = decided(self) {
             // The delivery depends on this replica's ACCEPT, which may be in the quorum, but not on the decision's own
-            // record: the votes that are durable elsewhere bind the instance to this value for ever.
+            // record: the votes that are durable elsewhere bind the instance to this value for ever. One that has sent no
+            // ACCEPT waits for the decision's record: after a restart it would not know what it spoke of
+            // ([`said_upto`](Core::said_upto)).
+            let accepted = self.window.get(decision.instance()).is_some_and(|i| i.bound.is_some());
+            if !accepted {
+                self.effects.persist(Record::Decision(Arc::clone(&decision)));
+            }
             self.append(Arc::clone(&decision));
-            self.effects.persist(Record::Decision(decision));
+            if accepted {
+                self.effects.persist(Record::Decision(decision));
+            }
             any = true;
         }
         if any {

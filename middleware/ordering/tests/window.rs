@@ -402,3 +402,24 @@ fn a_tentative_delivery_is_taken_back_when_something_else_is_decided() {
     replica.hears(2, Message::Decisions { decisions, more: false });
     assert_eq!((replica.revoked.clone(), replica.delivered()), (vec![1], vec![1]));
 }
+
+#[test]
+fn who_delivers_without_having_accepted_waits_for_the_record_of_the_decision() {
+    let first = proposal(1, 1, vec![request(1)]);
+    let mut accepting = Replica::new(1);
+    accepting.is_proposed(&first);
+    accepting.is_written(&first);
+    accepting.confirms = false;
+    accepting.is_accepted(&first);
+    assert_eq!(accepting.delivered(), vec![1], "its ACCEPT is on record");
+    assert_eq!(accepting.restart().core.said_upto(), InstanceNumber(1));
+
+    let mut late = Replica::new(1);
+    late.is_proposed(&first);
+    late.confirms = false;
+    late.is_accepted(&first);
+    assert!(matches!(late.records.last(), Some(Record::Decision(_))));
+    assert_eq!(late.delivered(), Vec::<u64>::new());
+    late.event(Event::Persisted { upto: late.records.len() as u64 });
+    assert_eq!(late.delivered(), vec![1]);
+}

@@ -76,6 +76,17 @@ fn replica_key(replica: usize) -> SecretKey {
     key(100 + replica as u8)
 }
 
+/// The instance that a record is about.
+fn place(record: &Record) -> InstanceNumber {
+    match record {
+        Record::Write { proposal, .. } => proposal.instance,
+        Record::Accept { instance, .. } => *instance,
+        Record::Decision(decision) => decision.instance(),
+        Record::Checkpoint(stable) => stable.certificate.instance,
+        _ => InstanceNumber(0),
+    }
+}
+
 pub fn account(name: &str, sessions_max: u16) -> Account {
     Account { name: name.as_bytes().to_vec(), sessions_max }
 }
@@ -151,10 +162,15 @@ impl Cluster {
     pub fn start(&mut self, at: usize) {
         let config = self.config(at);
         let node = &mut self.nodes[at];
-        let last = node.log.iter().rposition(|record| matches!(record, Record::Checkpoint(_)));
-        let (before, after) = node.log.split_at(last.unwrap_or(0));
-        let regencies = before.iter().filter(|record| matches!(record, Record::Regency(_)));
-        let records: Vec<Record> = regencies.chain(after).cloned().collect();
+        let checkpoint = node.log.iter().rev().find(|record| matches!(record, Record::Checkpoint(_)));
+        let upto = checkpoint.map_or(0, |record| place(record).0);
+        let later = |record: &&Record| match record {
+            Record::Checkpoint(_) => false,
+            Record::Regency(_) => true,
+            _ => place(record).0 > upto,
+        };
+        let records: Vec<Record> =
+            checkpoint.into_iter().chain(node.log.iter().filter(later)).cloned().collect();
         node.core = Some(Core::new(config, Restored::new(InstanceNumber(node.upto), records)).unwrap());
         self.effects(at);
         for peer in (0..N).filter(|peer| *peer != at) {

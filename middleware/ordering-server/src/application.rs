@@ -97,7 +97,12 @@ impl<A: Application + ?Sized> steeldb_ordering::Validator for Judge<'_, A> {
         self.0.authorize(join, key)
     }
 
-    fn check_change(&self, _roster: &Roster, _next: &Roster) -> Result<(), String> {
-        Err("this service's links cannot follow a change of the membership yet".into())
+    fn check_change(&self, _roster: &Roster, next: &Roster) -> Result<(), String> {
+        match next.members().iter().find(|member| member.address.is_empty()) {
+            Some(member) => {
+                Err(format!("nobody knows where replica {} is: links could not follow", member.id))
+            }
+            None => Ok(()),
+        }
     }
 }

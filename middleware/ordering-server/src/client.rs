@@ -2,17 +2,19 @@
 
 use crate::collector::{Acceptance, Collector, Outcome, Said};
 use crate::limits;
+use crate::membership::address;
 use crate::message::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 use crate::operation::Operation;
 use crate::reads::{ReadOutcome, Reads};
 use crate::registrations::Registrations;
+use crate::views::{Learned, Views};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use steeldb_ordering::{Registered, Registration, Request, RequestId};
+use steeldb_ordering::{Decision, Registered, Registration, Request, RequestId, Roster};
 use steeldb_transport::{ClientConfig, ClientEvent, ClientLinks, ClientTransport, StartError};
-use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, View};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, ViewNumber};
 use steeldb_wire::auth::SecretKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -24,7 +26,7 @@ pub struct Client {
     orders: mpsc::Sender<Order>,
     links: ClientLinks,
     up: watch::Receiver<BTreeSet<ReplicaId>>,
-    view: View,
+    roster: watch::Receiver<Arc<Roster>>,
     acceptance: Acceptance,
     sign: Sign,
 }
@@ -70,6 +72,7 @@ pub enum InvokeError {
     Closed,
 }
 
+type ChangeAnswer = oneshot::Sender<Result<Arc<Roster>, Refused>>;
 type RegistrationAnswer = oneshot::Sender<Result<Registered, Refused>>;
 
 enum Order {
@@ -89,6 +92,12 @@ enum Order {
         frame: Bytes,
         answer: Option<RegistrationAnswer>,
     },
+    /// Sent again without an answer's place.
+    Change {
+        request: Digest,
+        frame: Bytes,
+        answer: Option<ChangeAnswer>,
+    },
     /// The answer is dropped when there is no agreement.
     Read {
         payload: Vec<u8>,
@@ -97,12 +106,17 @@ enum Order {
 }
 
 impl Client {
-    /// Dials all replicas of `config`. Call it inside a tokio runtime.
+    /// Dials all replicas of `config`, and those of the views that it learns of. It trusts the genesis view. Call it inside
+    /// a tokio runtime.
     ///
     /// # Errors
     /// As [`ClientTransport::start`].
-    pub fn start(config: ClientConfig, view: View, acceptance: Acceptance) -> Result<Client, StartError> {
-        Client::start_with(config, view, acceptance, Request::signed)
+    pub fn start(
+        config: ClientConfig,
+        genesis: Roster,
+        acceptance: Acceptance,
+    ) -> Result<Client, StartError> {
+        Client::start_with(config, genesis, acceptance, Request::signed)
     }
 
     /// As [`Client::start`], for requests that nobody signed.
@@ -112,15 +126,15 @@ impl Client {
     #[cfg(feature = "unsigned-requests")]
     pub fn start_unsigned(
         config: ClientConfig,
-        view: View,
+        genesis: Roster,
         acceptance: Acceptance,
     ) -> Result<Client, StartError> {
-        Client::start_with(config, view, acceptance, |id, payload, _| Request::unsigned(id, payload))
+        Client::start_with(config, genesis, acceptance, |id, payload, _| Request::unsigned(id, payload))
     }
 
     pub(crate) fn start_with(
         config: ClientConfig,
-        view: View,
+        genesis: Roster,
         acceptance: Acceptance,
         sign: Sign,
     ) -> Result<Client, StartError> {
@@ -128,6 +142,9 @@ impl Client {
         let (links, events) = ClientTransport::start(config)?;
         let (orders, order_receiver) = mpsc::channel(limits::IN_FLIGHT_MAX);
         let (up_sender, up) = watch::channel(BTreeSet::new());
+        let view = genesis.view().clone();
+        let views = Views::new(genesis);
+        let (roster_sender, roster) = watch::channel(Arc::clone(views.roster()));
         let task = Task {
             links: links.clone(),
             collector: Collector::new(view.clone(), acceptance),
@@ -135,21 +152,48 @@ impl Client {
             due: BTreeSet::new(),
             reads: Reads::new(view.clone()),
             readers: BTreeMap::new(),
-            registrations: Registrations::new(view.clone()),
+            registrations: Registrations::new(view),
             registering: BTreeMap::new(),
             queries: BTreeMap::new(),
             next_query: 0,
             up: up_sender,
+            views,
+            changes: BTreeMap::new(),
+            roster: roster_sender,
         };
         tokio::spawn(task.run(order_receiver, events));
-        Ok(Client { id, key, orders, links, up, view, acceptance, sign })
+        Ok(Client { id, key, orders, links, up, roster, acceptance, sign })
     }
 
     /// Waits for links to a quorum.
     pub async fn ready(&self) {
         let mut up = self.up.clone();
         // Fails only when the client was stopped, which whoever waits here learns from its next request.
-        let _ = up.wait_for(|up| self.view.is_quorum(up.iter().copied())).await;
+        let _ = up.wait_for(|up| self.roster.borrow().view().is_quorum(up.iter().copied())).await;
+    }
+
+    /// The newest view that this client knows, and who its replicas are.
+    pub fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.borrow())
+    }
+
+    /// Has the membership changed, by a [`Request::Membership`], and waits for the view that it makes as long as it takes.
+    ///
+    /// # Errors
+    /// [`InvokeError::Refused`]: a correct replica finds it illegal, signed by nobody who may, or made for another view.
+    pub async fn change(&self, change: Request) -> Result<Arc<Roster>, InvokeError> {
+        let (request, frame) = (change.digest(), ClientMessage::Order(Arc::new(change)).encode());
+        let (answer, mut changed) = oneshot::channel();
+        let mut answer = Some(answer);
+        loop {
+            let order = Order::Change { request, frame: frame.clone(), answer: answer.take() };
+            self.orders.send(order).await.map_err(|_| InvokeError::Closed)?;
+            match tokio::time::timeout(limits::RESEND_INTERVAL, &mut changed).await {
+                Ok(Ok(changed)) => return changed.map_err(InvokeError::Refused),
+                Ok(Err(_)) => return Err(InvokeError::Closed),
+                Err(_) => {}
+            }
+        }
     }
 
     /// The number that this client is known by; of one that joined, the one it was given.
@@ -246,6 +290,10 @@ struct Task {
     /// Of queries of both kinds.
     next_query: u64,
     up: watch::Sender<BTreeSet<ReplicaId>>,
+    views: Views,
+    /// Changes of the membership that are waited for, and who refuses them.
+    changes: BTreeMap<Digest, (ChangeAnswer, BTreeSet<ReplicaId>)>,
+    roster: watch::Sender<Arc<Roster>>,
 }
 
 struct InFlight {
@@ -304,6 +352,13 @@ impl Task {
                 }
                 self.links.broadcast(frame);
             }
+            Order::Change { request, frame, answer } => {
+                self.changes.retain(|_, (answer, _)| !answer.is_closed());
+                if let Some(answer) = answer {
+                    self.changes.insert(request, (answer, BTreeSet::new()));
+                }
+                self.links.broadcast(frame);
+            }
             Order::Query { replica, payload, answer } => {
                 self.next_query += 1;
                 let number = self.next_query;
@@ -342,9 +397,9 @@ impl Task {
     }
 
     /// A replica answered a query: one of those that only it was asked, or one that all were.
-    fn answer(&mut self, from: ReplicaId, number: u64, answer: Option<Answer>) {
+    fn answer(&mut self, from: ReplicaId, number: u64, view: ViewNumber, answer: Option<Answer>) {
         if self.readers.contains_key(&number) {
-            let outcome = self.reads.answered(from, number, answer);
+            let outcome = self.reads.answered(from, number, view, answer);
             let Some(outcome) = outcome else { return };
             if let (Some(reader), ReadOutcome::Agreed(result)) = (self.readers.remove(&number), outcome) {
                 // Whoever asked may have gone.
@@ -357,9 +412,64 @@ impl Task {
         }
     }
 
+    fn shown(&mut self, from: ReplicaId, decisions: &[Arc<Decision>]) {
+        let learned = self.views.shown(from, decisions).unwrap_or_else(|reason| {
+            tracing::warn!(peer = %from, reason, "a replica showed what made no view");
+            Learned::default()
+        });
+        if let Some(question) = learned.ask {
+            self.links.send(from, question.encode());
+        }
+        if learned.changed {
+            self.follow_view();
+        }
+    }
+
+    /// Another view is current: links follow it, and what is under way is asked of its replicas.
+    fn follow_view(&mut self) {
+        let roster = Arc::clone(self.views.roster());
+        let view = roster.view();
+        if let Err(error) = self.links.set_replicas(roster.members().iter().map(address).collect()) {
+            tracing::error!(%error, "links cannot follow the new view");
+        }
+        self.up.send_modify(|up| up.retain(|replica| view.contains(*replica)));
+        self.collector.set_view(view.clone());
+        self.registrations.set_view(view.clone());
+        // They are ordered.
+        for number in self.reads.set_view(view.clone()) {
+            self.readers.remove(&number);
+        }
+        let mut ids: Vec<_> = self.in_flight.keys().copied().collect();
+        ids.sort();
+        for id in ids {
+            self.links.broadcast(self.in_flight[&id].frame.clone());
+        }
+        let waited_for: Vec<Digest> = self.changes.keys().copied().collect();
+        for change in waited_for {
+            if let Some(made) = self.views.made_by(change).cloned()
+                && let Some((answer, _)) = self.changes.remove(&change)
+            {
+                // Whoever asked may have gone.
+                let _ = answer.send(Ok(made));
+            }
+        }
+        self.roster.send_replace(roster);
+    }
+
+    fn not_changed(&mut self, from: ReplicaId, change: Digest, reason: Refused) {
+        let Some((_, refusing)) = self.changes.get_mut(&change) else { return };
+        refusing.insert(from);
+        if self.views.roster().view().has_correct(refusing.iter().copied())
+            && let Some((answer, _)) = self.changes.remove(&change)
+        {
+            let _ = answer.send(Err(reason));
+        }
+    }
+
     fn event(&mut self, event: ClientEvent) {
         match event {
             ClientEvent::ReplicaUp(replica) => {
+                self.views.link_up(replica);
                 self.up.send_modify(|up| {
                     up.insert(replica);
                 });
@@ -385,12 +495,12 @@ impl Task {
 
     fn message(&mut self, from: ReplicaId, message: ServerMessage) {
         match message {
-            ServerMessage::Executed { id, reply } => {
-                let outcome = self.collector.executed(from, id, Said { ahead: None, reply });
+            ServerMessage::Executed { id, view, reply } => {
+                let outcome = self.collector.executed(from, id, Said { ahead: None, reply, view });
                 self.outcome(id, outcome);
             }
             ServerMessage::Tentative { id, instance, claim, reply } => {
-                let said = Said { ahead: Some((instance, claim)), reply };
+                let said = Said { ahead: Some((instance, claim)), reply, view: claim.regency.view };
                 let outcome = self.collector.executed(from, id, said);
                 self.outcome(id, outcome);
             }
@@ -398,7 +508,14 @@ impl Task {
                 let outcome = self.collector.refused(from, id, reason);
                 self.outcome(id, outcome);
             }
-            ServerMessage::Answer { number, answer } => self.answer(from, number, answer),
+            ServerMessage::Answer { number, view, answer } => self.answer(from, number, view, answer),
+            ServerMessage::View { view } => {
+                if let Some(question) = self.views.heard(from, view) {
+                    self.links.send(from, question.encode());
+                }
+            }
+            ServerMessage::Views { decisions } => self.shown(from, &decisions),
+            ServerMessage::NotChanged { request, reason } => self.not_changed(from, request, reason),
             ServerMessage::Registered { request, registered } => {
                 self.registered(from, request, Ok(registered));
             }

@@ -8,11 +8,13 @@
 //! - **Final replies alone** are enough from f+1 replicas, since one is correct. But then as few as one correct replica
 //!   may have executed the request, and an unordered read of others would miss it. So this holds only where nobody reads
 //!   unordered ([`Acceptance`]); else Q_v.
+//! - **Of one view alone** are the replies that count: that of the client. Its quorums say nothing of what was decided in
+//!   another one.
 
 use crate::message::{Refused, Reply};
 use std::collections::BTreeMap;
 use steeldb_ordering::{Claim, InstanceNumber, RequestId};
-use steeldb_types::{ReplicaId, View};
+use steeldb_types::{ReplicaId, View, ViewNumber};
 
 /// When final replies alone are believed. One choice for all clients of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -31,6 +33,8 @@ pub struct Said {
     pub ahead: Option<(InstanceNumber, Claim)>,
     /// What came of it.
     pub reply: Reply,
+    /// The view that the replica is in; of a batch ahead, the view that it is to be decided in.
+    pub view: ViewNumber,
 }
 
 /// Gathers replies to requests in flight.
@@ -69,6 +73,14 @@ impl Collector {
         Collector { view, acceptance, waiting: BTreeMap::new() }
     }
 
+    /// The replicas of another view count from now on, and have said nothing yet.
+    pub fn set_view(&mut self, view: View) {
+        self.view = view;
+        for words in self.waiting.values_mut() {
+            *words = Words::default();
+        }
+    }
+
     /// Waits for `id`.
     pub fn begin(&mut self, id: RequestId) {
         self.waiting.entry(id).or_default();
@@ -81,7 +93,7 @@ impl Collector {
 
     /// A replica executed a request.
     pub fn executed(&mut self, from: ReplicaId, id: RequestId, said: Said) -> Option<Outcome> {
-        if !self.view.contains(from) {
+        if !self.view.contains(from) || said.view != self.view.number() {
             return None;
         }
         let words = self.waiting.get_mut(&id)?;
@@ -145,7 +157,7 @@ where
     I: Iterator<Item = &'a (ReplicaId, Said)>,
 {
     let claims = alike().filter_map(|(_, said)| said.ahead);
-    claims.filter(|(_, claim)| claim.regency.view == view.number()).any(|claim| {
+    claims.into_iter().any(|claim| {
         let with = alike().filter(|(_, said)| said.ahead.is_none_or(|ahead| ahead == claim));
         view.is_quorum(with.map(|(replica, _)| *replica))
     })
@@ -171,14 +183,15 @@ mod tests {
     }
 
     fn says(collector: &mut Collector, replica: u16, position: u64, result: &str) -> Option<Outcome> {
-        let said = Said { ahead: None, reply: reply(position, result) };
+        let said = Said { ahead: None, reply: reply(position, result), view: ViewNumber(0) };
         collector.executed(ReplicaId(replica), ID, said)
     }
 
     fn claims(collector: &mut Collector, replica: u16, regency: (u64, u64), value: u8) -> Option<Outcome> {
         let regency = Regency { view: ViewNumber(regency.0), number: regency.1 };
         let claim = Claim { regency, value: Digest([value; 32]) };
-        let said = Said { ahead: Some((InstanceNumber(5), claim)), reply: reply(7, "yes") };
+        let view = claim.regency.view;
+        let said = Said { ahead: Some((InstanceNumber(5), claim)), reply: reply(7, "yes"), view };
         collector.executed(ReplicaId(replica), ID, said)
     }
 
@@ -222,11 +235,23 @@ mod tests {
     }
 
     #[test]
-    fn tentative_replies_of_another_view_are_not_believed() {
+    fn replies_of_another_view_are_not_believed_nor_those_given_before_the_view_changed() {
         let mut collector = collector(Acceptance::Quorum);
+        let of_next = Said { ahead: None, reply: reply(7, "yes"), view: ViewNumber(1) };
         for replica in 0..4 {
             assert_eq!(claims(&mut collector, replica, (1, 0), 1), None);
+            assert_eq!(collector.executed(ReplicaId(replica), ID, of_next.clone()), None);
         }
+        assert_eq!(says(&mut collector, 0, 7, "yes"), None);
+        assert_eq!(says(&mut collector, 1, 7, "yes"), None);
+        let members = (0..5).map(ReplicaId).collect();
+        let model = View::of_size(4).unwrap().model();
+        let next = View::of_members(ViewNumber(1), model, members, 1, vec![], ReplicaId(0)).unwrap();
+        collector.set_view(next);
+        assert_eq!(says(&mut collector, 2, 7, "yes"), None, "of the view before");
+        let outcomes: Vec<_> =
+            (0..5).map(|replica| collector.executed(ReplicaId(replica), ID, of_next.clone())).collect();
+        assert_eq!(outcomes.into_iter().flatten().next(), yes(false));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use crate::client::{Client, InvokeError};
 use crate::collector::Acceptance;
 use crate::message::Refused;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use steeldb_ordering::{Account, Join, JoinRefusal, Registered, Registration, Request};
+use steeldb_ordering::{Account, Join, JoinRefusal, Registered, Registration, Request, Roster};
 use steeldb_transport::{ClientConfig, StartError};
-use steeldb_types::{Timestamp, View};
+use steeldb_types::Timestamp;
 
 /// For how long a Join counts, from this client's clock: longer than a change of the leader takes.
 const JOIN_VALID: Duration = Duration::from_secs(120);
@@ -37,12 +37,12 @@ impl Client {
     /// [`JoinError`] says why not; whether to try again is the caller's to decide.
     pub async fn join(
         config: ClientConfig,
-        view: View,
+        genesis: Roster,
         acceptance: Acceptance,
         account: Account,
         credential: Vec<u8>,
     ) -> Result<Client, JoinError> {
-        let mut client = Client::start_with(config, view, acceptance, Request::signed_joined)?;
+        let mut client = Client::start_with(config, genesis, acceptance, Request::signed_joined)?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let until = (since_1970 + JOIN_VALID).as_micros();
         let until = Timestamp(i64::try_from(until).unwrap_or(i64::MAX));

@@ -55,6 +55,7 @@
 //!   else can be decided any more.
 //! - The same decided order gives the same replies on every replica: an application sees nothing but commands.
 //! - An unordered read that is believed sees every request that was completed before it.
+//! - Which replicas count, clients learn from decisions that prove it, from the genesis view on.
 //! - A request that was executed is answered again from the cache, never executed again.
 //! - What clients can fill is bounded: waiting requests by the core, replies by [`limits`], streams by the follower's
 //!   own pace.
@@ -70,6 +71,7 @@ mod followers;
 mod guests;
 mod joining;
 
+mod membership;
 mod message;
 mod operation;
 mod reactor;
@@ -80,6 +82,7 @@ mod server;
 mod service;
 mod shell;
 mod storage;
+mod views;
 
 pub use application::{Application, Command};
 pub use archive::{Archive, ArchiveError, verify_archive};
@@ -109,6 +112,9 @@ pub mod limits {
 
     /// The largest state of an application, as a snapshot.
     pub const STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+    /// Decisions that made views in one answer.
+    pub const VIEWS_AT_ONCE: usize = 64;
 
     /// Connections that follow the ledger at one replica.
     pub const FOLLOWERS_MAX: usize = 64;

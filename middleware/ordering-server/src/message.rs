@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use std::sync::Arc;
 use steeldb_ordering::{Claim, Decision, InstanceNumber, Refusal, Registered, Request, RequestId};
-use steeldb_types::{Digest, Position, limits};
+use steeldb_types::{Digest, Position, ViewNumber, limits};
 use steeldb_wire::codec::{self, DecodeError};
 
 /// From a client to a server.
@@ -21,6 +21,11 @@ pub enum ClientMessage {
     },
     /// Have this guest join, or leave: a [`Request::Registration`] signed with the key of the link.
     Register(Arc<Request>),
+    /// Show the decisions that made the views after one.
+    Views {
+        /// The newest view known.
+        known: ViewNumber,
+    },
     /// Send every decision from here on, as they are made.
     Follow {
         /// The first one wanted.
@@ -35,6 +40,8 @@ pub enum ServerMessage {
     Executed {
         /// Which.
         id: RequestId,
+        /// The view that this server is in.
+        view: ViewNumber,
         /// What came of it.
         reply: Reply,
     },
@@ -74,8 +81,27 @@ pub enum ServerMessage {
     Answer {
         /// As in the query.
         number: u64,
+        /// The view that this server is in.
+        view: ViewNumber,
         /// The answer; nothing while this server's state may lack what it said before a restart.
         answer: Option<Answer>,
+    },
+    /// The view that this server is in: said at once, and whenever it changes.
+    View {
+        /// Its number.
+        view: ViewNumber,
+    },
+    /// The decisions that made views, in their order. Each is proved by the view before.
+    Views {
+        /// At most [`limits::VIEWS_AT_ONCE`](crate::limits); none when this server does not have them.
+        decisions: Vec<Arc<Decision>>,
+    },
+    /// A change of the membership will not be ordered on this server's behalf.
+    NotChanged {
+        /// The digest of the request.
+        request: Digest,
+        /// Why.
+        reason: Refused,
     },
     /// For a follower.
     Decisions {
@@ -132,7 +158,8 @@ impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         match refusal {
             Refusal::Executed | Refusal::Stale => Refused::Stale,
-            Refusal::Busy => Refused::Busy,
+            // Of one that was removed, clients learn who took its place.
+            Refusal::Busy | Refusal::NotAMember => Refused::Busy,
             Refusal::NotJoined => Refused::NotJoined,
             other => Refused::Invalid(other.to_string()),
         }

@@ -91,7 +91,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         self.followers.refill(self.shell.storage(), &links);
     }
 
-    fn order(&mut self, event: Event) {
+    pub(crate) fn order(&mut self, event: Event) {
         self.shell.handle(event, &Judge(self.service.application()));
     }
 
@@ -143,6 +143,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                 }
                 Report::StateDiffers { instance } => return Err(ServerError::StateDiffers(instance)),
                 Report::Refused { request, reason } => self.refused(request, reason),
+                Report::ViewInstalled(roster) => self.view_installed(&roster),
                 Report::RegencyInstalled { regency, leader } => {
                     tracing::info!(replica = %self.me, %leader, "{regency} installed");
                 }
@@ -166,9 +167,11 @@ impl<A: Application, S: Storage> Reactor<A, S> {
             },
             LinkEvent::ClientUp(connection, client) => {
                 self.connections.insert(connection, Visitor::Listed(client));
+                self.announce(connection);
             }
             LinkEvent::GuestUp(connection, key) => {
                 self.connections.insert(connection, Visitor::Guest(key));
+                self.announce(connection);
             }
             LinkEvent::ClientDown(connection) => {
                 self.connections.remove(&connection);
@@ -195,9 +198,15 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         match message {
             ClientMessage::Order(request) => self.request(connection, client, request),
             ClientMessage::Query { number, payload } => {
-                let answer = self.service.query(&payload, self.shell.core().said_upto());
-                self.send(connection, ServerMessage::Answer { number, answer }.encode());
+                let core = self.shell.core();
+                let answer = match core.is_changing_view() {
+                    true => None,
+                    false => self.service.query(&payload, core.said_upto()),
+                };
+                let view = self.service.view();
+                self.send(connection, ServerMessage::Answer { number, view, answer }.encode());
             }
+            ClientMessage::Views { known } => self.show_views(connection, known),
             ClientMessage::Register(request) => self.register(connection, visitor, request),
             ClientMessage::Follow { from } => {
                 if self.followers.add(connection, from, self.shell.links()) {
@@ -219,6 +228,8 @@ impl<A: Application, S: Storage> Reactor<A, S> {
                     self.refuse(connection, id, Refused::NotJoined);
                 }
             }
+            // Whom to ask may have changed.
+            ClientMessage::Views { known } => self.show_views(connection, known),
             ClientMessage::Query { .. } | ClientMessage::Follow { .. } => {
                 self.shell.links().close_client(connection);
             }
@@ -265,7 +276,11 @@ impl<A: Application, S: Storage> Reactor<A, S> {
     }
 
     fn request(&mut self, connection: ConnectionId, client: ClientId, request: Arc<Request>) {
-        let RequestKey::Client(id) = request.key() else { return };
+        let id = match request.key() {
+            RequestKey::Client(id) => id,
+            RequestKey::Membership(_) => return self.change(connection, request),
+            _ => return,
+        };
         if id.session.client != client {
             let reason = Refused::Invalid(format!("{client} may not speak for {}", id.session.client));
             return self.refuse(connection, id, reason);
@@ -322,7 +337,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         self.send(connection, ServerMessage::Refused { id, reason }.encode());
     }
 
-    fn send(&self, connection: ConnectionId, frame: Bytes) {
+    pub(crate) fn send(&self, connection: ConnectionId, frame: Bytes) {
         self.shell.links().send_client(connection, frame);
     }
 }

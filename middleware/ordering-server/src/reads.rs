@@ -10,13 +10,19 @@
 //! again what it may have spoken of. So the answer is that of a state not before the request. And answers of one position
 //! are of one state of what was read, whatever else the replicas had executed: without it a value that changed and
 //! changed back would look like one that stayed (A6).
+//!
+//! And across views: only answers of replicas that are in the client's own view count, as replies do. Who is in a view
+//! has executed all that came before it. And a view is not served from any more once the next has begun: the change was
+//! accepted by a quorum of it, of which every quorum of answers has a correct one; it has executed what came before the
+//! change, and does not answer before it knows what became of it ([`is_changing_view`]).
+//!
+//! [`is_changing_view`]: steeldb_ordering::Core::is_changing_view
 
 use crate::limits;
 use crate::message::Answer;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
-use steeldb_ordering::{Claim, InstanceNumber};
-use steeldb_types::{ReplicaId, View};
+use steeldb_types::{ReplicaId, View, ViewNumber};
 
 /// Gathers answers to queries.
 pub struct Reads {
@@ -44,6 +50,13 @@ impl Reads {
     /// Reads from the replicas of `view`.
     pub fn new(view: View) -> Reads {
         Reads { view, waiting: BTreeMap::new(), due: BTreeSet::new() }
+    }
+
+    /// The replicas of another view count from now on; queries that are waited for are so no longer, and given back.
+    pub fn set_view(&mut self, view: View) -> Vec<u64> {
+        self.view = view;
+        self.due.clear();
+        std::mem::take(&mut self.waiting).into_keys().collect()
     }
 
     /// How many are waited for.
@@ -79,11 +92,18 @@ impl Reads {
         expired
     }
 
-    /// A replica answered; nothing: it said that it cannot.
-    pub fn answered(&mut self, from: ReplicaId, number: u64, answer: Option<Answer>) -> Option<ReadOutcome> {
+    /// A replica that is in a view answered; nothing: it said that it cannot.
+    pub fn answered(
+        &mut self,
+        from: ReplicaId,
+        number: u64,
+        view: ViewNumber,
+        answer: Option<Answer>,
+    ) -> Option<ReadOutcome> {
         if !self.view.contains(from) {
             return None;
         }
+        let answer = answer.filter(|_| view == self.view.number());
         let waiting = self.waiting.get_mut(&number)?;
         waiting.answers.entry(from).or_insert(answer);
         let outcome = judge(&self.view, &waiting.answers)?;
@@ -98,10 +118,6 @@ fn judge(view: &View, answers: &BTreeMap<ReplicaId, Option<Answer>>) -> Option<R
     let silent = || view.replicas().filter(|replica| !answers.contains_key(replica));
     let mut hope = view.is_quorum(silent());
     for answer in answers.values().flatten() {
-        let of_view = |(_, claim): &(InstanceNumber, Claim)| claim.regency.view == view.number();
-        if !answer.ahead.as_ref().is_none_or(of_view) {
-            continue;
-        }
         let with = |other: &Answer| {
             let alike = other.since == answer.since && other.result == answer.result;
             alike && (other.ahead.is_none() || other.ahead == answer.ahead)
@@ -121,7 +137,7 @@ fn judge(view: &View, answers: &BTreeMap<ReplicaId, Option<Answer>>) -> Option<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steeldb_ordering::Regency;
+    use steeldb_ordering::{Claim, InstanceNumber, Regency};
     use steeldb_types::{Digest, Position};
 
     fn reads() -> Reads {
@@ -139,7 +155,7 @@ mod tests {
     }
 
     fn says(reads: &mut Reads, replica: u16, answer: Option<Answer>) -> Option<ReadOutcome> {
-        reads.answered(ReplicaId(replica), 1, answer)
+        reads.answered(ReplicaId(replica), 1, ViewNumber(0), answer)
     }
 
     fn agreed(result: &str) -> Option<ReadOutcome> {
@@ -152,6 +168,8 @@ mod tests {
         assert_eq!(says(&mut reads, 0, answer("x", 5, None)), None);
         assert_eq!(says(&mut reads, 0, answer("x", 5, None)), None, "the same replica");
         assert_eq!(says(&mut reads, 7, answer("x", 5, None)), None, "a stranger");
+        let other = reads.answered(ReplicaId(3), 1, ViewNumber(1), answer("x", 5, None));
+        assert_eq!(other, None, "one that is in another view");
         assert_eq!(says(&mut reads, 1, answer("x", 5, None)), None);
         assert_eq!(says(&mut reads, 2, answer("x", 5, None)), agreed("x"));
         assert!(reads.is_empty() && reads.due().is_none());

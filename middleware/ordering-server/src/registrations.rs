@@ -16,6 +16,12 @@ impl Registrations {
         Registrations { view, waiting: BTreeMap::new() }
     }
 
+    /// The replicas of another view count from now on, and have said nothing yet.
+    pub(crate) fn set_view(&mut self, view: View) {
+        self.view = view;
+        self.waiting.values_mut().for_each(BTreeMap::clear);
+    }
+
     /// Waits for the registration of this digest.
     pub(crate) fn begin(&mut self, request: Digest) {
         self.waiting.entry(request).or_default();

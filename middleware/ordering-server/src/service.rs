@@ -16,7 +16,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{Claim, Delivery, InstanceNumber, Request, RequestId, RequestKey, Tentative};
-use steeldb_types::{Position, Timestamp};
+use steeldb_types::{Position, Timestamp, ViewNumber};
 use steeldb_wire::codec;
 
 pub(crate) struct Service<A> {
@@ -27,6 +27,8 @@ pub(crate) struct Service<A> {
     delivered: InstanceNumber,
     /// The last position of the decided order.
     position: Position,
+    /// The view that the last instance executed has led to.
+    view: ViewNumber,
     /// Whether a state is about to be taken over, and this one is of no use any more.
     is_replaced: bool,
 }
@@ -73,12 +75,23 @@ impl<A: Application> Service<A> {
             ahead: None,
             delivered: InstanceNumber(0),
             position: Position(0),
+            view: ViewNumber(0),
             is_replaced: false,
         }
     }
 
     pub(crate) fn application(&self) -> &A {
         &self.application
+    }
+
+    /// The view that this replica is in.
+    pub(crate) fn view(&self) -> ViewNumber {
+        self.view
+    }
+
+    /// A view begins.
+    pub(crate) fn begin_view(&mut self, view: ViewNumber) {
+        self.view = view;
     }
 
     /// The last decided instance that was executed.
@@ -88,7 +101,8 @@ impl<A: Application> Service<A> {
 
     /// The final reply to exactly this request, if it is its session's last and still kept.
     pub(crate) fn reply(&self, id: RequestId) -> Option<Bytes> {
-        self.replies.get(id).map(|reply| ServerMessage::Executed { id, reply: reply.clone() }.encode())
+        let (view, reply) = (self.view, self.replies.get(id)?.clone());
+        Some(ServerMessage::Executed { id, view, reply }.encode())
     }
 
     /// The reply to a request that was executed ahead.
@@ -150,8 +164,10 @@ impl<A: Application> Service<A> {
         self.delivered = delivery.instance;
         self.position = last_position(&delivery.requests).unwrap_or(self.position);
         let mut done = Vec::with_capacity(replies.len());
+        let view = self.view;
         for (id, reply) in replies {
-            let frame = (!vouched).then(|| ServerMessage::Executed { id, reply: reply.clone() }.encode());
+            let frame =
+                (!vouched).then(|| ServerMessage::Executed { id, view, reply: reply.clone() }.encode());
             self.replies.put(id, reply);
             done.push(Done { id, frame });
         }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 use steeldb_ordering::{
-    Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Refusal, Regency, RequestKey,
+    Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Refusal, Regency, RequestKey, Roster,
     Tentative, Validator,
 };
 use steeldb_transport::ReplicaLinks;
@@ -58,6 +58,8 @@ pub enum Report {
         /// Why.
         reason: Refusal,
     },
+    /// A view begins: links and clients are to follow it.
+    ViewInstalled(Arc<Roster>),
     /// A leader took over.
     RegencyInstalled {
         /// Its regency.
@@ -241,8 +243,7 @@ impl<S: Storage> Shell<S> {
                 Effect::StateDiffers { instance } => return Some(Report::StateDiffers { instance }),
                 Effect::Tentative(tentative) => return Some(Report::Tentative(tentative)),
                 Effect::Revoke { instance } => return Some(Report::Revoke(instance)),
-                // The judge refuses changes: links stay.
-                Effect::ViewInstalled { .. } => {}
+                Effect::ViewInstalled { roster, .. } => return Some(Report::ViewInstalled(roster)),
                 Effect::Misbehaved { replica, reason } => {
                     return Some(Report::Misbehaved { replica, reason });
                 }

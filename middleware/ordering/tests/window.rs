@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
-    AcceptAll, Claim, Config, Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Now, Proof,
-    Proposal, Record, Refusal, Regency, Request, RequestId, Restored, Roster,
+    AcceptAll, Change, Claim, Config, Core, Decision, Delivery, Effect, Event, InstanceNumber, Message, Now,
+    Proof, Proposal, Record, Refusal, Regency, Request, RequestId, Restored, Roster,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{Namespace, SecretKey};
@@ -59,6 +59,7 @@ impl Replica {
         let mut config = Config::new(ReplicaId(1), roster, key(1), clients);
         config.window = window;
         config.tentative = true;
+        config.administrators = vec![client().public()];
         let core = Core::new(config, Restored::new(InstanceNumber(0), records.clone())).unwrap();
         let (said, delivered, accused) = (Vec::new(), Vec::new(), Vec::new());
         Replica {
@@ -422,4 +423,19 @@ fn who_delivers_without_having_accepted_waits_for_the_record_of_the_decision() {
     assert_eq!(late.delivered(), Vec::<u64>::new());
     late.event(Event::Persisted { upto: late.records.len() as u64 });
     assert_eq!(late.delivered(), vec![1]);
+}
+
+#[test]
+fn who_has_accepted_a_change_says_so_until_it_knows_what_became_of_it() {
+    let mut replica = Replica::new(1);
+    let change = Change { first_leader: Some(ReplicaId(1)), ..Change::of(replica.core.roster()) };
+    let first = proposal(1, 1, vec![Arc::new(change.signed(&client()))]);
+    replica.is_proposed(&first);
+    assert!(!replica.core.is_changing_view());
+    replica.is_written(&first);
+    assert!(replica.core.is_changing_view());
+    let mut replica = replica.restart();
+    assert!(replica.core.is_changing_view());
+    replica.is_accepted(&first);
+    assert_eq!((replica.core.is_changing_view(), replica.core.leader()), (false, ReplicaId(1)));
 }

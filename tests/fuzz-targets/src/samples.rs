@@ -7,7 +7,7 @@ use steeldb_ordering::{
     RequestId, StopData, Votes,
 };
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
-use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId, ViewNumber};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
 
@@ -79,6 +79,7 @@ fn client_frames() -> Vec<ClientMessage> {
     vec![
         ClientMessage::Order(Arc::new(request(1, 1, b"add".to_vec()))),
         ClientMessage::Query { number: 1, payload: b"sum".to_vec() },
+        ClientMessage::Views { known: ViewNumber(0) },
         ClientMessage::Follow { from: InstanceNumber(1) },
         ClientMessage::Register(Arc::new(guest_request(0, 1))),
     ]
@@ -89,13 +90,17 @@ fn server_frames() -> Vec<ServerMessage> {
     let id = RequestId { session, sequence: 1 };
     let reply = Reply { position: Position(1), result: b"42".to_vec() };
     let claim = decisions()[0].proof.claim;
+    let view = ViewNumber(0);
     let ahead = Some((InstanceNumber(3), claim));
     let answer = Answer { result: b"42".to_vec(), since: Position(1), ahead };
     vec![
-        ServerMessage::Executed { id, reply: reply.clone() },
+        ServerMessage::Executed { id, view, reply: reply.clone() },
         ServerMessage::Tentative { id, instance: InstanceNumber(1), claim, reply },
         ServerMessage::Refused { id, reason: Refused::Invalid("no".into()) },
-        ServerMessage::Answer { number: 1, answer: Some(answer) },
+        ServerMessage::Answer { number: 1, view, answer: Some(answer) },
+        ServerMessage::View { view },
+        ServerMessage::Views { decisions: decisions() },
+        ServerMessage::NotChanged { request: Digest([1; 32]), reason: Refused::Busy },
         ServerMessage::NotKept { from: InstanceNumber(1) },
         ServerMessage::Registered {
             request: Digest([1; 32]),

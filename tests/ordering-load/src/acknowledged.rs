@@ -51,6 +51,11 @@ impl Workload {
         Workload { tasks, acknowledged, progress, stop }
     }
 
+    /// How many requests are acknowledged.
+    pub fn acknowledged_in_all(&self) -> u64 {
+        *self.progress.borrow()
+    }
+
     /// How many requests of a session are acknowledged.
     pub fn acknowledged(&self, session: SessionKey) -> u64 {
         let all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);

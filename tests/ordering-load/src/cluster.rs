@@ -13,7 +13,7 @@ use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
-use steeldb_ordering::Account;
+use steeldb_ordering::{Account, Roster};
 use steeldb_ordering_server::{Acceptance, Client, JoinError};
 use steeldb_transport::{ClientConfig, LinkOptions};
 use steeldb_types::{ClientId, ReplicaId, View};
@@ -68,6 +68,9 @@ impl ClusterOptions {
     }
 }
 
+/// Replicas that may join.
+const SPARE_ADDRESSES: usize = 2;
+
 /// A running cluster. Its processes end with it, and with this process.
 pub struct Cluster {
     options: ClusterOptions,
@@ -77,7 +80,7 @@ pub struct Cluster {
     /// Between the replicas, each a site of its own; used when links are relayed.
     network: Emulator,
     relays: BTreeMap<(ReplicaId, ReplicaId), Relay>,
-    view: View,
+    genesis: Roster,
 }
 
 impl Cluster {
@@ -86,25 +89,31 @@ impl Cluster {
     /// # Errors
     /// When a process cannot be started.
     pub async fn start(options: ClusterOptions) -> anyhow::Result<Cluster> {
-        let view = View::of_size(options.n)?;
         let folder = tempfile::tempdir()?;
-        let addresses = free_addresses(usize::from(options.n)).await?;
+        let addresses = free_addresses(usize::from(options.n) + SPARE_ADDRESSES).await?;
+        let genesis = identity::genesis(&addresses[..usize::from(options.n)])?;
+        let view = genesis.view().clone();
         let (processes, relays) = (BTreeMap::new(), BTreeMap::new());
         let sites = view.replicas().map(site);
         let network = Emulator::new(&Matrix::uniform(sites, Conditions::default()), 0);
-        let mut cluster = Cluster { options, folder, addresses, processes, network, relays, view };
-        for replica in cluster.view.replicas() {
+        let mut cluster = Cluster { options, folder, addresses, processes, network, relays, genesis };
+        for replica in view.replicas() {
             cluster.start_replica(replica).await?;
         }
         Ok(cluster)
     }
 
-    /// The view.
+    /// The view that the cluster began with.
     pub fn view(&self) -> &View {
-        &self.view
+        self.genesis.view()
     }
 
-    /// Where the replicas listen.
+    /// That view, and who its replicas are.
+    pub fn genesis(&self) -> Roster {
+        self.genesis.clone()
+    }
+
+    /// Where the replicas listen, and where ones that are to join may.
     pub fn addresses(&self) -> &[String] {
         &self.addresses
     }
@@ -133,7 +142,8 @@ impl Cluster {
     /// # Errors
     /// When it does not start; what it logged is in the error.
     pub async fn start_replica(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
-        let mut replicas = self.addresses.clone();
+        let genesis = self.addresses[..usize::from(self.options.n)].to_vec();
+        let mut replicas = genesis.clone();
         if self.options.relayed {
             // The one with the higher number dials.
             for peer in 0..replica.0 {
@@ -153,6 +163,7 @@ impl Cluster {
         let config = NodeConfig {
             me: replica,
             listen: self.addresses[usize::from(replica.0)].clone(),
+            genesis,
             replicas,
             clients: self.options.clients,
             log: self.options.log.then(|| self.log(replica)),
@@ -211,7 +222,7 @@ impl Cluster {
         ClientConfig {
             client,
             key: identity::client_key(client),
-            replicas: identity::replicas(&self.addresses),
+            replicas: identity::replicas(&self.addresses[..usize::from(self.options.n)]),
             options: LinkOptions::default(),
         }
     }
@@ -221,7 +232,7 @@ impl Cluster {
     /// # Errors
     /// As [`Client::start`].
     pub async fn client(&self, client: ClientId) -> anyhow::Result<Client> {
-        let client = Client::start(self.client_config(client), self.view.clone(), Acceptance::Quorum)?;
+        let client = Client::start(self.client_config(client), self.genesis(), Acceptance::Quorum)?;
         client.ready().await;
         Ok(client)
     }
@@ -233,22 +244,24 @@ impl Cluster {
     pub async fn join(&self, seed: u32, account: Account) -> Result<Client, JoinError> {
         let config = ClientConfig { key: identity::guest_key(seed), ..self.client_config(ClientId(0)) };
         let credential = identity::credential(&account, &config.key.public());
-        Client::join(config, self.view.clone(), Acceptance::Quorum, account, credential).await
+        Client::join(config, self.genesis(), Acceptance::Quorum, account, credential).await
     }
 
-    /// Asks all replicas for their states until all tell the same.
+    /// Asks all replicas of the client's view for their states until all tell the same.
     ///
     /// # Errors
     /// When one answers something else than a state.
     pub async fn agreed_state(&self, client: &Client) -> anyhow::Result<State> {
         loop {
             let mut states = Vec::new();
-            for replica in self.view.replicas() {
+            let roster = client.roster();
+            for replica in roster.view().replicas() {
                 if let Some(bytes) = client.query(replica, Vec::new()).await {
                     states.push(State::decode(&bytes)?);
                 }
             }
-            if states.len() == usize::from(self.view.n()) && states.windows(2).all(|two| two[0] == two[1]) {
+            if states.len() == usize::from(roster.view().n()) && states.windows(2).all(|two| two[0] == two[1])
+            {
                 return Ok(states.remove(0));
             }
             // Not yet: gives the replicas the processor; the condition above is what is waited for.

@@ -1,8 +1,8 @@
 //! Keys of a throw-away cluster, made from numbers. Nothing secret.
 
-use steeldb_ordering::Account;
+use steeldb_ordering::{Account, Member, Roster};
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::{ClientId, ReplicaId};
+use steeldb_types::{ClientId, ReplicaId, View};
 use steeldb_wire::auth::{Namespace, PublicKey, SecretKey, Signature};
 use steeldb_wire::codec;
 
@@ -19,6 +19,22 @@ pub fn client_key(client: ClientId) -> SecretKey {
 /// A key that no configuration lists.
 pub fn guest_key(seed: u32) -> SecretKey {
     key(3, seed)
+}
+
+/// The key that signs changes of the membership.
+pub fn administrator_key() -> SecretKey {
+    key(5, 0)
+}
+
+/// The genesis view: replicas at `addresses`, numbered from 0.
+///
+/// # Errors
+/// No view has so many replicas.
+pub fn genesis(addresses: &[String]) -> anyhow::Result<Roster> {
+    let view = View::of_size(u16::try_from(addresses.len())?)?;
+    let member =
+        |replica: ReplicaAddress| Member { id: replica.id, key: replica.key, address: replica.address };
+    Ok(Roster::new(view, replicas(addresses).into_iter().map(member).collect())?)
 }
 
 /// Whose word decides who may join.

@@ -104,10 +104,11 @@ impl Forger {
                 for result in [b"a lie".to_vec(), request.payload().to_vec()] {
                     let reply = Reply { position, result };
                     let claim = Claim { regency: Regency::default(), value: Digest::default() };
+                    let view = claim.regency.view;
                     let instance = InstanceNumber(position.0);
                     let tentative = ServerMessage::Tentative { id, instance, claim, reply: reply.clone() };
                     links.send_client(connection, tentative.encode());
-                    links.send_client(connection, ServerMessage::Executed { id, reply }.encode());
+                    links.send_client(connection, ServerMessage::Executed { id, view, reply }.encode());
                 }
             }
         });

@@ -162,12 +162,12 @@ fn own_cpu() -> Duration {
 
 fn start_client(cluster: &Cluster, client: ClientId, signed: bool) -> anyhow::Result<Client> {
     let config = cluster.client_config(client);
-    let view = cluster.view().clone();
+    let genesis = cluster.genesis();
     if signed {
-        return Ok(Client::start(config, view, Acceptance::Quorum)?);
+        return Ok(Client::start(config, genesis, Acceptance::Quorum)?);
     }
     #[cfg(feature = "unsigned-requests")]
-    return Ok(Client::start_unsigned(config, view, Acceptance::Quorum)?);
+    return Ok(Client::start_unsigned(config, genesis, Acceptance::Quorum)?);
     #[cfg(not(feature = "unsigned-requests"))]
     anyhow::bail!("this build orders signed requests alone; build it with --features unsigned-requests")
 }

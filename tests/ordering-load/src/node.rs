@@ -3,18 +3,17 @@
 use crate::application::Echo;
 use crate::identity;
 use crate::liar::{Lie, LyingDisk};
-use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_ordering::{RegistryConfig, Roster};
+use steeldb_ordering::RegistryConfig;
 use steeldb_ordering_log::{Directory, Options};
 use steeldb_ordering_server::{DurableLog, Held, MemoryLog, Server, ServerConfig};
 use steeldb_transport::LinkOptions;
-use steeldb_types::{ClientId, ReplicaId, View, limits};
+use steeldb_types::{ClientId, ReplicaId, limits};
 use tokio::sync::mpsc;
 
 /// What a replica's process reads when it starts.
@@ -25,7 +24,9 @@ pub struct NodeConfig {
     pub me: ReplicaId,
     /// Where it listens.
     pub listen: String,
-    /// Where it reaches each replica, by number.
+    /// Where the replicas of the genesis view are, by number.
+    pub genesis: Vec<String>,
+    /// Where it reaches each of them.
     pub replicas: Vec<String>,
     /// Clients 1 to this one may connect.
     pub clients: u32,
@@ -82,18 +83,16 @@ pub const READY: &str = "ready";
 /// # Errors
 /// What keeps it from starting or going on.
 pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
-    let n = u16::try_from(config.replicas.len()).context("too many replicas")?;
-    let view = View::of_size(n)?;
-    let keys = view.replicas().map(|replica| identity::replica_key(replica).public()).collect();
     let clients: BTreeMap<_, _> = (1..=config.clients)
         .map(|client| (ClientId(client), identity::client_key(ClientId(client)).public()))
         .collect();
     let key = identity::replica_key(config.me);
-    let genesis = Roster::of_keys(view, keys)?;
+    let genesis = identity::genesis(&config.genesis)?;
     let mut ordering = steeldb_ordering::Config::new(config.me, genesis, key, clients);
     ordering.request_timeout = Duration::from_millis(config.request_timeout_ms);
     ordering.resend_interval = ordering.request_timeout / 4;
     ordering.pending_requests_max = config.pending_requests_max;
+    ordering.administrators = vec![identity::administrator_key().public()];
     ordering.tentative = config.tentative;
     ordering.checkpoint_interval = config.checkpoints.interval;
     ordering.decisions_kept = config.checkpoints.decisions_kept;

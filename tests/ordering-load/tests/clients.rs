@@ -61,11 +61,11 @@ async fn without_the_credential_for_its_key_nobody_joins_and_a_listed_client_nee
     let stolen = identity::credential(&account(1), &identity::guest_key(1).public());
     let config = ClientConfig { key: identity::guest_key(2), ..cluster.client_config(ClientId(0)) };
     let refused =
-        Client::join(config, cluster.view().clone(), Acceptance::Quorum, account(1), stolen.clone()).await;
+        Client::join(config, cluster.genesis(), Acceptance::Quorum, account(1), stolen.clone()).await;
     let reason = refused.err().expect("a stolen credential").to_string();
     assert!(reason.contains("not the authority's for this key"), "{reason}");
     let listed = cluster.client_config(ClientId(1));
-    let refused = Client::join(listed, cluster.view().clone(), Acceptance::Quorum, account(1), stolen).await;
+    let refused = Client::join(listed, cluster.genesis(), Acceptance::Quorum, account(1), stolen).await;
     assert!(matches!(refused.err(), Some(JoinError::Invoke(InvokeError::Refused(Refused::Invalid(_))))));
     let mut options = options(HOUR);
     options.idle_timeout = None;

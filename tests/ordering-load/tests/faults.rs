@@ -105,7 +105,7 @@ async fn without_a_quorum_nothing_is_acknowledged_and_with_one_all_is() {
     cluster.crash(FOLLOWER).await.unwrap();
     cluster.signal(ReplicaId(3), Signal::SIGSTOP).unwrap();
     let other = cluster.client_config(ClientId(2));
-    let other = Client::start(other, cluster.view().clone(), Acceptance::Quorum).unwrap();
+    let other = Client::start(other, cluster.genesis(), Acceptance::Quorum).unwrap();
     let mut session = other.session(SessionId(1));
     let lonely = tokio::spawn(async move { session.invoke(b"alone").await });
     for _ in 0..50 {

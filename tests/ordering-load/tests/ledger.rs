@@ -2,27 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use steeldb_ordering::{InstanceNumber, Ledger, Roster};
+use steeldb_ordering::{InstanceNumber, Ledger};
 use steeldb_ordering_load::acknowledged::Workload;
 use steeldb_ordering_load::cluster::{Cluster, ClusterOptions};
-use steeldb_ordering_load::identity;
 use steeldb_ordering_log::{Directory, History};
 use steeldb_ordering_server::Follower;
 use steeldb_types::{ClientId, Digest, ReplicaId};
 
 const CLIENT: ClientId = ClientId(1);
 
-fn genesis(cluster: &Cluster) -> Roster {
-    let view = cluster.view().clone();
-    let keys = view.replicas().map(|replica| identity::replica_key(replica).public()).collect();
-    Roster::of_keys(view, keys).unwrap()
-}
-
 /// The chain that a replica's log holds, up to a block.
 fn logged(cluster: &Cluster, replica: ReplicaId, upto: InstanceNumber) -> Option<Digest> {
     let disk = Directory::open(&cluster.log(replica)).unwrap();
     let history = History::open(Arc::new(disk)).unwrap();
-    let mut ledger = Ledger::new(genesis(cluster));
+    let mut ledger = Ledger::new(cluster.genesis());
     while ledger.next() <= upto
         && let Some(decision) = history.decision(ledger.next()).unwrap()
     {
@@ -42,7 +35,7 @@ async fn a_follower_sees_what_the_logs_hold_and_changes_its_server_when_that_die
     let mut config = cluster.client_config(ClientId(2));
     config.replicas.retain(|replica| replica.id >= ReplicaId(2));
     let mut follower = Follower::start(config, InstanceNumber(1)).unwrap();
-    let mut ledger = Ledger::new(genesis(&cluster));
+    let mut ledger = Ledger::new(cluster.genesis());
     for dies in [Some(ReplicaId(2)), None] {
         let target = InstanceNumber(ledger.next().0 + 60);
         let mut running = workload;

@@ -86,7 +86,7 @@ async fn a_forger_that_answers_at_once_is_not_believed() {
     // With one correct replica silent, too, there is no quorum, whatever the forger says.
     cluster.signal(ReplicaId(2), Signal::SIGSTOP).unwrap();
     let other = cluster.client_config(ClientId(2));
-    let other = Client::start(other, cluster.view().clone(), Acceptance::Correct).unwrap();
+    let other = Client::start(other, cluster.genesis(), Acceptance::Correct).unwrap();
     let mut session = other.session(SessionId(1));
     let lonely = tokio::spawn(async move { session.invoke(b"alone").await });
     for _ in 0..50 {

@@ -32,7 +32,7 @@ lint:            ## Formatting and lints
 test-ordering:   ## The ordering core and its simulation
 	$(CARGO) test --locked -p steeldb-ordering -p steeldb-simulation
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
-	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs caught
+	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients caught
 
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
@@ -54,7 +54,7 @@ fuzz:            ## Every fuzz target under libFuzzer for SECONDS each; needs ca
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
-	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs caught
+	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients caught
 
 clean:           ## Remove what was built
 	$(CARGO) clean

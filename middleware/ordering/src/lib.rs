@@ -89,6 +89,7 @@ mod proof;
 mod proposal;
 mod record;
 mod request;
+mod restoring;
 mod sizes;
 mod stopdata;
 mod synchronization;

@@ -237,10 +237,32 @@ impl Schedule {
                 return Err(format!("agreement: the state of {at} differs"));
             }
         }
-        match self.cluster.join(&key(99), account("z", 1)) {
-            Ok(_) => Ok(()),
-            Err(made) => Err(format!("liveness: a newcomer is told {made:?}")),
+        let newcomer = key(99);
+        let made = self.made_of(&join(&newcomer, account("z", 1), self.cluster.now_us + 50 * SECOND_US))?;
+        let Registered::Challenge(challenge) = made else {
+            return Err(format!("liveness: a newcomer is told {made:?}"));
+        };
+        match self.made_of(&confirm(&newcomer, challenge))? {
+            Registered::Joined(_) => Ok(()),
+            made => Err(format!("liveness: a newcomer is told {made:?}")),
         }
+    }
+
+    /// Waits until all replicas have made something of a registration: some may have to fetch what they missed.
+    fn made_of(&mut self, request: &Arc<Request>) -> Result<Registered, String> {
+        self.cluster.submit(&[0, 1, 2, 3], request);
+        for _ in 0..15 {
+            self.cluster.pass(SECOND_US);
+            let made = self.cluster.nodes.iter().filter_map(|node| {
+                let made = node.delivered.values().flat_map(|delivery| &delivery.registrations);
+                made.into_iter().find(|made| made.request == *request)
+            });
+            let made: Vec<_> = made.collect();
+            if made.len() == N {
+                return Ok(made[0].registered.clone());
+            }
+        }
+        Err(format!("liveness: {:?} is not delivered everywhere", request.key()))
     }
 
     fn judge(&self) -> Result<Seen, String> {

@@ -392,7 +392,7 @@ impl Pending {
 mod tests {
     use super::*;
     use crate::RequestId;
-    use steeldb_wire::auth::Signature;
+    use steeldb_wire::auth::{SecretKey, Signature};
 
     fn request(client: u32, session: u64, sequence: u64) -> Arc<Request> {
         let session = SessionKey { client: ClientId(client), session: SessionId(session) };
@@ -476,6 +476,25 @@ mod tests {
         pending.settle(&first[0].key());
         let second = pending.batch(&Clients::new(64, None), &InFlight::default(), 1, 1 << 20);
         assert_eq!(second, [request(2, 1, 1)]);
+    }
+
+    #[test]
+    fn all_who_join_have_no_more_turns_than_one_client() {
+        let mut pending = Pending::default();
+        for seed in 0..20 {
+            let leave = crate::Registration::Leave { client: ClientId(seed.into()) };
+            insert(&mut pending, &Arc::new(leave.signed(&SecretKey::from_seed(&[seed; 32]))));
+        }
+        for sequence in 1..=3 {
+            insert(&mut pending, &request(2, 1, sequence));
+        }
+        assert_eq!(pending.load_of_registrants().requests, 20);
+        let batch = pending.batch(&Clients::new(8, None), &InFlight::default(), 6, 1 << 20);
+        assert_eq!(batch.iter().filter(|request| request.is_registration()).count(), 3);
+        for request in &batch {
+            pending.settle(&request.key());
+        }
+        assert_eq!(pending.load_of_registrants().requests, 17);
     }
 
     #[test]

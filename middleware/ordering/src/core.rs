@@ -188,8 +188,9 @@ impl Core {
     /// Whether this replica has accepted a change of the membership that it does not know to be decided. Others may be in
     /// the next view already, so nobody may count on it as one of the current view.
     pub fn is_changing_view(&self) -> bool {
-        let bound = self.window.iter().filter_map(|instance| instance.bound.as_ref());
-        bound.flat_map(|(_, proposal)| &proposal.requests).any(|request| request.is_membership())
+        let mut bound = self.window.iter().filter_map(|instance| instance.bound.as_ref());
+        // A change is alone in its batch.
+        bound.any(|(_, proposal)| matches!(&proposal.requests[..], [request] if request.is_membership()))
     }
 
     /// How many requests wait to be ordered.

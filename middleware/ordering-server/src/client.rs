@@ -444,6 +444,8 @@ impl Task {
         for id in ids {
             self.links.broadcast(self.in_flight[&id].frame.clone());
         }
+        // Before whoever waits for a change looks at it.
+        self.roster.send_replace(roster);
         let waited_for: Vec<Digest> = self.changes.keys().copied().collect();
         for change in waited_for {
             if let Some(made) = self.views.made_by(change).cloned()
@@ -453,7 +455,6 @@ impl Task {
                 let _ = answer.send(Ok(made));
             }
         }
-        self.roster.send_replace(roster);
     }
 
     fn not_changed(&mut self, from: ReplicaId, change: Digest, reason: Refused) {

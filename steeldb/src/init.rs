@@ -13,7 +13,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use steeldb_types::{ClientId, FaultModel, ReplicaId};
+use steeldb_types::{ClientId, Execution, FaultModel, ReplicaId};
 use steeldb_wire::auth::SecretKey;
 use zeroize::Zeroizing;
 
@@ -32,6 +32,8 @@ pub(crate) struct Blueprint {
     pub(crate) faults: Option<u16>,
     /// What faulty replicas may do.
     pub(crate) fault_model: FaultModel,
+    /// When replicas other than the master execute.
+    pub(crate) execution: Execution,
     /// How many proxies.
     pub(crate) proxies: u16,
     /// Where each of them listens.
@@ -64,6 +66,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         addresses: addresses(&args)?,
         faults: args.faults,
         fault_model: args.fault_model.into(),
+        execution: args.execution.into(),
         proxies: args.proxies,
         listen: args.listen,
         database: args.database,
@@ -168,6 +171,7 @@ impl Blueprint {
         ClusterFile {
             faults: self.faults.unwrap_or_else(|| most_faults(self.addresses.len(), self.fault_model)),
             fault_model: self.fault_model,
+            execution: self.execution,
             heavy: Vec::new(),
             master: ReplicaId(0),
             administrators: vec![public(administrator)],
@@ -255,6 +259,7 @@ mod tests {
             addresses: (0..replicas).map(|id| format!("db{id}.example.org:7400")).collect(),
             faults: None,
             fault_model: FaultModel::Byzantine,
+            execution: Execution::default(),
             proxies: 2,
             listen: "127.0.0.1:6432".into(),
             database: "shop".into(),

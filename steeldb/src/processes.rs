@@ -129,6 +129,7 @@ pub(crate) fn shim(config: &ProxyConfig) -> anyhow::Result<Shim> {
         key: config.key.clone(),
         view: config.cluster.view.clone(),
         master: config.cluster.master,
+        execution: config.cluster.execution,
         patience: Patience::default(),
     };
     Ok(Shim::start(shim, addresses(&config.cluster))?)
@@ -171,6 +172,8 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         vote_timeout: ms(cluster.timeouts.vote_timeout_ms),
         idle_timeout: ms(cluster.timeouts.idle_in_transaction_timeout_ms),
         ddl_drain_timeout: ms(cluster.timeouts.ddl_drain_timeout_ms),
+        execution: cluster.execution,
+        soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),
     })
 }

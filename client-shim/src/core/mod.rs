@@ -89,8 +89,8 @@ pub struct Transmit {
     pub to: Vec<ReplicaId>,
     /// What.
     pub message: ClientMessage,
-    /// The only replica that acts on it at once, if there is one: with deferred execution the others start on a
-    /// transaction's operations when its client has finished, so theirs may travel with what comes next.
+    /// The only replica that acts on it at once, if there is one: the others start on a transaction's operations when
+    /// they hold the master's word on them, or when its client has finished, so theirs may travel with what comes next.
     pub at_once: Option<ReplicaId>,
 }
 

@@ -1,6 +1,7 @@
 //! The links that all sessions share, behind a trait, so that tests put replicas in the same process.
 
 use bytes::Bytes;
+use std::time::Duration;
 use steeldb_transport::{ClientLinks, ReplicaAddress};
 use steeldb_types::ReplicaId;
 
@@ -9,8 +10,9 @@ pub trait Links: Send + Sync + 'static {
     /// Sends a frame; it is dropped when the link is down.
     fn send(&self, replica: ReplicaId, frame: Bytes);
 
-    /// Sends a frame that the replica does nothing with yet; it may wait a moment for company, in its place.
-    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) {
+    /// Sends a frame that the replica does nothing with yet; it may wait so long for company, in its place.
+    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes, patience: Duration) {
+        let _ = patience;
         self.send(replica, frame);
     }
 
@@ -28,8 +30,8 @@ impl Links for ClientLinks {
         ClientLinks::send(self, replica, frame);
     }
 
-    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) {
-        ClientLinks::send_relaxed(self, replica, frame);
+    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes, patience: Duration) {
+        ClientLinks::send_relaxed(self, replica, frame, patience);
     }
 
     fn backlog(&self, replica: ReplicaId) -> usize {

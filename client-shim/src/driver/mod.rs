@@ -23,7 +23,7 @@ use steeldb_ordering::{Member, Roster};
 use steeldb_transport::{
     ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
 };
-use steeldb_types::{ClientId, Position, ReplicaId, SessionId, SessionKey, View, limits};
+use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionId, SessionKey, View, limits};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::codec::decode;
 use steeldb_wire::transaction::ReplicaMessage;
@@ -41,6 +41,8 @@ pub struct ShimConfig {
     pub view: View,
     /// The master.
     pub master: ReplicaId,
+    /// When the other replicas execute: how soon they want to hear what.
+    pub execution: Execution,
     /// How long to wait for replicas.
     pub patience: Patience,
 }
@@ -363,6 +365,7 @@ mod tests {
             key: SecretKey::from_seed(&[5; 32]),
             view,
             master: ReplicaId(0),
+            execution: Execution::default(),
             patience,
         };
         Shim::over(config, Arc::new(links), events)

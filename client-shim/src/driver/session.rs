@@ -237,7 +237,8 @@ impl Session {
                 if transmit.at_once.is_none_or(|only| only == replica) {
                     self.shared.links.send(replica, frame.clone());
                 } else {
-                    self.shared.links.send_relaxed(replica, frame.clone());
+                    let patience = self.shared.config.execution.gather();
+                    self.shared.links.send_relaxed(replica, frame.clone(), patience);
                 }
             }
         }

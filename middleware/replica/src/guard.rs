@@ -5,8 +5,10 @@
 /// What kind of statement the first keywords name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// An ordinary one.
+    /// An ordinary one: it may write.
     Plain,
+    /// One that writes nothing and locks no rows, unless a function that it calls does.
+    Read,
     /// DDL and what else raises the wall (rule 9).
     Ddl,
     /// LOCK TABLE.
@@ -52,6 +54,9 @@ pub fn check(sql: &str) -> Result<Class, Refused> {
             refused()
         }
         ("LOCK", _) => Ok(Class::Lock),
+        ("SELECT" | "VALUES" | "TABLE" | "SHOW" | "FETCH" | "MOVE" | "CLOSE", _) if !locks_rows(sql) => {
+            Ok(Class::Read)
+        }
         (
             "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "GRANT" | "REVOKE" | "COMMENT" | "REFRESH" | "REINDEX"
             | "CLUSTER" | "REASSIGN" | "SECURITY" | "IMPORT",
@@ -59,6 +64,11 @@ pub fn check(sql: &str) -> Result<Class, Refused> {
         ) => Ok(Class::Ddl),
         _ => Ok(Class::Plain),
     }
+}
+
+/// Whether a query may have a locking clause: FOR as a word, wherever it is. FOR in a string costs no more than its order.
+fn locks_rows(sql: &str) -> bool {
+    sql.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).any(|word| word.eq_ignore_ascii_case("FOR"))
 }
 
 /// The leading words of a statement in upper case, past white space, comments and opening brackets.
@@ -148,8 +158,12 @@ mod tests {
     #[test]
     fn ordinary_statements_pass() {
         for (sql, class) in [
-            ("select 1", Class::Plain),
-            ("(select 1)", Class::Plain),
+            ("select 1", Class::Read),
+            ("(select 1)", Class::Read),
+            ("select * from t for no key update", Class::Plain),
+            ("select * from t\nFor\tshare", Class::Plain),
+            ("with a as (insert into t values (1) returning x) select x from a", Class::Plain),
+            ("table t", Class::Read),
             ("rollback to savepoint a", Class::Plain),
             ("ROLLBACK WORK TO a", Class::Plain),
             ("savepoint a", Class::Plain),

@@ -8,6 +8,7 @@ use crate::{LinkOptions, ReplicaAddress, StartError};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use steeldb_types::{ClientId, ReplicaId};
 use steeldb_wire::auth::SecretKey;
 use tokio::sync::mpsc;
@@ -174,13 +175,13 @@ impl ClientLinks {
         self.queue(replica).is_some_and(|queue| queue.push(frame))
     }
 
-    /// Sends a frame that `replica` does nothing with yet: it may wait some 50 ms for company, and keeps its place
-    /// among the others. False as with [`ClientLinks::send`].
-    pub fn send_relaxed(&self, replica: ReplicaId, frame: Bytes) -> bool {
+    /// Sends a frame that `replica` does nothing with yet: it may wait so long for company, and keeps its place among
+    /// the others. False as with [`ClientLinks::send`].
+    pub fn send_relaxed(&self, replica: ReplicaId, frame: Bytes, patience: Duration) -> bool {
         if !crate::replica::within_bound(&frame, self.0.options.frame_bytes_max) {
             return false;
         }
-        self.queue(replica).is_some_and(|queue| queue.push_relaxed(frame))
+        self.queue(replica).is_some_and(|queue| queue.push_relaxed(frame, patience))
     }
 
     /// Sends a frame to all replicas.

@@ -7,12 +7,11 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Relaxed frames leave once they and what waits before them have this size, or after this time, if no urgent one takes
-/// them along first.
+/// Relaxed frames leave once they and what waits before them have this size, whatever their patience.
 const RELAXED_BYTES: usize = 32 * 1024;
-const RELAXED_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Counted for each frame besides its bytes, so that empty frames are bounded, too.
 const FRAME_OVERHEAD_BYTES: usize = 64;
@@ -41,6 +40,8 @@ struct State {
     bytes: usize,
     /// Something in `frames` is not to wait for company.
     urgent: bool,
+    /// When what waits for company is to leave without.
+    due: Option<Instant>,
     end: Option<End>,
 }
 
@@ -52,22 +53,22 @@ pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Queue {
     /// An empty queue of at most `bytes_max` bytes.
     pub(crate) fn new(bytes_max: usize) -> Queue {
-        let state = State { frames: VecDeque::new(), bytes: 0, urgent: false, end: None };
+        let state = State { frames: VecDeque::new(), bytes: 0, urgent: false, due: None, end: None };
         Queue { state: Mutex::new(state), filled: Notify::new(), ended: CancellationToken::new(), bytes_max }
     }
 
     /// Adds a frame. False when it was dropped: the link is ending, or ends now because the bound is passed.
     pub(crate) fn push(&self, frame: Bytes) -> bool {
-        self.add(frame, true)
+        self.add(frame, None)
     }
 
-    /// Adds a frame that nobody waits for yet: it travels, in order, with the next one pushed, or after a moment.
-    /// Fewer, larger writes cost both ends less.
-    pub(crate) fn push_relaxed(&self, frame: Bytes) -> bool {
-        self.add(frame, false)
+    /// Adds a frame that nobody waits for yet: it travels, in order, with the next one pushed, or alone once `patience` is
+    /// over. Fewer, larger writes cost both ends less.
+    pub(crate) fn push_relaxed(&self, frame: Bytes, patience: Duration) -> bool {
+        self.add(frame, Some(patience))
     }
 
-    fn add(&self, frame: Bytes, urgent: bool) -> bool {
+    fn add(&self, frame: Bytes, patience: Option<Duration>) -> bool {
         let size = frame.len() + FRAME_OVERHEAD_BYTES;
         let mut state = locked(&self.state);
         if state.end.is_some() {
@@ -78,12 +79,16 @@ impl Queue {
             self.end(End::Full);
             return false;
         }
-        let was_empty = state.frames.is_empty();
         state.bytes += size;
         state.frames.push_back(frame);
-        state.urgent |= urgent || state.bytes >= RELAXED_BYTES;
-        // The first relaxed frame starts the writer's patience.
-        let wake = state.urgent || was_empty;
+        let due = patience.map(|patience| Instant::now() + patience);
+        state.urgent |= due.is_none() || state.bytes >= RELAXED_BYTES;
+        // The writer's patience starts, or is shorter now.
+        let sooner = due.is_some_and(|due| state.due.is_none_or(|before| due < before));
+        if sooner {
+            state.due = due;
+        }
+        let wake = state.urgent || sooner;
         drop(state);
         if wake {
             self.filled.notify_one();
@@ -133,30 +138,23 @@ impl Queue {
     /// Waits for frames and takes all there are. False when there are none and none will come.
     pub(crate) async fn take(&self, batch: &mut VecDeque<Bytes>) -> bool {
         loop {
-            let waiting = {
+            let due = {
                 let state = locked(&self.state);
                 if state.end.is_some() || state.urgent {
                     break;
                 }
-                !state.frames.is_empty()
+                state.due
             };
-            if !waiting {
-                self.filled.notified().await;
-            } else if tokio::time::timeout(RELAXED_PATIENCE, self.urgent()).await.is_err() {
-                break;
+            match due {
+                None => self.filled.notified().await,
+                Some(due) => {
+                    if tokio::time::timeout_at(due, self.filled.notified()).await.is_err() {
+                        break;
+                    }
+                }
             }
         }
         self.try_take(batch)
-    }
-
-    async fn urgent(&self) {
-        loop {
-            self.filled.notified().await;
-            let state = locked(&self.state);
-            if state.urgent || state.end.is_some() {
-                return;
-            }
-        }
     }
 
     /// Takes all frames there are; false when there are none.
@@ -164,6 +162,7 @@ impl Queue {
         let mut state = locked(&self.state);
         std::mem::swap(batch, &mut state.frames);
         state.urgent = false;
+        state.due = None;
         !batch.is_empty()
     }
 
@@ -201,18 +200,24 @@ mod tests {
         let queue = Queue::new(1 << 20);
         let mut batch = VecDeque::new();
         let started = tokio::time::Instant::now();
-        assert!(queue.push_relaxed(frame(1)) && queue.push_relaxed(frame(2)) && queue.push(frame(3)));
+        let patience = Duration::from_millis(50);
+        let relaxed = |bytes| queue.push_relaxed(frame(bytes), patience);
+        assert!(relaxed(1) && relaxed(2) && queue.push(frame(3)));
         assert!(queue.take(&mut batch).await);
         assert_eq!(batch.iter().map(Bytes::len).collect::<Vec<_>>(), [1, 2, 3], "in order, at once");
         assert_eq!(started.elapsed(), Duration::ZERO);
         batch.clear();
-        assert!(queue.push_relaxed(frame(1)));
+        assert!(relaxed(1));
         assert!(queue.take(&mut batch).await);
-        assert_eq!(started.elapsed(), RELAXED_PATIENCE, "alone, by virtual time");
+        assert_eq!(started.elapsed(), patience, "alone, by virtual time");
         batch.clear();
-        assert!(queue.push_relaxed(frame(RELAXED_BYTES)));
+        assert!(relaxed(RELAXED_BYTES));
         assert!(queue.take(&mut batch).await);
-        assert_eq!(started.elapsed(), RELAXED_PATIENCE, "enough for a write of its own");
+        assert_eq!(started.elapsed(), patience, "enough for a write of its own");
+        batch.clear();
+        assert!(relaxed(1) && queue.push_relaxed(frame(2), patience / 10));
+        assert!(queue.take(&mut batch).await);
+        assert_eq!(started.elapsed(), patience + patience / 10, "the least patient takes the others along");
     }
 
     #[tokio::test]

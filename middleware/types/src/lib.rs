@@ -3,10 +3,12 @@
 //! Nothing here does I/O, reads a clock or draws randomness. Types that travel derive borsh's canonical encoding.
 
 mod digest;
+mod execution;
 mod ids;
 pub mod limits;
 mod view;
 
 pub use digest::{Digest, Hasher};
+pub use execution::Execution;
 pub use ids::{ClientId, Position, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId};
 pub use view::{FaultModel, View, ViewError, ViewNumber, Weight};

@@ -154,6 +154,17 @@ pub const CLOCK_TOLERANCE: Duration = Duration::from_secs(5);
 /// How long a transaction's DDL waits for the others to end before it starts all the same (rule 9).
 pub const DDL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// T_soft: how long a commit, or a write that the master ran later, is held back for operations that the master ran
+/// before it and this replica has not (rule 5). Past it: they go ahead, and the vote finds out if that mattered (B7).
+pub const SOFT_BARRIER: Duration = Duration::from_millis(20);
+
+/// How long operations, and the master's word on them, may wait for company on their way to replicas that execute
+/// speculatively. Fewer, larger messages cost all less than they delay.
+pub const GATHER: Duration = Duration::from_millis(1);
+
+/// The same where nothing is executed before COMMIT.
+pub const GATHER_DEFERRED: Duration = Duration::from_millis(50);
+
 /// Events waiting between a node's links and the node. Past it the sockets are read more slowly.
 pub const LINK_EVENTS_MAX: usize = 256;
 

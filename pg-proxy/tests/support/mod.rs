@@ -30,6 +30,7 @@ pub async fn start_with(cluster: FakeCluster, change: impl FnOnce(&mut ProxyOpti
         key: SecretKey::from_seed(&[5; 32]),
         view,
         master: ReplicaId(0),
+        execution: Default::default(),
         patience: Patience::default(),
     };
     let shim = Shim::over(config, Arc::new(links), events);

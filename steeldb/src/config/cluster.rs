@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 use steeldb_ordering::{Member, Roster, RosterError};
-use steeldb_types::{ClientId, FaultModel, ReplicaId, View, ViewNumber, limits};
+use steeldb_types::{ClientId, Execution, FaultModel, ReplicaId, View, ViewNumber, limits};
 use steeldb_wire::auth::PublicKey;
 
 /// PostgreSQL's bound on names, bytes.
@@ -26,6 +26,9 @@ pub struct ClusterFile {
     pub heavy: Vec<ReplicaId>,
     /// The replica that executes operations first and answers.
     pub master: ReplicaId,
+    /// When the other replicas execute.
+    #[serde(default)]
+    pub execution: Execution,
     /// The public keys of those who may change the membership.
     #[serde(default)]
     pub administrators: Vec<PublicKey>,
@@ -88,6 +91,8 @@ pub struct Timeouts {
     pub idle_in_transaction_timeout_ms: u64,
     /// How long DDL waits at the master for other transactions to end before it starts all the same.
     pub ddl_drain_timeout_ms: u64,
+    /// How long a replica holds a commit, or a write that the master ran later, back for what the master ran before.
+    pub soft_barrier_ms: u64,
     /// How far the time of a transaction, which is the ordering leader's, may be from each replica's own clock.
     pub clock_tolerance_ms: u64,
 }
@@ -100,6 +105,7 @@ impl Default for Timeouts {
             vote_timeout_ms: ms(limits::VOTE_TIMEOUT),
             idle_in_transaction_timeout_ms: ms(limits::IDLE_IN_TRANSACTION_TIMEOUT),
             ddl_drain_timeout_ms: ms(limits::DDL_DRAIN_TIMEOUT),
+            soft_barrier_ms: ms(limits::SOFT_BARRIER),
             clock_tolerance_ms: ms(limits::CLOCK_TOLERANCE),
         }
     }
@@ -112,6 +118,8 @@ pub struct Cluster {
     pub view: View,
     /// The replica that answers.
     pub master: ReplicaId,
+    /// When the other replicas execute.
+    pub execution: Execution,
     /// All replicas; the index is the number.
     pub replicas: Vec<ReplicaEntry>,
     /// All clients.
@@ -221,6 +229,7 @@ impl ClusterFile {
             clients,
             administrators: self.administrators.clone(),
             databases: self.databases.clone(),
+            execution: self.execution,
             timeouts: self.timeouts,
         })
     }
@@ -254,6 +263,17 @@ impl ClusterFile {
             "The replica that answers operations at once; the others verify.",
             "master",
             i64::from(self.master.0),
+        );
+        let execution = match self.execution {
+            Execution::Speculative => "speculative",
+            Execution::Deferred => "deferred",
+        };
+        text.key(
+            "When the other replicas execute: \"speculative\" (as the master reports what it ran, so that little is left
+             to do at COMMIT) or \"deferred\" (when COMMIT arrives: fewer messages, less done for nothing, slower
+             commits).",
+            "execution",
+            execution,
         );
         let administrators: Vec<String> = self.administrators.iter().map(ToString::to_string).collect();
         text.key(
@@ -292,7 +312,7 @@ impl ClusterFile {
 }
 
 impl Timeouts {
-    fn all(&self) -> [(&'static str, u64, &'static str); 5] {
+    fn all(&self) -> [(&'static str, u64, &'static str); 6] {
         [
             (
                 "request_timeout_ms",
@@ -314,6 +334,12 @@ impl Timeouts {
                 "ddl_drain_timeout_ms",
                 self.ddl_drain_timeout_ms,
                 "How long DDL waits for running transactions to end; then it starts, and its COMMIT ends them.",
+            ),
+            (
+                "soft_barrier_ms",
+                self.soft_barrier_ms,
+                "How long a replica may hold back a commit, or a write that the master ran later, for what the master
+                 ran before and this replica has not yet. Past it they go ahead, and the vote finds out if it mattered.",
             ),
             (
                 "clock_tolerance_ms",
@@ -394,6 +420,7 @@ pub(super) mod tests {
             fault_model: FaultModel::Byzantine,
             heavy: vec![],
             master: ReplicaId(0),
+            execution: Execution::default(),
             administrators: vec![key(200)],
             timeouts: Timeouts::default(),
             replicas: (0..4)
@@ -423,7 +450,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_key() {
         type Change = fn(&mut ClusterFile);
-        let changes: [(&str, Change); 18] = [
+        let changes: [(&str, Change); 19] = [
             ("cluster.faults", |c| c.faults = 0),
             ("cluster.faults", |c| c.faults = 2),
             ("cluster.faults", |c| c.heavy = vec![ReplicaId(0)]),
@@ -441,6 +468,7 @@ pub(super) mod tests {
             ("cluster.databases[0].owner", |c| c.databases[0].owner = "steeldb_agent".into()),
             ("cluster.timeouts.vote_timeout_ms", |c| c.timeouts.vote_timeout_ms = 0),
             ("cluster.timeouts.ddl_drain_timeout_ms", |c| c.timeouts.ddl_drain_timeout_ms = 0),
+            ("cluster.timeouts.soft_barrier_ms", |c| c.timeouts.soft_barrier_ms = 0),
             ("cluster.timeouts.clock_tolerance_ms", |c| c.timeouts.clock_tolerance_ms = u64::MAX),
         ];
         for (key, change) in changes {

@@ -12,7 +12,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use steeldb_types::FaultModel;
+use steeldb_types::{Execution, FaultModel};
 
 /// The file that makes a folder a demo's.
 const MARKER: &str = "steeldb-demo";
@@ -25,6 +25,17 @@ const DEFAULT_REPLICAS: u16 = 4;
 
 /// The database, the role, and what PGDATABASE and PGUSER say.
 pub(crate) const NAME: &str = "app";
+
+/// What is asked of a demo; what is left open is as the folder says, or as it is by default.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// How many replicas.
+    pub(crate) replicas: Option<u16>,
+    /// Where the proxy listens.
+    pub(crate) listen: Option<&'a str>,
+    /// When replicas other than the master execute.
+    pub(crate) execution: Option<Execution>,
+}
 
 /// A demo's folder, locked while this lives. A temporary one is removed when dropped.
 #[derive(Debug)]
@@ -45,11 +56,7 @@ impl DemoDirectory {
     /// # Errors
     /// When `dir` holds something else or is in use, when what is asked for is not what is there, when the proxy's port
     /// is taken, or when something cannot be written.
-    pub(crate) fn open(
-        dir: Option<&Path>,
-        replicas: Option<u16>,
-        listen: Option<&str>,
-    ) -> anyhow::Result<DemoDirectory> {
+    pub(crate) fn open(dir: Option<&Path>, wanted: Wanted<'_>) -> anyhow::Result<DemoDirectory> {
         let (path, temporary) = match dir {
             Some(dir) => (make(dir)?, None),
             None => {
@@ -61,10 +68,10 @@ impl DemoDirectory {
         open_to_servers(&path, temporary.is_some())?;
         let (mut lock, complete) = mark(&path)?;
         let (replicas, listen) = if complete {
-            take_up(&path, replicas, listen)?
+            take_up(&path, wanted)?
         } else {
             clear(&path)?;
-            let written = create(&path, replicas, listen)?;
+            let written = create(&path, wanted)?;
             lock.write_all(COMPLETE.as_bytes())
                 .with_context(|| format!("cannot write {}", path.join(MARKER).display()))?;
             written
@@ -155,7 +162,8 @@ fn clear(path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn create(path: &Path, replicas: Option<u16>, listen: Option<&str>) -> anyhow::Result<(u16, String)> {
+fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
+    let Wanted { replicas, listen, execution } = wanted;
     let replicas = replicas.unwrap_or(DEFAULT_REPLICAS);
     let listen = settle(listen.unwrap_or(DEFAULT_LISTEN), Method::Trust)?;
     let ports = ports::free(usize::from(replicas), &port(&listen).into_iter().collect())?;
@@ -163,6 +171,7 @@ fn create(path: &Path, replicas: Option<u16>, listen: Option<&str>) -> anyhow::R
         addresses: ports.into_iter().map(|port| format!("127.0.0.1:{port}")).collect(),
         faults: None,
         fault_model: FaultModel::Byzantine,
+        execution: execution.unwrap_or_default(),
         proxies: 1,
         listen: listen.clone(),
         database: NAME.into(),
@@ -174,12 +183,21 @@ fn create(path: &Path, replicas: Option<u16>, listen: Option<&str>) -> anyhow::R
 }
 
 /// Reads what is there; moves replicas whose ports are taken by others, and the proxy if asked to.
-fn take_up(path: &Path, replicas: Option<u16>, listen: Option<&str>) -> anyhow::Result<(u16, String)> {
+fn take_up(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
+    let Wanted { replicas, listen, execution } = wanted;
     let proxy_file = path.join("proxy-1").join("proxy.toml");
     let mut proxy = ProxyFile::read(&proxy_file)?;
     let count = u16::try_from(proxy.cluster.replicas.len()).unwrap_or(u16::MAX);
     if let Some(replicas) = replicas {
         ensure!(replicas == count, "{} holds {count} replicas, not {replicas}", path.display());
+    }
+    if let Some(execution) = execution {
+        let before = proxy.cluster.execution;
+        ensure!(
+            execution == before,
+            "{} has execution = {before:?}: change the key `execution` in all of its files",
+            path.display()
+        );
     }
     let settled = settle(listen.unwrap_or(&proxy.listen), proxy.authentication.method)?;
     let mut taken: BTreeSet<u16> = port(&settled).into_iter().collect();
@@ -246,8 +264,12 @@ mod tests {
     use super::*;
     use std::net::TcpListener;
 
+    fn wanted(replicas: Option<u16>, listen: Option<&str>) -> Wanted<'_> {
+        Wanted { replicas, listen, execution: None }
+    }
+
     fn open(dir: &Path) -> anyhow::Result<DemoDirectory> {
-        DemoDirectory::open(Some(dir), None, Some("127.0.0.1:0"))
+        DemoDirectory::open(Some(dir), wanted(None, Some("127.0.0.1:0")))
     }
 
     fn said(result: anyhow::Result<DemoDirectory>) -> String {
@@ -264,14 +286,14 @@ mod tests {
         assert_eq!(config.listen, demo.listen);
         let key = ReplicaFile::load(&demo.replica(2).join("replica.toml")).unwrap().key.public();
         drop(demo);
-        let again = DemoDirectory::open(Some(&target), Some(4), None).unwrap();
+        let again = DemoDirectory::open(Some(&target), wanted(Some(4), None)).unwrap();
         assert_eq!(again.listen, config.listen);
         assert_eq!(ReplicaFile::load(&again.replica(2).join("replica.toml")).unwrap().key.public(), key);
     }
 
     #[test]
     fn a_temporary_folder_goes_with_the_demo() {
-        let demo = DemoDirectory::open(None, Some(5), Some("127.0.0.1:0")).unwrap();
+        let demo = DemoDirectory::open(None, wanted(Some(5), Some("127.0.0.1:0"))).unwrap();
         let path = demo.path().to_path_buf();
         assert!(path.join("replica-4").exists());
         drop(demo);
@@ -292,7 +314,9 @@ mod tests {
         let first = open(dir.path()).unwrap();
         assert!(said(open(dir.path())).contains("is in use by another demo"));
         drop(first);
-        let other = DemoDirectory::open(Some(dir.path()), Some(7), None);
+        let deferred = Wanted { execution: Some(Execution::Deferred), ..Wanted::default() };
+        assert!(said(DemoDirectory::open(Some(dir.path()), deferred)).contains("change the key `execution`"));
+        let other = DemoDirectory::open(Some(dir.path()), wanted(Some(7), None));
         assert!(said(other).contains("holds 4 replicas, not 7"));
     }
 
@@ -326,9 +350,9 @@ mod tests {
     fn the_proxys_address_must_be_free_and_local() {
         let squatter = TcpListener::bind("127.0.0.1:0").unwrap();
         let busy = squatter.local_addr().unwrap().to_string();
-        let error = said(DemoDirectory::open(None, None, Some(&busy)));
+        let error = said(DemoDirectory::open(None, wanted(None, Some(&busy))));
         assert!(error.contains(&busy) && error.lines().count() == 1, "{error}");
-        assert!(said(DemoDirectory::open(None, None, Some("0.0.0.0:6432"))).contains("loopback"));
-        assert!(said(DemoDirectory::open(None, None, Some("localhost"))).contains("not HOST:PORT"));
+        assert!(said(DemoDirectory::open(None, wanted(None, Some("0.0.0.0:6432")))).contains("loopback"));
+        assert!(said(DemoDirectory::open(None, wanted(None, Some("localhost")))).contains("not HOST:PORT"));
     }
 }

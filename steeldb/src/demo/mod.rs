@@ -18,7 +18,7 @@ use crate::signals::{Signals, exit_code};
 use anyhow::bail;
 use child::Managed;
 use command::Running;
-use directory::{DemoDirectory, NAME};
+use directory::{DemoDirectory, NAME, Wanted};
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
@@ -46,7 +46,12 @@ pub(crate) fn execute(args: DemoArgs, logging: &Logging) -> anyhow::Result<ExitC
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut signals = Signals::new()?;
-        let directory = DemoDirectory::open(args.dir.as_deref(), args.replicas, args.listen.as_deref())?;
+        let directory = {
+            let listen = args.listen.as_deref();
+            let execution = args.execution.map(Into::into);
+            let wanted = Wanted { replicas: args.replicas, listen, execution };
+            DemoDirectory::open(args.dir.as_deref(), wanted)?
+        };
         reaper::adopt_orphans()?;
         let mut demo =
             Demo { directory, logging: flags(logging), replicas: Vec::new(), proxy: None, command: None };

@@ -11,7 +11,7 @@ use steeldb_postgres::{AGENT_ROLE, Backend, Launcher, ServerConfig};
 use steeldb_replica::agent::{self, AgentConfig, DatabaseConfig};
 use steeldb_replica::scheduler::ClientRights;
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::{ClientId, ReplicaId, View, limits};
+use steeldb_types::{ClientId, Execution, ReplicaId, View, limits};
 use steeldb_wire::auth::SecretKey;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard, oneshot};
@@ -37,6 +37,7 @@ pub struct Cluster {
     running: BTreeMap<u16, Running>,
     next_client: u32,
     idle_timeout: Duration,
+    execution: Execution,
     /// Where everything is. Removed after the servers have ended.
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -68,15 +69,20 @@ impl Cluster {
 
     /// Starts the replicas of a view and waits until all are ready.
     pub async fn start_in(view: View) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(view, Duration::from_secs(60)).await
+        Cluster::launch_all(view, Duration::from_secs(60), Execution::default()).await
     }
 
     /// As [`Cluster::start`], with the time after which a transaction whose client is idle is ended.
     pub async fn start_with(n: u16, idle_timeout: Duration) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(View::of_size(n)?, idle_timeout).await
+        Cluster::launch_all(View::of_size(n)?, idle_timeout, Execution::default()).await
     }
 
-    async fn launch_all(view: View, idle_timeout: Duration) -> anyhow::Result<Cluster> {
+    /// As [`Cluster::start`], with the time at which replicas other than the master execute.
+    pub async fn start_executing(n: u16, execution: Execution) -> anyhow::Result<Cluster> {
+        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution).await
+    }
+
+    async fn launch_all(view: View, idle_timeout: Duration, execution: Execution) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -104,6 +110,7 @@ impl Cluster {
             running: BTreeMap::new(),
             next_client: 0,
             idle_timeout,
+            execution,
             dir,
             _turn: turn,
         };
@@ -210,6 +217,8 @@ impl Cluster {
             vote_timeout: limits::VOTE_TIMEOUT,
             idle_timeout: self.idle_timeout,
             ddl_drain_timeout: limits::DDL_DRAIN_TIMEOUT,
+            execution: self.execution,
+            soft_barrier: limits::SOFT_BARRIER,
             clock_tolerance: limits::CLOCK_TOLERANCE,
         }
     }
@@ -255,6 +264,7 @@ impl Cluster {
             key: client_key(client),
             view: self.view.clone(),
             master: ReplicaId(0),
+            execution: self.execution,
             patience: Default::default(),
         };
         let shim = Shim::start(config, self.replicas.clone())?;

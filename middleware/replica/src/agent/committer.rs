@@ -1,5 +1,6 @@
 //! Applying outcomes: COMMIT PREPARED and ROLLBACK PREPARED on the agent's superuser connections (rule 8, G12). Several
-//! connections per database, so that a wave is applied in parallel; PostgreSQL then shares one flush between them.
+//! connections per database, so that a wave is applied in parallel; PostgreSQL then shares one flush between them. They
+//! also tell who waits for whom.
 
 use crate::scheduler::Event;
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ const TRIES: usize = 5;
 pub(super) enum Job {
     Commit { tx: TxId, gid: String },
     Rollback { gid: String },
+    Blockers { tx: TxId, process: u32 },
 }
 
 /// Hands jobs to the connections of their database.
@@ -68,7 +70,7 @@ impl Worker {
                 None => return,
                 Some(Job::Commit { tx, gid }) => {
                     let sql = format!("COMMIT PREPARED {}", quote::literal(&gid));
-                    let result = self.execute(&sql).await.map_err(|error| error.to_string());
+                    let result = self.execute(&sql).await.map(|_| ()).map_err(|error| error.to_string());
                     let _ = self.events.send(Event::Applied { tx, result });
                 }
                 Some(Job::Rollback { gid }) => {
@@ -79,32 +81,47 @@ impl Worker {
                         tracing::error!(gid, %error, "a prepared transaction could not be rolled back; it keeps its locks");
                     }
                 }
+                Some(Job::Blockers { tx, process }) => {
+                    let sql = format!(
+                        "SELECT pg_catalog.array_to_string(pg_catalog.pg_blocking_pids({process}), ',')"
+                    );
+                    match self.execute(&sql).await {
+                        Ok(list) => {
+                            let list = list.unwrap_or_default();
+                            let blockers =
+                                list.split(',').filter_map(|process| process.parse().ok()).collect();
+                            let _ = self.events.send(Event::Blockers { tx, blockers });
+                        }
+                        Err(error) => tracing::warn!(%tx, %error, "what it waits for cannot be found out"),
+                    }
+                }
             }
         }
     }
 
-    async fn execute(&mut self, sql: &str) -> Result<(), BackendError> {
+    /// Runs a statement; its first value.
+    async fn execute(&mut self, sql: &str) -> Result<Option<String>, BackendError> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.attempt(sql).await {
-                Ok(()) => return Ok(()),
+                Ok(value) => return Ok(value),
                 // 42704: no such prepared transaction. After a lost connection that means that it was done.
-                Err(error) if error.sqlstate() == Some("42704") && tries > 1 => return Ok(()),
+                Err(error) if error.sqlstate() == Some("42704") && tries > 1 => return Ok(None),
                 Err(error) if tries >= TRIES || error.is_recoverable() => return Err(error),
                 Err(_) => self.backend = None,
             }
         }
     }
 
-    async fn attempt(&mut self, sql: &str) -> Result<(), BackendError> {
+    async fn attempt(&mut self, sql: &str) -> Result<Option<String>, BackendError> {
         if self.backend.is_none() {
             let parameters = [("application_name".to_string(), "steeldb apply".to_string())];
             self.backend =
                 Some(Backend::connect(&self.socket_dir, &self.database, AGENT_ROLE, &parameters).await?);
         }
         match &mut self.backend {
-            Some(backend) => backend.simple(sql).await.map(|_| ()),
+            Some(backend) => backend.simple(sql).await.map(|answer| answer.value().map(str::to_string)),
             None => Err(BackendError::Closed),
         }
     }

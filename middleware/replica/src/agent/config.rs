@@ -7,7 +7,7 @@ use std::time::Duration;
 use steeldb_ordering::{Member, Roster, RosterError};
 use steeldb_postgres::ServerConfig;
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_types::{ClientId, Execution, ReplicaId, View};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 
 /// A replicated database.
@@ -54,6 +54,11 @@ pub struct AgentConfig {
     pub idle_timeout: Duration,
     /// How long DDL waits for other transactions to end.
     pub ddl_drain_timeout: Duration,
+    /// When this replica executes what another one, the master, answers. The same on all replicas, or commits take
+    /// longer than they need to.
+    pub execution: Execution,
+    /// T_soft (rule 5).
+    pub soft_barrier: Duration,
     /// How far the leader's timestamps may be from this replica's clock.
     pub clock_tolerance: Duration,
 }

@@ -105,6 +105,10 @@ impl Reactor {
                 let at = Duration::from_micros(at);
                 at.saturating_sub(self.started.elapsed())
             });
+            let wake = self.scheduler.next_wake().map(|at| {
+                let at = Duration::from_micros(at);
+                at.saturating_sub(self.started.elapsed())
+            });
             tokio::select! {
                 Some(done) = persisted.recv() => self.persisted(done?),
                 Some(event) = internal.recv() => self.schedule(event),
@@ -120,6 +124,9 @@ impl Reactor {
                 }
                 () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
                     self.order(ordering::Event::Tick);
+                }
+                () = tokio::time::sleep(wake.unwrap_or(Duration::from_secs(3600))) => {
+                    self.schedule(Event::Wake);
                 }
             }
             for _ in 0..EVENTS_AT_ONCE {
@@ -437,6 +444,9 @@ impl Reactor {
                     self.workers.remove(&session);
                     self.origins.remove(&session);
                 }
+            }
+            Effect::FindBlockers { tx, database, process } => {
+                self.committer.submit(&database, Job::Blockers { tx, process });
             }
             Effect::TakeAnchor { anchor, database } => {
                 let _ = self.anchors.send(anchors::Request::Take(anchor, database));

@@ -90,6 +90,8 @@ async fn serve(
         vote_timeout_us: config.vote_timeout.as_micros() as u64,
         idle_timeout_us: config.idle_timeout.as_micros() as u64,
         drain_timeout_us: config.ddl_drain_timeout.as_micros() as u64,
+        execution: config.execution,
+        soft_barrier_us: config.soft_barrier.as_micros() as u64,
     });
     scheduler.restore(open, in_doubt, missing);
 

@@ -14,7 +14,7 @@ const FAILURES_MAX: u32 = 5;
 /// Who holds an anchor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum User {
-    /// A transaction that has not imported it yet.
+    /// A transaction that has not imported it yet, or may have to once more.
     Transaction(TxId),
     /// Table digests that are being taken on it.
     Verify(SessionKey, u64),
@@ -115,7 +115,10 @@ impl Scheduler {
             return;
         }
         let importing = |user: &User| match user {
-            User::Transaction(tx) => self.transactions.get(tx).is_some_and(|transaction| transaction.begun),
+            User::Transaction(tx) => self
+                .transactions
+                .get(tx)
+                .is_some_and(|transaction| transaction.begun && !transaction.imported),
             User::Verify(..) => true,
         };
         let Some((oldest, anchor)) = of_database().find(|(_, anchor)| !anchor.users.iter().any(importing))
@@ -124,7 +127,10 @@ impl Scheduler {
         };
         let (oldest, users) = (*oldest, anchor.users.clone());
         for user in users {
-            if let User::Transaction(tx) = user {
+            let User::Transaction(tx) = user else { continue };
+            if self.transactions.get(&tx).is_some_and(|transaction| transaction.begun) {
+                self.no_redo(tx);
+            } else {
                 self.cast_against(tx, VoteKind::Blocked);
                 self.give_up(tx);
             }

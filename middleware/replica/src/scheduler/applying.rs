@@ -205,7 +205,7 @@ impl Scheduler {
         if self.anchors.is_taking() || self.applying.snapshot_of.is_some() {
             return;
         }
-        let mut at = 0;
+        let (mut at, present) = (0, self.present());
         while let Some(Item::Commit { position, tx, alone }) = self.applying.queue.get(at) {
             let (position, tx, alone) = (*position, *tx, *alone);
             let passes_none = alone || self.applying.alone_in_flight;
@@ -225,6 +225,12 @@ impl Scheduler {
                 Readiness::CatchUp(reason) => {
                     self.applying.queue.remove(at);
                     self.catch_up(position, tx, alone, reason);
+                }
+                Readiness::Ready if self.speculation.holds_back(position, present) => {
+                    if alone {
+                        return;
+                    }
+                    at += 1;
                 }
                 Readiness::Ready => {
                     self.applying.queue.remove(at);
@@ -373,6 +379,16 @@ impl Scheduler {
         for other in blocking {
             self.cast_against(other, VoteKind::Blocked);
         }
+        // And what is only speculation makes way at once.
+        let speculating: Vec<TxId> = self
+            .transactions
+            .values()
+            .filter(|other| other.begun && matches!(other.phase, Phase::Running | Phase::Completing))
+            .map(|other| other.tx)
+            .collect();
+        for other in speculating {
+            self.make_way(other, tx);
+        }
     }
 
     pub(super) fn catch_up_again(&mut self, tx: TxId) {
@@ -387,6 +403,7 @@ impl Scheduler {
     /// Transactions whose barriers are reached go on.
     pub(super) fn advance_all(&mut self) {
         let applied = self.applying.applied_upto();
+        self.speculation.applied(applied, self.now_us);
         while let Some((position, tx)) = self.barriers.first().copied()
             && position <= applied
         {

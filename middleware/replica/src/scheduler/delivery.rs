@@ -123,6 +123,9 @@ impl OpenTransactions {
     }
 }
 
+/// Transactions of one session that this replica may be behind with; past it the older ones are given up.
+const OVERTAKEN_MAX: usize = 64;
+
 impl Scheduler {
     /// Takes up the order where a restarted replica's own log ends. `in_doubt` are prepared here: they wait for their
     /// outcome (rule 13) and for decoding to show what they are. `missing` are decided commits that are not applied
@@ -241,9 +244,8 @@ impl Scheduler {
         modes: steeldb_wire::transaction::Modes,
     ) {
         let Some(ended) = self.open.open(tx, slot, &database) else { return };
-        for before in ended {
-            self.abort_locally(before, AbortReason::Client);
-        }
+        let overtakes =
+            ended.into_iter().fold(false, |overtakes, before| self.supersede(before) || overtakes);
         let now = self.now_us;
         let transaction = self.transaction(tx);
         transaction.slot = Some(slot);
@@ -261,7 +263,10 @@ impl Scheduler {
         let wrong_database = session.is_some_and(|session| session.database != database);
         // Where the session is not open yet, its client may be on the way.
         let gone = session.is_some_and(|session| session.closing)
-            || (self.sessions.contains_key(&tx.session) && !self.enter(tx));
+            || session.is_some_and(|session| session.is_past(tx));
+        if !gone && !overtakes {
+            self.enter(tx);
+        }
         if wrong_database || gone {
             self.cast_against(tx, VoteKind::Gone);
             self.give_up(tx);
@@ -277,6 +282,29 @@ impl Scheduler {
     fn abort_delivered(&mut self, tx: TxId, reason: AbortReason) {
         self.open.close(tx);
         self.abort_locally(tx, reason);
+    }
+
+    /// The session's next BEGIN is ordered: a transaction that is still open before it has no ordered outcome any more. It
+    /// may be one that wrote nothing and that its client has seen committed by f + 1 others (rule 11): then this replica
+    /// completes it, too, or the session's settings would not be theirs. Its Finish comes before what comes next.
+    /// Whether it goes on.
+    fn supersede(&mut self, tx: TxId) -> bool {
+        let completes = self.sessions.contains_key(&tx.session)
+            && self.of_session(tx.session).count() <= OVERTAKEN_MAX
+            && self.transactions.get(&tx).is_some_and(|transaction| {
+                matches!(transaction.phase, Phase::Running | Phase::Completing)
+                    && !transaction.is_rolled_back()
+            });
+        if !completes {
+            self.abort_locally(tx, AbortReason::Client);
+            return false;
+        }
+        self.ballots.remove(&tx);
+        self.ended.remove(tx);
+        if let Some(transaction) = self.transactions.get_mut(&tx) {
+            transaction.superseded = true;
+        }
+        true
     }
 
     /// Applies an ordered Abort at once, out of turn (A11).

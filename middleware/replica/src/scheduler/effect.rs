@@ -64,6 +64,15 @@ pub enum Effect {
         /// w, as the certificate says.
         write_set: steeldb_types::Digest,
     },
+    /// Find out which backends a transaction's backend waits for.
+    FindBlockers {
+        /// The transaction.
+        tx: TxId,
+        /// Where.
+        database: String,
+        /// Its backend.
+        process: u32,
+    },
     /// Have a certified outcome ordered.
     Submit(Box<Ordered>),
     /// Send votes to all other replicas.

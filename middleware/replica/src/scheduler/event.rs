@@ -104,6 +104,15 @@ pub enum Event {
         /// The backend's messages.
         messages: Vec<u8>,
     },
+    /// What a transaction waits for, as its server says.
+    Blockers {
+        /// The transaction.
+        tx: TxId,
+        /// The backends that it waits for.
+        blockers: Vec<u32>,
+    },
+    /// The time that [`super::Scheduler::next_wake`] named has come.
+    Wake,
     /// Time passed.
     Tick,
 }
@@ -130,6 +139,8 @@ pub enum BackendReport {
     Ready {
         /// Its parameter status.
         parameters: Vec<(String, String)>,
+        /// Its process.
+        process: u32,
     },
     /// It could not be started, or it is lost.
     Lost {

@@ -2,10 +2,11 @@
 
 use super::anchors::User;
 use super::event::Completion;
+use super::operations::Word;
 use super::transaction::{Decided, Phase};
 use super::{Command, Effect, Scheduler, draws};
-use steeldb_types::TxId;
-use steeldb_wire::transaction::{Decision, Draws, ReplicaMessage, SignedFinish, SqlState, VoteKind};
+use steeldb_types::{Execution, TxId};
+use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, VoteKind};
 
 impl Scheduler {
     /// The client has said that the transaction is complete. The first Finish counts.
@@ -69,8 +70,10 @@ impl Scheduler {
                 self.give_up(tx);
             }
             Decision::Commit => {
-                // The constraints' check is the implicit last operation, with a barrier of its own (B5).
-                if !master {
+                // The constraints' check is the implicit last operation, with a barrier of its own (B5). It decides nothing
+                // that the others' votes do not, so it may be tried before; if it fails so, it is done again behind it.
+                let speculates = self.config.execution == Execution::Speculative && transaction.may_redo();
+                if !master && (!speculates || transaction.checks_late) {
                     match transaction.stream.get(&(finish.operations + 1)) {
                         Some(entry) if entry.barrier <= applied => {}
                         Some(entry) => {
@@ -119,10 +122,14 @@ impl Scheduler {
         if master {
             let head = transaction.transcript.as_ref().map(|t| t.head()).unwrap_or_default();
             let number = transaction.executed() + 1;
-            self.stream(tx, number, head, None, Draws::NONE);
+            self.stream(tx, number, head, Word::default());
         }
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         match result {
+            Err(_) if !master && !transaction.checks_late && transaction.may_redo() => {
+                transaction.checks_late = true;
+                self.undo(tx, None);
+            }
             Err(sqlstate) => {
                 self.cast_against(tx, VoteKind::Failed { sqlstate });
                 self.give_up(tx);
@@ -130,21 +137,27 @@ impl Scheduler {
             Ok(completion) => {
                 transaction.ran_ddl |= completion.ddl;
                 let votes = completion.wrote || completion.ddl || transaction.must_vote;
-                if votes && !transaction.modes.read_only {
+                if votes && transaction.superseded && !transaction.modes.read_only {
+                    self.give_up(tx);
+                } else if votes && !transaction.modes.read_only {
                     transaction.phase = Phase::Queued { ddl: transaction.ran_ddl };
+                    self.no_redo(tx);
                     self.permit_queue.push_back(tx);
                     self.grant_permits();
                 } else {
                     // Rule 11: f + 1 equal transcripts end it, without an ordered outcome.
                     transaction.phase = Phase::GivenUp;
                     let decided = transaction.outcome.is_some();
+                    let superseded = transaction.superseded;
                     self.reply_transcript(tx, true, None);
                     self.backend(tx.session, Command::End { tx, commit: true });
                     if decided {
                         // A quorum found that it wrote.
                         self.settle(tx);
                     } else {
-                        self.note_ended(tx);
+                        if !superseded {
+                            self.note_ended(tx);
+                        }
                         self.forget(tx);
                     }
                 }
@@ -152,9 +165,13 @@ impl Scheduler {
         }
     }
 
-    /// The anchor served this transaction.
+    /// The anchor served this transaction. Elsewhere than at the master it may be needed for a redo.
     pub(super) fn begun(&mut self, tx: TxId) {
-        self.release_anchor_of(tx);
+        if self.is_master() {
+            self.release_anchor_of(tx);
+        } else if let Some(transaction) = self.transactions.get_mut(&tx) {
+            transaction.imported = true;
+        }
         self.snapshot_taken(tx);
     }
 
@@ -173,13 +190,20 @@ impl Scheduler {
             return;
         }
         transaction.phase = Phase::GivenUp;
+        if transaction.superseded {
+            transaction.outcome = Some(Decided::Abort);
+        }
         transaction.waiting.clear();
         transaction.issued.clear();
+        transaction.kept.clear();
+        transaction.redo_after = None;
+        self.speculation.over(tx);
         let bytes = transaction.bytes;
-        let (begun, started) = (transaction.begun, transaction.begun || transaction.leading_begun);
+        let (importing, started) =
+            (transaction.begun && !transaction.imported, transaction.begun || transaction.leading_begun);
         self.release(tx, bytes);
         self.draining.remove(&tx);
-        if !begun {
+        if !importing {
             self.release_anchor_of(tx); // else its import is still under way
         }
         if started && self.sessions.get(&tx.session).is_some_and(|session| session.ready) {
@@ -243,6 +267,7 @@ impl Scheduler {
         if transaction.phase.may_be_prepared() {
             self.by_gid.remove(&transaction.gid());
         }
+        self.speculation.over(tx);
         self.entries_held = self.entries_held.saturating_sub(draws::weight_of(&transaction));
         self.draining.remove(&tx);
         self.ballots.remove(&tx);

@@ -4,6 +4,7 @@
 //! Invariants (rules of the design in brackets):
 //! - A snapshot is taken only when every earlier commit is applied and no later one is issued (3, 8).
 //! - An operation runs here after its predecessor, with the master's stream entry in hand, and behind its barrier (5).
+//! - What is executed before its client has finished can be undone, and done again on its anchor, until it is prepared.
 //! - A Prepared vote is cast only for a transaction whose effects are durable here, with its client's k and h_k and
 //!   the w that decoding shows; never after a vote against, never for a Finish that says Rollback (6).
 //! - What is prepared here is committed or rolled back only by its ordered outcome (13).
@@ -14,6 +15,7 @@
 mod anchors;
 mod applying;
 mod ballot;
+mod buffers;
 mod delivery;
 mod draws;
 mod early;
@@ -25,6 +27,7 @@ mod maintaining;
 mod operations;
 mod preparing;
 mod sessions;
+mod speculation;
 mod statements;
 mod ticking;
 mod transaction;
@@ -40,11 +43,15 @@ use ballot::Ballot;
 use early::{EarlyStream, EarlyVotes};
 use ended::Ended;
 use maintaining::Maintaining;
+use speculation::Speculation;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, TxId, View};
+use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionKey, TxId, View, limits};
 use steeldb_wire::auth::{PublicKey, SecretKey};
 use steeldb_wire::transaction::{AbortReason, Executed, ReplicaMessage, SignedFinish, Vote, VoteKind};
 use transaction::{Session, Transaction};
+
+/// How long stream entries gather under one signature, microseconds.
+const GATHER_US: u64 = limits::GATHER.as_micros() as u64;
 
 /// What the scheduler needs to know of the cluster.
 pub struct Config {
@@ -70,6 +77,10 @@ pub struct Config {
     pub idle_timeout_us: u64,
     /// How long DDL waits for others, microseconds.
     pub drain_timeout_us: u64,
+    /// When replicas other than the master execute.
+    pub execution: Execution,
+    /// T_soft, microseconds.
+    pub soft_barrier_us: u64,
 }
 
 /// A client's key and what it may use (A4).
@@ -98,6 +109,7 @@ pub struct Scheduler {
     ballots: BTreeMap<TxId, Ballot>,
     early_votes: EarlyVotes,
     early_stream: EarlyStream,
+    speculation: Speculation,
     ended: Ended,
     /// What is being prepared or may be, by its name in PREPARE TRANSACTION.
     by_gid: BTreeMap<String, TxId>,
@@ -117,6 +129,8 @@ pub struct Scheduler {
     streamed: Vec<Executed>,
     /// Somebody waits for what is streamed: deferred execution needs entries once their client has finished.
     stream_due: bool,
+    /// Since when entries gather.
+    streaming_since_us: Option<u64>,
     stream_next: u64,
     diverged: Option<String>,
     bytes_by_client: BTreeMap<ClientId, usize>,
@@ -138,6 +152,7 @@ impl Scheduler {
             ballots: BTreeMap::new(),
             early_votes: EarlyVotes::default(),
             early_stream: EarlyStream::default(),
+            speculation: Speculation::default(),
             ended: Ended::default(),
             by_gid: BTreeMap::new(),
             barriers: BTreeSet::new(),
@@ -149,6 +164,7 @@ impl Scheduler {
             cast: Vec::new(),
             streamed: Vec::new(),
             stream_due: false,
+            streaming_since_us: None,
             stream_next: 0,
             diverged: None,
             bytes_by_client: BTreeMap::new(),
@@ -179,8 +195,19 @@ impl Scheduler {
             Event::Maintained { session, sequence, messages } => {
                 self.maintained(session, sequence, messages);
             }
+            Event::Blockers { tx, blockers } => self.blockers(tx, &blockers),
+            Event::Wake => {}
             Event::Tick => self.tick(),
         }
+        self.take_turns();
+    }
+
+    /// When [`Event::Wake`] is wanted: time alone will have changed something by then. None: not before something else
+    /// happens.
+    pub fn next_wake(&self) -> Option<u64> {
+        let streams = self.streaming_since_us.filter(|_| self.config.execution == Execution::Speculative);
+        let gathered = streams.map(|since| since + GATHER_US);
+        gathered.into_iter().chain(self.speculation.next_turn(self.present())).min()
     }
 
     /// The next thing to do. Call [`Scheduler::flush`] before draining, so that what was decided is signed and sent.

@@ -5,7 +5,7 @@ use super::transaction::{Buffered, CopyState, Issued, Phase, Transaction};
 use super::{Command, Scheduler, draws};
 use crate::guard::Class;
 use std::collections::VecDeque;
-use steeldb_types::{ClientId, Digest, TxId, limits};
+use steeldb_types::{Digest, Execution, TxId, limits};
 use steeldb_wire::transaction::{
     CopyDigest, Draws, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
 };
@@ -18,6 +18,17 @@ pub(super) struct OperationResult {
     pub status: u8,
     pub tag: TagKind,
     pub copy_started: bool,
+    pub draws: Draws,
+}
+
+/// What the master says of an operation besides its transcript.
+#[derive(Default)]
+pub(super) struct Word {
+    /// An error that came of timing.
+    pub adopted: Option<SqlState>,
+    /// It asked for COPY data.
+    pub copied: bool,
+    /// What it drew from sequences.
     pub draws: Draws,
 }
 
@@ -75,6 +86,7 @@ impl Scheduler {
         };
         transaction.waiting.insert(number, buffered);
         if self.account(tx, number, bytes) {
+            self.place(tx, number);
             self.advance(tx);
         }
     }
@@ -161,9 +173,11 @@ impl Scheduler {
             return;
         }
         if let std::collections::btree_map::Entry::Vacant(vacant) = transaction.stream.entry(entry.number) {
+            let (tx, number) = (entry.tx, entry.number);
             self.entries_held += draws::weight(&entry);
             vacant.insert(entry);
             transaction.active_at_us = now;
+            self.place(tx, number);
         }
     }
 
@@ -179,7 +193,8 @@ impl Scheduler {
         let busy = self.is_backend_busy(tx);
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let Some(session) = self.sessions.get_mut(&tx.session) else { return };
-        if transaction.begun || transaction.phase != Phase::Running || !session.ready || busy {
+        let undone = transaction.undoing || transaction.redo_after.is_some();
+        if transaction.begun || undone || transaction.phase != Phase::Running || !session.ready || busy {
             return;
         }
         let Some(slot) = transaction.slot else { return };
@@ -210,7 +225,7 @@ impl Scheduler {
         if self.is_master() {
             self.reply(tx.session, ReplicaMessage::Begun { tx, slot, timestamp });
             for (number, transcript) in early {
-                self.stream(tx, number, transcript, None, Draws::NONE);
+                self.stream(tx, number, transcript, Word::default());
             }
         }
     }
@@ -235,7 +250,7 @@ impl Scheduler {
 
     /// Sends the next operation to the backend if rule 5 (or, at the master, its arrival) allows it.
     fn issue_next(&mut self, tx: TxId) -> bool {
-        let (master, now) = (self.is_master(), self.now_us);
+        let (master, now, present) = (self.is_master(), self.now_us, self.present());
         let applied = self.applying.applied_upto();
         let ready = self.sessions.get(&tx.session).is_some_and(|session| session.ready);
         let Some(transaction) = self.transactions.get(&tx) else { return false };
@@ -251,15 +266,22 @@ impl Scheduler {
         }
         let mut adopted = None;
         if !master {
-            // Deferred execution: once the client has finished, the master's entry is here and its barrier is reached.
+            // Once the master's entry is here and its barrier is reached; before its client has finished, by speculation.
             let Some(entry) = transaction.stream.get(&number) else { return false };
-            let copy_incomplete = matches!(buffered.copy, CopyState::Open(_));
-            if transaction.finish.is_none() || copy_incomplete {
+            let is_copy = matches!(buffered.operation.kind, OperationKind::CopyIn { .. });
+            let copy_incomplete =
+                is_copy && entry.copied && !matches!(buffered.copy, CopyState::Ended { .. });
+            if copy_incomplete
+                || transaction.finish.is_none() && !self.speculates(transaction, buffered.class)
+            {
                 return false;
             }
             if entry.barrier > applied {
                 let barrier = entry.barrier;
                 self.barriers.insert((barrier, tx));
+                return false;
+            }
+            if self.speculation.waits_for_turn(tx, number, present) {
                 return false;
             }
             // Of timing alone: any other error a lying master could have every replica vouch for.
@@ -292,7 +314,7 @@ impl Scheduler {
         let begin_leading = leading_before_slot && !transaction.leading_begun;
         transaction.leading_begun |= leading_before_slot;
         let modes = transaction.modes;
-        let Buffered { operation, statement, mut copy, data, bytes, .. } = buffered;
+        let Buffered { operation, statement, class, mut copy, data, bytes } = buffered;
         if matches!(operation.kind, OperationKind::CopyIn { .. }) && matches!(copy, CopyState::None) && master
         {
             copy = CopyState::Open(CopyDigest::default());
@@ -316,8 +338,16 @@ impl Scheduler {
                 draws: (!master).then(|| draws::hand_over(transaction, number)),
             },
         };
-        transaction.issued.insert(number, Issued { operation, statement, copy, early: None });
-        self.release(tx, bytes);
+        // At the master nothing is executed twice.
+        let kept = (!master && transaction.anchor.is_some()).then(|| data.clone());
+        let again = kept.is_some();
+        transaction
+            .issued
+            .insert(number, Issued { operation, statement, class, copy, kept, bytes, early: None });
+        if !again {
+            self.release(tx, bytes);
+        }
+        self.speculation.started(tx, number);
         if begin_leading {
             self.backend(tx.session, Command::BeginLeading { tx, modes });
         }
@@ -348,6 +378,7 @@ impl Scheduler {
         let master = self.is_master();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let Some(mut issued) = transaction.issued.remove(&number) else { return };
+        self.speculation.ran(tx, number);
         if result.tag == TagKind::BlockEnded {
             // A4: whatever it was, it ended the block. Nothing of this session can be vouched for.
             self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse("2D000") });
@@ -364,6 +395,7 @@ impl Scheduler {
             CopyState::Ended { digest, .. } if result.copy_started || !master => Some(*digest),
             _ => None,
         };
+        tracing::debug!(%tx, number, sqlstate = ?result.sqlstate, "executed");
         transaction.status = result.status;
         transaction.active_at_us = self.now_us;
         match result.tag {
@@ -372,6 +404,7 @@ impl Scheduler {
             TagKind::Lock => transaction.must_vote = true,
             TagKind::Plain | TagKind::BlockEnded => {}
         }
+        transaction.must_vote |= master && !result.draws.is_empty();
         let digest = issued.operation.digest(issued.statement, copy);
         let leading = issued.operation.leading;
         let slot = transaction.slot.filter(|_| !leading);
@@ -386,12 +419,18 @@ impl Scheduler {
                 Digest::default()
             }
         };
-        let known = transaction.transcript.is_some();
+        if !master && self.differs_by_timing(tx, number, &head, result.sqlstate) {
+            // B7, B8: what stood in its way here may be gone the next time.
+            self.keep(tx, number, issued);
+            return self.undo(tx, None);
+        }
+        self.keep(tx, number, issued);
+        let known = self.transactions.get(&tx).is_some_and(|transaction| transaction.transcript.is_some());
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
-            transaction.must_vote |= !result.draws.is_empty();
             if known {
-                self.stream(tx, number, head, adopted, result.draws);
+                let word = Word { adopted, copied: result.copy_started, draws: result.draws };
+                self.stream(tx, number, head, word);
             }
             let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
             self.reply(tx.session, message);
@@ -401,71 +440,13 @@ impl Scheduler {
 
     /// Adds an entry to the master's stream. The barrier is the highest position issued by now: the result was read
     /// before, so it is at least what rule 4 asks for.
-    pub(super) fn stream(
-        &mut self,
-        tx: TxId,
-        number: u32,
-        transcript: Digest,
-        adopted: Option<SqlState>,
-        draws: Draws,
-    ) {
+    pub(super) fn stream(&mut self, tx: TxId, number: u32, transcript: Digest, word: Word) {
         let barrier = self.applying.issued_upto();
-        self.stream_due |= self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
-        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, draws });
-    }
-
-    /// Notes that `bytes` more are buffered for operation `number`; false when that breaks a limit, and the session ends.
-    /// A transaction's limit is on what it sent in all, so that it holds at the master too, which buffers little.
-    fn account(&mut self, tx: TxId, number: u32, bytes: usize) -> bool {
-        let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
-        transaction.bytes += bytes;
-        transaction.received_bytes += bytes;
-        let of_transaction = transaction.received_bytes;
-        if let Some(buffered) = transaction.waiting.get_mut(&number) {
-            buffered.bytes += bytes;
-        }
-        let room = self.has_room(tx.session.client, bytes);
-        self.hold(tx.session.client, bytes);
-        if of_transaction > limits::TRANSACTION_BYTES_MAX || !room {
-            self.too_large(tx);
-            return false;
-        }
-        true
-    }
-
-    fn too_large(&mut self, tx: TxId) {
-        self.drop_session(
-            tx.session,
-            "54000",
-            "the transaction is too large for its replicas' buffers; send the data in several transactions",
-        );
-    }
-
-    /// Whether `bytes` more may be kept for a client.
-    pub(super) fn has_room(&self, client: ClientId, bytes: usize) -> bool {
-        let of_client = self.bytes_by_client.get(&client).copied().unwrap_or_default();
-        let of_all: usize = self.bytes_by_client.values().sum();
-        of_client + bytes <= limits::CLIENT_BYTES_MAX && of_all + bytes <= limits::REPLICA_BYTES_MAX
-    }
-
-    /// Notes that `bytes` more are kept for a client.
-    pub(super) fn hold(&mut self, client: ClientId, bytes: usize) {
-        *self.bytes_by_client.entry(client).or_default() += bytes;
-    }
-
-    /// Notes that `bytes` less are kept for a client.
-    pub(super) fn let_go(&mut self, client: ClientId, bytes: usize) {
-        if let Some(of_client) = self.bytes_by_client.get_mut(&client) {
-            *of_client = of_client.saturating_sub(bytes);
-        }
-    }
-
-    /// Notes that `bytes` less are buffered for a transaction.
-    pub(super) fn release(&mut self, tx: TxId, bytes: usize) {
-        if let Some(transaction) = self.transactions.get_mut(&tx) {
-            transaction.bytes = transaction.bytes.saturating_sub(bytes);
-        }
-        self.let_go(tx.session.client, bytes);
+        let finished = self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
+        self.stream_due |= finished && self.config.execution == Execution::Deferred;
+        self.streaming_since_us.get_or_insert(self.now_us);
+        let Word { adopted, copied, draws } = word;
+        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, copied, draws });
     }
 }
 

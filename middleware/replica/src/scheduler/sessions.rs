@@ -112,7 +112,7 @@ impl Scheduler {
         if session.current == Some(tx) {
             return true;
         }
-        if tx.counter <= session.counter {
+        if session.is_past(tx) {
             return false;
         }
         session.counter = tx.counter;
@@ -171,6 +171,7 @@ impl Scheduler {
             database: database.clone(),
             preamble: preamble(&database, &role, &parameters),
             ready: false,
+            backend: None,
             closing: false,
             statements: BTreeMap::new(),
             forgotten: Vec::new(),
@@ -275,18 +276,21 @@ impl Scheduler {
     pub(super) fn backend_free(&mut self, key: SessionKey) {
         self.forget_statements(key);
         self.end_session_if_idle(key);
-        if let Some(tx) = self.sessions.get(&key).and_then(|session| session.current) {
+        // The oldest: this replica may be several behind its client.
+        let next = self.of_session(key).find(|transaction| transaction.phase.needs_backend());
+        if let Some(tx) = next.map(|transaction| transaction.tx) {
             self.advance(tx);
         }
     }
 
     pub(super) fn backend_report(&mut self, key: SessionKey, report: BackendReport) {
         match report {
-            BackendReport::Ready { parameters } => {
+            BackendReport::Ready { parameters, process } => {
                 let Some(session) = self.sessions.get_mut(&key) else {
                     return self.backend(key, Command::Close);
                 };
                 session.ready = true;
+                session.backend = Some(process);
                 let current = session.current;
                 let statements: Vec<_> =
                     session.statements.iter().map(|(id, statement)| (*id, statement.text.clone())).collect();
@@ -313,8 +317,8 @@ impl Scheduler {
             }
             BackendReport::Completed { tx, result } => self.completed(tx, result),
             BackendReport::Prepared { tx, result } => self.prepared(tx, result),
-            // Commands run in sequence: nothing waits for it.
-            BackendReport::Ended { .. } => {}
+            // Commands run in sequence: nothing but a redo waits for it.
+            BackendReport::Ended { tx } => self.undone(tx),
         }
     }
 

@@ -49,7 +49,9 @@ impl Scheduler {
     /// Passes on what is forgotten, unless operations still wait here: a client that heard from faster replicas may
     /// have gone on while this one still executes.
     pub(super) fn forget_statements(&mut self, key: SessionKey) {
-        let waiting = self.of_session(key).any(|transaction| !transaction.waiting.is_empty());
+        let waiting = self
+            .of_session(key)
+            .any(|transaction| !transaction.waiting.is_empty() || !transaction.kept.is_empty());
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if waiting || session.forgotten.is_empty() {
             return;

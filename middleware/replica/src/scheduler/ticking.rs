@@ -22,6 +22,7 @@ struct Due {
     gone: Vec<TxId>,
     without_slot: Vec<TxId>,
     stuck: Vec<TxId>,
+    overtaken: Vec<TxId>,
     catch_up: Vec<TxId>,
 }
 
@@ -46,19 +47,22 @@ impl Scheduler {
         for tx in due.stuck {
             self.give_up(tx);
         }
+        for tx in due.overtaken {
+            self.give_up(tx);
+            // What it SET holds elsewhere.
+            self.drop_session(tx.session, "57P01", "a transaction could not be completed here");
+        }
         for tx in due.catch_up {
             self.catch_up_again(tx);
         }
+        self.look_for_blockers();
         self.vote_on_ended();
         let contested: Vec<TxId> = self.ballots.keys().copied().collect();
         for tx in contested {
             self.count(tx);
         }
-        let draining: Vec<TxId> = self.draining.iter().copied().collect();
-        for tx in draining {
-            self.advance(tx);
-        }
-        self.pump();
+        // Barriers, too: a liar's may be no commit's position.
+        self.advance_all();
     }
 
     fn look_at(&self, transaction: &Transaction, due: &mut Due) {
@@ -94,7 +98,7 @@ impl Scheduler {
             let limit =
                 self.config.vote_timeout_us + took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US) + bulk;
             if finished_us > limit {
-                due.expired.push(tx);
+                if transaction.superseded { due.overtaken.push(tx) } else { due.expired.push(tx) }
             }
         } else if matches!(transaction.phase, Phase::Running | Phase::Completing | Phase::Queued { .. }) {
             // It will not be voted for here, and the order may never hear of it, if it is read-only elsewhere: its

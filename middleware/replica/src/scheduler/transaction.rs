@@ -92,7 +92,12 @@ pub(super) enum CopyState {
 pub(super) struct Issued {
     pub operation: Operation,
     pub statement: Digest,
+    pub class: Class,
     pub copy: CopyState,
+    /// Its COPY data, if it may have to be executed once more.
+    pub kept: Option<VecDeque<Vec<u8>>>,
+    /// What it occupies as long as it is kept.
+    pub bytes: usize,
     /// A result that came before the COPY data's end.
     pub early: Option<super::operations::OperationResult>,
 }
@@ -122,11 +127,23 @@ pub(super) struct Transaction {
     pub snapshot_here: bool,
     /// The block runs on its snapshot.
     pub begun: bool,
+    /// Its snapshot is imported: it needs its anchor for a redo only.
+    pub imported: bool,
+    /// What was executed is being rolled back, to be executed again.
+    pub undoing: bool,
+    /// It is executed again once this one needs no backend any more.
+    pub redo_after: Option<TxId>,
+    /// How often it was undone for a reason of its own.
+    pub redone: u32,
+    /// The constraints' check waits for the master's: it failed when it did not.
+    pub checks_late: bool,
     pub transcript: Option<Transcript>,
     /// Operations that came, by number, and are not yet sent to the backend.
     pub waiting: BTreeMap<u32, Buffered>,
     /// Those sent to the backend, whose results have not come.
     pub issued: BTreeMap<u32, Issued>,
+    /// Those executed here that may have to be executed once more.
+    pub kept: BTreeMap<u32, Buffered>,
     pub received: u32,
     pub sent: u32,
     /// This replica's h_i.
@@ -140,6 +157,8 @@ pub(super) struct Transaction {
     /// The master's stream entries, by operation.
     pub stream: BTreeMap<u32, Executed>,
     pub finish: Option<SignedFinish>,
+    /// The order has closed it with its session's next BEGIN: it can only end as one that wrote nothing.
+    pub superseded: bool,
     /// When the Finish came, for T_vote.
     pub finished_at_us: u64,
     /// When its slot was delivered.
@@ -158,6 +177,8 @@ pub(super) struct Transaction {
     /// How often its write set could not be applied, and when that is tried again.
     pub catch_up_failures: u32,
     pub catch_up_again_us: Option<u64>,
+    /// When it was last asked what it waits for.
+    pub asked_at_us: u64,
     /// Bytes of operations and COPY data that came, buffered or not.
     pub received_bytes: usize,
     /// Bytes buffered.
@@ -176,9 +197,15 @@ impl Transaction {
             leading_begun: false,
             snapshot_here: false,
             begun: false,
+            imported: false,
+            undoing: false,
+            redo_after: None,
+            redone: 0,
+            checks_late: false,
             transcript: None,
             waiting: BTreeMap::new(),
             issued: BTreeMap::new(),
+            kept: BTreeMap::new(),
             received: 0,
             sent: 0,
             heads: Vec::new(),
@@ -189,6 +216,7 @@ impl Transaction {
             ran_ddl: false,
             stream: BTreeMap::new(),
             finish: None,
+            superseded: false,
             finished_at_us: now_us,
             slotted_at_us: now_us,
             active_at_us: now_us,
@@ -200,6 +228,7 @@ impl Transaction {
             decided_at_us: now_us,
             catch_up_failures: 0,
             catch_up_again_us: None,
+            asked_at_us: 0,
             received_bytes: 0,
             bytes: 0,
         }
@@ -240,6 +269,8 @@ pub(super) struct Session {
     /// The digest that transcripts start from.
     pub preamble: Digest,
     pub ready: bool,
+    /// Its backend's process.
+    pub backend: Option<u32>,
     /// The client has closed it: it ends with its transaction.
     pub closing: bool,
     /// Statements by number.
@@ -253,6 +284,11 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Whether its client has gone on from a transaction.
+    pub(super) fn is_past(&self, tx: TxId) -> bool {
+        self.current != Some(tx) && tx.counter <= self.counter
+    }
+
     /// Bytes of its statements.
     pub(super) fn statement_bytes(&self) -> usize {
         let defined: usize =

@@ -1,8 +1,8 @@
 //! Voting: casting, signing and collecting votes, and submitting what they prove (rules 6 and 7).
 
 use super::ballot::Ballot;
-use super::{Effect, Scheduler};
-use steeldb_types::{ReplicaId, TxId, limits};
+use super::{Effect, GATHER_US, Scheduler};
+use steeldb_types::{Execution, ReplicaId, TxId, limits};
 use steeldb_wire::transaction::{
     Executed, Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind,
 };
@@ -12,7 +12,7 @@ impl Scheduler {
     pub(super) fn cast_against(&mut self, tx: TxId, kind: VoteKind) {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let Some(slot) = transaction.slot else { return };
-        if transaction.against_vote.is_some() || transaction.outcome.is_some() {
+        if transaction.against_vote.is_some() || transaction.outcome.is_some() || transaction.superseded {
             return;
         }
         tracing::info!(%tx, %slot, ?kind, "vote against");
@@ -25,8 +25,12 @@ impl Scheduler {
     /// Signs and sends the votes and the stream entries that gathered, and counts this replica's own votes. Call after
     /// each batch of events.
     pub fn flush(&mut self) {
-        // One signature for many operations: the others run none of them before its client has finished.
-        if std::mem::take(&mut self.stream_due) && !self.streamed.is_empty() {
+        // One signature for many operations: the others run none of them before its client has finished, or, if they
+        // do, a moment later is early enough.
+        let gathered = self.config.execution == Execution::Speculative
+            && self.streaming_since_us.is_some_and(|since| self.now_us >= since + GATHER_US);
+        if (std::mem::take(&mut self.stream_due) || gathered) && !self.streamed.is_empty() {
+            self.streaming_since_us = None;
             let mut bytes = 0;
             let mut piece = Vec::new();
             for entry in std::mem::take(&mut self.streamed) {

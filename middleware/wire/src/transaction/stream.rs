@@ -22,6 +22,8 @@ pub struct Executed {
     pub adopted: Option<SqlState>,
     /// What it drew from sequences: taken from here elsewhere, not drawn again (A9).
     pub draws: Draws,
+    /// It asked for COPY data: they come from the client.
+    pub copied: bool,
 }
 
 /// A numbered, signed piece of the stream.

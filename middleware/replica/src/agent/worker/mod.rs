@@ -143,7 +143,8 @@ pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
         match connect(&start).await {
             Ok((backend, drawing)) => {
                 let parameters = backend.parameters().to_vec();
-                reports.send(BackendReport::Ready { parameters });
+                let process = backend.process_id().unsigned_abs();
+                reports.send(BackendReport::Ready { parameters, process });
                 let (sqlstate, message) = serve(start, backend, drawing, receiver, back).await;
                 reports.send(BackendReport::Lost { sqlstate: SqlState::parse(&sqlstate), message });
             }

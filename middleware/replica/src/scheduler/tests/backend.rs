@@ -4,11 +4,16 @@
 use super::super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{Digest, TxId};
-use steeldb_wire::transaction::{Draws, OperationKind, StatementId, StatementText};
+use steeldb_wire::transaction::{Draws, OperationKind, SqlState, StatementId, StatementText};
 
 /// The canonical result of operation `number`.
 pub(super) fn result_of(number: u32) -> Digest {
     Digest::of("result", &[&number.to_le_bytes()])
+}
+
+/// The process of a session's backend.
+pub(super) fn process_of(session: SessionKey) -> u32 {
+    1000 + session.session.0 as u32
 }
 
 /// w of a transaction of so many operations.
@@ -57,6 +62,10 @@ pub(super) struct Backend {
     pub sessions: BTreeSet<SessionKey>,
     /// Transactions whose write set differs here from elsewhere.
     pub differs: BTreeSet<TxId>,
+    /// Operations that fail here, once each, and how.
+    pub fails: BTreeMap<(TxId, u32), &'static str>,
+    /// Transactions whose constraints' check fails here, once each.
+    pub checks_fail: BTreeSet<TxId>,
     /// Transactions that turn out to have written nothing here.
     pub writes_nothing: BTreeSet<TxId>,
 }
@@ -78,7 +87,7 @@ impl Backend {
         match effect {
             Effect::OpenBackend { session, .. } if !self.holds(Held::Ready) => {
                 self.sessions.insert(*session);
-                let report = BackendReport::Ready { parameters: vec![] };
+                let report = BackendReport::Ready { parameters: vec![], process: process_of(*session) };
                 vec![Event::Backend { session: *session, report }]
             }
             Effect::Backend { session, command } => self.command(*session, command),
@@ -158,12 +167,15 @@ impl Backend {
                 if self.holds(Held::Executed) || copy {
                     return vec![];
                 }
+                let failure = self.fails.remove(&(*tx, *number)).map(SqlState::parse);
                 report(BackendReport::Executed {
                     tx: *tx,
                     number: *number,
-                    result: result_of(*number),
-                    sqlstate: None,
-                    status: b'T',
+                    result: failure.map_or(result_of(*number), |state| {
+                        steeldb_wire::transaction::ResultDigest::error(state.0)
+                    }),
+                    sqlstate: failure,
+                    status: if failure.is_some() { b'E' } else { b'T' },
                     tag,
                     copy_started: false,
                     draws: Draws::NONE,
@@ -179,6 +191,10 @@ impl Backend {
                 copy_started: false,
                 draws: Draws::NONE,
             }),
+            Command::Complete { tx } if self.checks_fail.remove(tx) => {
+                let result = Err(SqlState::parse("23503"));
+                report(BackendReport::Completed { tx: *tx, result })
+            }
             Command::Complete { tx } => {
                 let block = self.blocks.entry(*tx).or_default();
                 let wrote = block.wrote && !self.writes_nothing.contains(tx);

@@ -27,6 +27,7 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             barrier: Position(0),
             adopted: None,
             draws: Draws::NONE,
+            copied: false,
         })
         .collect();
     one.event(Event::Stream(entries));

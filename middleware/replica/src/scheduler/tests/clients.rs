@@ -257,3 +257,79 @@ fn a4_a_client_has_its_own_databases_roles_and_sessions() {
     assert!(!one.closed(session(1)));
     assert_eq!(one.scheduler.active(), 0);
 }
+
+/// Its client has seen it committed by f + 1 others and goes on. What it SET must hold here, too (B10).
+#[test]
+fn a_transaction_that_wrote_nothing_is_completed_though_the_next_begin_overtakes_it() {
+    for finished_before in [true, false] {
+        let mut one = One::slave();
+        one.open(1);
+        let (t, u) = (tx(1, 1), tx(1, 2));
+        let slot = one.begin(t);
+        one.operations(t, &[READ]);
+        if finished_before {
+            one.finish(t, slot, Decision::Commit, &[READ]);
+        }
+        let slot_u = one.begin(u);
+        if !finished_before {
+            one.finish(t, slot, Decision::Commit, &[READ]);
+        }
+        one.operations(u, &[WRITE]);
+        one.stream(t, 1, 0);
+        let ends = |one: &One, of: TxId| -> Vec<bool> {
+            one.commands()
+                .iter()
+                .filter_map(|command| match command {
+                    Command::End { tx, commit } if *tx == of => Some(*commit),
+                    _ => None,
+                })
+                .collect()
+        };
+        assert_eq!(ends(&one, t), [true]);
+        one.stream(u, 1, 0);
+        one.finish(u, slot_u, Decision::Commit, &[WRITE]);
+        assert_eq!(one.cast(u), [prepared(&[WRITE], u, slot_u)]);
+        assert_eq!(one.cast(t), []);
+    }
+}
+
+#[test]
+fn a_transaction_that_wrote_and_is_overtaken_by_the_next_begin_is_rolled_back() {
+    for finish in [true, false] {
+        let mut one = One::slave();
+        one.open(1);
+        let (t, u) = (tx(1, 1), tx(1, 2));
+        let slot = one.begin(t);
+        one.operations(t, &[WRITE]);
+        if finish {
+            one.finish(t, slot, Decision::Commit, &[WRITE]);
+        }
+        let slot_u = one.begin(u);
+        one.stream(t, 1, 0);
+        one.operations(u, &[WRITE]);
+        one.stream(u, 1, 0);
+        one.finish(u, slot_u, Decision::Commit, &[WRITE]);
+        assert!(one.commands().contains(&&Command::End { tx: t, commit: false }));
+        assert_eq!((one.cast(t), one.cast(u)), (vec![], vec![prepared(&[WRITE], u, slot_u)]));
+        assert_eq!(one.scheduler.active(), 1);
+    }
+}
+
+/// A replica may be several transactions behind.
+#[test]
+fn transactions_that_are_overtaken_one_after_the_other_are_completed_in_turn() {
+    let mut one = One::slave();
+    one.open(1);
+    let all: Vec<TxId> = (1..=4).map(|counter| tx(1, counter)).collect();
+    for t in &all {
+        let slot = one.begin(*t);
+        one.operations(*t, &[READ]);
+        one.finish(*t, slot, Decision::Commit, &[READ]);
+    }
+    for t in &all {
+        assert_eq!(one.executed(*t), 0);
+        one.stream(*t, 1, 0);
+        assert_eq!(one.executed(*t), 1);
+    }
+    assert_eq!((one.transcripts(), one.scheduler.active()), (4, 0));
+}

@@ -13,7 +13,15 @@ fn drawn(values: impl IntoIterator<Item = i64>) -> Draws {
 }
 
 fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
-    Executed { tx, number, transcript: Digest::default(), barrier: Position(0), adopted: None, draws }
+    Executed {
+        tx,
+        number,
+        transcript: Digest::default(),
+        barrier: Position(0),
+        adopted: None,
+        copied: false,
+        draws,
+    }
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod finishing;
 mod operations;
 mod random;
 mod restart;
+mod speculation;
 mod walls;
 mod waves;
 mod world;
@@ -28,6 +29,7 @@ use steeldb_wire::transaction::{
 const SECOND: u64 = 1_000_000;
 const VOTE_TIMEOUT: u64 = 5 * SECOND;
 const IDLE_TIMEOUT: u64 = 300 * SECOND;
+const SOFT_BARRIER: u64 = 20_000;
 const CLIENT: ClientId = ClientId(1);
 const OTHER_CLIENT: ClientId = ClientId(2);
 const CONNECTION: Connection = Connection(1);
@@ -58,6 +60,8 @@ fn config(me: u16, master: u16) -> Config {
         vote_timeout_us: VOTE_TIMEOUT,
         idle_timeout_us: IDLE_TIMEOUT,
         drain_timeout_us: SECOND,
+        execution: Execution::Deferred,
+        soft_barrier_us: SOFT_BARRIER,
     }
 }
 
@@ -199,6 +203,12 @@ impl One {
         One::new(1, 0)
     }
 
+    /// One that executes ahead of COMMIT.
+    fn speculative() -> One {
+        let config = Config { execution: Execution::Speculative, ..config(1, 0) };
+        One { scheduler: Scheduler::new(config), ..One::slave() }
+    }
+
     fn master() -> One {
         One::new(0, 0)
     }
@@ -283,7 +293,19 @@ impl One {
             barrier,
             adopted,
             draws: Draws::NONE,
+            copied: false,
         }]));
+    }
+
+    /// The master's stream entries, with what it found.
+    fn vouched(&mut self, tx: TxId, slot: Slot, statements: &[u32]) {
+        for number in 1..=statements.len() + 1 {
+            let transcript = transcript(tx, slot, &statements[..number.min(statements.len())]);
+            let number = number as u32;
+            let entry =
+                Executed { tx, number, transcript, barrier: Position(0), adopted: None, copied: false };
+            self.event(Event::Stream(vec![entry]));
+        }
     }
 
     fn finish(&mut self, tx: TxId, slot: Slot, decision: Decision, statements: &[u32]) {

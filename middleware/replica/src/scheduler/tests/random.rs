@@ -103,6 +103,14 @@ impl Client {
             if world.rng.random_range(0..60) == 0 {
                 world.backends[replica].differs.insert(self.tx());
             }
+            if world.rng.random_range(0..40) == 0 {
+                let number = world.rng.random_range(1..4);
+                let state = if world.rng.random() { "40001" } else { "40P01" };
+                world.backends[replica].fails.insert((self.tx(), number), state);
+            }
+            if world.rng.random_range(0..40) == 0 {
+                world.backends[replica].checks_fail.insert(self.tx());
+            }
         }
         world.order(begin(self.tx(), "app"));
         for replica in 0..N {

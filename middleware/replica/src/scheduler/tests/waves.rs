@@ -87,7 +87,11 @@ fn b12_an_anchor_that_is_being_imported_is_never_let_go() {
     let released = |one: &One| one.count(|effect| *effect == Effect::ReleaseAnchor(AnchorId(1)));
     assert_eq!(released(&one), 0);
     one.event(Event::Backend { session: session(2), report: BackendReport::Begun { tx: tx(2, 1) } });
-    assert_eq!(released(&one), 1);
+    let slot = one.run(tx(1, 1000), &[WRITE]);
+    one.deliver(commit(tx(1, 1000), slot, &[WRITE]));
+    one.begin(tx(2000, 1));
+    assert_eq!(released(&one), 1, "now it is the oldest, kept for a redo at most");
+    assert_eq!(one.cast(tx(2, 1)), []);
 }
 
 #[test]

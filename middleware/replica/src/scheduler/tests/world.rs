@@ -33,6 +33,8 @@ pub(super) struct World {
     sent: u64,
     /// Connections of sessions, by number.
     pub connections: BTreeMap<u64, SessionKey>,
+    /// When each replica is woken next.
+    wakes: [u64; N],
     /// Links to it delay more often than others.
     slow: usize,
 }
@@ -44,7 +46,9 @@ const BACKEND: usize = 102;
 
 impl World {
     pub(super) fn new(mut rng: ChaCha8Rng) -> World {
+        let execution = if rng.random() { Execution::Speculative } else { Execution::Deferred };
         let configs = (0..N as u16).map(|me| Config {
+            execution,
             vote_timeout_us: 2 * SECOND,
             idle_timeout_us: 20 * SECOND,
             permits: 3,
@@ -63,6 +67,7 @@ impl World {
             queue: BTreeMap::new(),
             sent: 0,
             connections: BTreeMap::new(),
+            wakes: [0; N],
             slow,
         }
     }
@@ -143,7 +148,7 @@ impl World {
     fn settle(&mut self, replica: usize) {
         loop {
             self.replicas[replica].flush();
-            let Some(effect) = self.replicas[replica].poll_effect() else { return };
+            let Some(effect) = self.replicas[replica].poll_effect() else { break };
             for event in self.backends[replica].effect(&effect) {
                 // Reports of a session come in order; what is applied and decoded, whenever.
                 self.sent += 1;
@@ -155,6 +160,12 @@ impl World {
                 self.send((BACKEND, replica, lane), Message::ToReplica(replica, event));
             }
             self.effect(replica, effect);
+        }
+        if let Some(at) = self.replicas[replica].next_wake()
+            && !(self.now..=at).contains(&self.wakes[replica])
+        {
+            self.wakes[replica] = at;
+            self.at(at, Message::ToReplica(replica, Event::Wake));
         }
     }
 
@@ -187,6 +198,13 @@ impl World {
                     let link = (from, CLIENT_END, connection.0);
                     self.send(link, Message::ToClient(session, from, message));
                 }
+            }
+            Effect::FindBlockers { tx, .. } => {
+                // Anybody's backend might be in the way.
+                let blockers =
+                    (0..9).filter(|_| self.rng.random()).map(|of| backend::process_of(session(of)));
+                let event = Event::Blockers { tx, blockers: blockers.collect() };
+                self.send((BACKEND, from, 3_000_000), Message::ToReplica(from, event));
             }
             _ => {}
         }
@@ -291,6 +309,7 @@ impl World {
             assert_eq!(scheduler.permits_used, 0, "r{replica}");
             assert!(scheduler.anchors.len() <= 1, "r{replica}");
             assert_eq!(scheduler.bytes_by_client.values().sum::<usize>(), 0, "r{replica}");
+            assert!(scheduler.speculation.is_empty(), "r{replica}");
             assert!(scheduler.by_gid.is_empty() && scheduler.permit_queue.is_empty(), "r{replica}");
             for transaction in scheduler.transactions.values() {
                 assert_eq!(transaction.phase, transaction::Phase::GivenUp, "r{replica}, {}", transaction.tx);

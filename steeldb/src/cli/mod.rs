@@ -3,7 +3,13 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use steeldb_types::FaultModel;
+use steeldb_types::{Execution, FaultModel};
+
+mod cluster;
+mod ledger;
+
+pub use cluster::{ChangeArgs, ClusterCommand, NewReplicaArgs, StatusArgs};
+pub use ledger::{LedgerCommand, LedgerExportArgs, LedgerFollowArgs, LedgerVerifyArgs};
 
 /// Byzantine-fault-tolerant replication for PostgreSQL.
 #[derive(Parser, Debug)]
@@ -194,6 +200,10 @@ pub struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
+    /// When replicas other than the master execute [default: speculative, or as in DIR]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub execution: Option<ExecutionArg>,
+
     /// Where applications connect; port 0 for any free one [default: 127.0.0.1:6432, or as in DIR]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
@@ -230,6 +240,10 @@ pub struct InitArgs {
     #[arg(long, value_enum, default_value = "byzantine", value_name = "MODEL")]
     pub fault_model: FaultModelArg,
 
+    /// When replicas other than the master execute
+    #[arg(long, value_enum, default_value = "speculative", value_name = "WHEN")]
+    pub execution: ExecutionArg,
+
     /// Proxies: one per host with applications
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub proxies: u16,
@@ -264,6 +278,24 @@ impl From<FaultModelArg> for FaultModel {
         match model {
             FaultModelArg::Byzantine => FaultModel::Byzantine,
             FaultModelArg::Crash => FaultModel::Crash,
+        }
+    }
+}
+
+/// When replicas other than the master execute.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExecutionArg {
+    /// As the master reports what it ran; little is left to do at COMMIT.
+    Speculative,
+    /// When COMMIT arrives.
+    Deferred,
+}
+
+impl From<ExecutionArg> for Execution {
+    fn from(execution: ExecutionArg) -> Execution {
+        match execution {
+            ExecutionArg::Speculative => Execution::Speculative,
+            ExecutionArg::Deferred => Execution::Deferred,
         }
     }
 }
@@ -306,218 +338,6 @@ pub struct VerifyArgs {
     /// How long to wait for replicas, seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub patience: u64,
-}
-
-/// What `steeldb cluster` does.
-#[derive(Subcommand, Clone, Debug)]
-pub enum ClusterCommand {
-    /// Show view, members, weights, leader and positions, as each replica says
-    #[command(after_help = "Examples:
-  steeldb cluster status --config proxy.toml
-  steeldb demo --run 'steeldb cluster status --json'
-
-The exit status is 0 if all members answered, know the view and trust their
-data, 1 if not.")]
-    Status(StatusArgs),
-
-    /// Add a replica (ordering only: a database replica is refused)
-    #[command(after_help = "Examples:
-  steeldb cluster add --config proxy.toml --key administrator.key \\
-      --public-key 8f3c... --address db5:7400
-
-Replicas with databases refuse: nothing transfers the database to a new
-replica yet.")]
-    Add {
-        /// Who joins.
-        #[command(flatten)]
-        replica: NewReplicaArgs,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-
-    /// Remove replicas; at least 3f+1 (crash model: 2f+1) must stay
-    #[command(after_help = "Examples:
-  steeldb cluster remove --config proxy.toml --key administrator.key 4
-
-The master cannot be removed. Stop the removed replica afterwards.")]
-    Remove {
-        /// Their numbers, comma-separated
-        #[arg(value_name = "ID", required = true, value_delimiter = ',')]
-        replicas: Vec<u16>,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-
-    /// Replace a replica by a new one under a new number (ordering only)
-    #[command(after_help = "Examples:
-  steeldb cluster replace --config proxy.toml --key administrator.key 2 \\
-      --public-key 8f3c... --address db5:7400
-
-Replicas with databases refuse: nothing transfers the database to a new
-replica yet. A replica that moves with its data and its key: cluster address.")]
-    Replace {
-        /// Who leaves
-        #[arg(value_name = "ID")]
-        id: u16,
-        /// Who joins.
-        #[command(flatten)]
-        replica: NewReplicaArgs,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-
-    /// Say where a replica is now: it moved, with its data and its key
-    #[command(after_help = "Examples:
-  steeldb cluster address --config proxy.toml --key administrator.key 2 db9:7400")]
-    Address {
-        /// Which
-        #[arg(value_name = "ID")]
-        id: u16,
-        /// Where the others reach it
-        #[arg(value_name = "HOST:PORT")]
-        address: String,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-
-    /// Give the greater voting weight to other replicas, the best connected ones
-    #[command(after_help = "Examples:
-  steeldb cluster weights --config proxy.toml --key administrator.key 2,3
-
-Needs spare replicas (more than 3f+1); 2f of them carry V_max, f in the crash
-model.")]
-    Weights {
-        /// Their numbers, comma-separated
-        #[arg(value_name = "ID", required = true, value_delimiter = ',')]
-        heavy: Vec<u16>,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-
-    /// Change f: how many replicas may be faulty at once
-    #[command(after_help = "Examples:
-  steeldb cluster faults --config proxy.toml --key administrator.key 2")]
-    Faults {
-        /// f
-        #[arg(value_name = "F", value_parser = clap::value_parser!(u16).range(1..))]
-        faults: u16,
-        /// How.
-        #[command(flatten)]
-        change: ChangeArgs,
-    },
-}
-
-/// Flags of `steeldb cluster status`.
-#[derive(Args, Clone, Debug)]
-pub struct StatusArgs {
-    /// proxy.toml: whom to ask, and with which key
-    #[arg(long, value_name = "FILE", env = "STEELDB_PROXY_CONFIG")]
-    pub config: PathBuf,
-
-    /// For programs
-    #[arg(long)]
-    pub json: bool,
-
-    /// How long to wait for replicas, seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub patience: u64,
-}
-
-/// Flags of every change of the membership.
-#[derive(Args, Clone, Debug)]
-pub struct ChangeArgs {
-    /// proxy.toml: through whose links the request goes
-    #[arg(long, value_name = "FILE", env = "STEELDB_PROXY_CONFIG")]
-    pub config: PathBuf,
-
-    /// administrator.key, as written by `steeldb init`
-    #[arg(long, value_name = "FILE", env = "STEELDB_ADMINISTRATOR_KEY")]
-    pub key: PathBuf,
-
-    /// How long to wait for replicas, seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub patience: u64,
-}
-
-/// A replica that is to join.
-#[derive(Args, Clone, Debug)]
-pub struct NewReplicaArgs {
-    /// Its public key, 64 hexadecimal digits
-    #[arg(long, value_name = "KEY")]
-    pub public_key: String,
-
-    /// Where the others reach it
-    #[arg(long, value_name = "HOST:PORT")]
-    pub address: String,
-}
-
-/// The subcommands of `steeldb ledger`.
-#[derive(Subcommand, Clone, Debug)]
-pub enum LedgerCommand {
-    /// Write a replica's decided batches and their proofs to a file
-    #[command(after_help = "Example:
-  steeldb ledger export --config replica.toml --out history.ledger
-
-Runs on the replica's host, whether the replica runs or not. Every block is
-checked on the way. A file that is there is checked and continued.")]
-    Export(LedgerExportArgs),
-
-    /// Check an exported file
-    #[command(after_help = "Example:
-  steeldb ledger verify --config proxy.toml history.ledger
-
-Runs anywhere. The exit status is 0 if every block holds; else the first one
-that does not is named. The last line is the tip: compare it with another copy's.")]
-    Verify(LedgerVerifyArgs),
-
-    /// Print blocks as a replica logs them, one JSON object per line
-    #[command(after_help = "Example:
-  steeldb ledger follow --config replica.toml --from 1000
-
-Runs on the replica's host, beside the replica, until it is interrupted. Every
-block is checked, those before --from too.")]
-    Follow(LedgerFollowArgs),
-}
-
-/// Flags of `steeldb ledger export`.
-#[derive(Args, Clone, Debug)]
-pub struct LedgerExportArgs {
-    /// replica.toml: whose log, and the genesis view
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-
-    /// The file to write or to continue
-    #[arg(long, value_name = "FILE")]
-    pub out: PathBuf,
-}
-
-/// Flags of `steeldb ledger verify`.
-#[derive(Args, Clone, Debug)]
-pub struct LedgerVerifyArgs {
-    /// replica.toml or proxy.toml: the genesis view with its public keys
-    #[arg(long, value_name = "FILE", env = "STEELDB_PROXY_CONFIG")]
-    pub config: PathBuf,
-
-    /// The exported file
-    #[arg(value_name = "ARCHIVE")]
-    pub archive: PathBuf,
-}
-
-/// Flags of `steeldb ledger follow`.
-#[derive(Args, Clone, Debug)]
-pub struct LedgerFollowArgs {
-    /// replica.toml: whose log, and the genesis view
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-
-    /// The first block to print
-    #[arg(long, value_name = "BLOCK", default_value_t = 1)]
-    pub from: u64,
 }
 
 /// Flags of `steeldb proxy-password`.

@@ -244,8 +244,8 @@ impl Scheduler {
         modes: steeldb_wire::transaction::Modes,
     ) {
         let Some(ended) = self.open.open(tx, slot, &database) else { return };
-        let overtakes =
-            ended.into_iter().fold(false, |overtakes, before| self.supersede(before) || overtakes);
+        let goes_on: Vec<bool> = ended.into_iter().map(|before| self.supersede(before)).collect();
+        let overtakes = goes_on.contains(&true);
         let now = self.now_us;
         let transaction = self.transaction(tx);
         transaction.slot = Some(slot);

@@ -302,8 +302,15 @@ impl One {
         for number in 1..=statements.len() + 1 {
             let transcript = transcript(tx, slot, &statements[..number.min(statements.len())]);
             let number = number as u32;
-            let entry =
-                Executed { tx, number, transcript, barrier: Position(0), adopted: None, copied: false };
+            let entry = Executed {
+                tx,
+                number,
+                transcript,
+                barrier: Position(0),
+                adopted: None,
+                copied: false,
+                draws: Draws::NONE,
+            };
             self.event(Event::Stream(vec![entry]));
         }
     }

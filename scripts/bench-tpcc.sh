@@ -1,14 +1,16 @@
 #!/bin/sh
-# TPC-C through a cluster of four replicas and on one plain PostgreSQL with the same settings, side by side in one run:
-# throughput, latencies, and CPU seconds per transaction by part. Everything shares this machine's cores.
+# TPC-C through clusters of four replicas, with speculative and with deferred execution, and on one plain PostgreSQL with
+# the same settings, side by side in one run: throughput, latencies, and CPU seconds per transaction by part. Everything
+# shares this machine's cores.
 #
 #   scripts/bench-tpcc.sh [PATH-TO-STEELDB]
 #
-# BENCH_WAREHOUSES, BENCH_TERMINALS, BENCH_SECONDS, BENCH_RUNS size it; BENCH_OUT is the folder of the raw reports.
+# BENCH_WAREHOUSES, BENCH_TERMINALS, BENCH_SECONDS, BENCH_RUNS size it; BENCH_EXECUTION names the clusters; BENCH_OUT is the folder of the raw reports.
 set -eu
 STEELDB=$(realpath "${1:-target/release/steeldb}")
 here=$(dirname "$(realpath "$0")")
 : "${BENCH_WAREHOUSES:=5}" "${BENCH_TERMINALS:=8}" "${BENCH_SECONDS:=30}" "${BENCH_RUNS:=3}"
+: "${BENCH_EXECUTION:=speculative deferred}"
 work=$(mktemp -d /tmp/steeldb-bench-XXXXXX)
 out=$(mkdir -p "${BENCH_OUT:-target/bench}" && realpath "${BENCH_OUT:-target/bench}")
 chmod 755 "$work"
@@ -40,8 +42,11 @@ done
 '
 export measure
 
-echo "== cluster of four replicas, $BENCH_WAREHOUSES warehouses, $BENCH_TERMINALS terminals"
-NAME=cluster FOLDER="$work/cluster" "$STEELDB" demo --dir "$work/cluster" --listen 127.0.0.1:0 --run "$measure"
+for execution in $BENCH_EXECUTION; do
+    echo "== cluster of four replicas, $execution execution, $BENCH_WAREHOUSES warehouses, $BENCH_TERMINALS terminals"
+    NAME=$execution FOLDER="$work/$execution" "$STEELDB" demo --dir "$work/$execution" --listen 127.0.0.1:0 \
+        --execution "$execution" --run "$measure"
+done
 
 echo "== one plain PostgreSQL with the same settings"
 # The replica's own files make the plain server: same initdb, same settings, another socket directory.
@@ -54,7 +59,7 @@ if [ "$(id -u)" = 0 ]; then
     as_user() { setpriv --reuid postgres --regid "$(id -g postgres)" --clear-groups "$@"; }
 fi
 as_user "$bin/initdb" -D "$plain/data" -U app --auth=trust --encoding=UTF8 --locale=C.UTF-8 --data-checksums >/dev/null
-settings=$(find "$work/cluster" -name steeldb.conf | head -1)
+settings=$(find "$work" -name steeldb.conf | head -1)
 grep -vE "^(unix_socket_directories|listen_addresses)" "$settings" >"$plain/settings.conf"
 chmod 644 "$plain/settings.conf"
 as_user "$bin/postgres" -D "$plain/data" -c "config_file=$plain/settings.conf" -c "hba_file=$plain/data/pg_hba.conf" \
@@ -72,4 +77,4 @@ until "$bin/psql" -h "$plain" -U app -d postgres -c "CREATE DATABASE app" >/dev/
 done
 NAME=plain FOLDER="$plain" PGHOST="$plain" PGPORT=5432 PGUSER=app PGDATABASE=app sh -c "$measure"
 
-sh "$here/bench-table.sh" "$out" "$BENCH_RUNS" | tee "$out/table.md"
+sh "$here/bench-table.sh" "$out" "$BENCH_RUNS" $BENCH_EXECUTION plain | tee "$out/table.md"

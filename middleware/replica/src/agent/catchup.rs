@@ -2,11 +2,11 @@
 //! since its digest is in the certificate, and applied as rows.
 
 use super::peer::PeerMessage;
-use crate::scheduler::{DecodedSet, Event};
+use crate::scheduler::{CatchUpError, DecodedSet, Event};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use steeldb_postgres::apply::apply_write_set;
+use steeldb_postgres::apply::{ApplyError, apply_write_set};
 use steeldb_postgres::transaction::is_recorded;
 use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
 use steeldb_transport::ReplicaLinks;
@@ -20,11 +20,8 @@ const KEPT_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// A write set above this is not kept: it would not fit a frame.
 const WRITE_SET_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 1024;
 
-/// How long a catch-up waits for a lock before it is tried anew.
-const LOCK_TIMEOUT: &str = "10s";
-
-/// How long a client's backend may stand in the way of a catch-up.
-const BLOCKED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// How long a catch-up waits for a lock before whoever holds one is made to let go.
+const LOCK_TIMEOUT: &str = "200ms";
 
 /// Recent write sets of this replica's own decoding, by GID. Shared between the decoders and the reactor.
 #[derive(Clone, Default)]
@@ -104,7 +101,10 @@ pub(super) async fn apply(
     write_set: WriteSet,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let result = attempt(&socket_dir, &database, tx, &write_set).await.map_err(|error| error.to_string());
+    let result = attempt(&socket_dir, &database, tx, &write_set).await.map_err(|error| match &error {
+        ApplyError::Backend(inner) if inner.sqlstate() == Some("55P03") => CatchUpError::Blocked,
+        other => CatchUpError::Failed(other.to_string()),
+    });
     let _ = events.send(Event::CaughtUp { tx, result });
 }
 
@@ -113,55 +113,14 @@ async fn attempt(
     database: &str,
     tx: TxId,
     write_set: &WriteSet,
-) -> anyhow::Result<()> {
+) -> Result<(), ApplyError> {
     let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
-        if is_recorded(&mut backend, tx).await? {
-            return Ok(()); // by an attempt whose answer was lost
-        }
-        let watched = watch_blockers(socket_dir.to_path_buf(), database.to_string(), backend.process_id());
-        let done = async {
-            backend
-                .simple(&format!("BEGIN; SET LOCAL lock_timeout = {}", quote::literal(LOCK_TIMEOUT)))
-                .await?;
-            apply_write_set(&mut backend, write_set).await?;
-            backend.simple("COMMIT").await?;
-            anyhow::Ok(())
-        }
-        .await;
-        watched.abort();
-        let Err(error) = done else { return Ok(()) };
-        let blocked = error.to_string().contains("55P03")
-            || error.downcast_ref::<steeldb_postgres::BackendError>().and_then(|e| e.sqlstate())
-                == Some("55P03")
-            || matches!(
-                error.downcast_ref::<steeldb_postgres::apply::ApplyError>(),
-                Some(steeldb_postgres::apply::ApplyError::Backend(inner)) if inner.sqlstate() == Some("55P03")
-            );
-        if !blocked || tries > 30 {
-            return Err(error);
-        }
+    let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+    if is_recorded(&mut backend, tx).await? {
+        return Ok(()); // by an attempt whose answer was lost
     }
-}
-
-/// Ends the clients' backends that stand in the way of `process`: they conflict with what a quorum committed, so they
-/// cannot commit any more. What is prepared has no backend; its outcome is on its way (A11).
-fn watch_blockers(socket_dir: PathBuf, database: String, process: i32) -> tokio::task::JoinHandle<()> {
-    let sql = format!(
-        "SELECT pg_catalog.pg_terminate_backend(b.pid) FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids({process})) AS b (pid) \
-         JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid WHERE a.usename <> {}",
-        quote::literal(AGENT_ROLE)
-    );
-    tokio::spawn(async move {
-        let Ok(mut agent) = Backend::connect(&socket_dir, &database, AGENT_ROLE, &[]).await else { return };
-        loop {
-            tokio::time::sleep(BLOCKED_PATIENCE).await;
-            if agent.simple(&sql).await.is_err() {
-                return;
-            }
-        }
-    })
+    backend.simple(&format!("BEGIN; SET LOCAL lock_timeout = {}", quote::literal(LOCK_TIMEOUT))).await?;
+    apply_write_set(&mut backend, write_set).await?;
+    backend.simple("COMMIT").await?;
+    Ok(())
 }

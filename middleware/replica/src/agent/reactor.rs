@@ -7,7 +7,7 @@ use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::promises::Promises;
 use super::{maintenance, worker};
-use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
+use crate::scheduler::{self, BackendReport, CatchUpError, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -298,7 +298,8 @@ impl Reactor {
         }
         for tx in given_up {
             self.fetching.remove(&tx);
-            self.schedule(Event::CaughtUp { tx, result: Err("no peer keeps its write set any more".into()) });
+            let reason = "no peer keeps its write set any more".to_string();
+            self.schedule(Event::CaughtUp { tx, result: Err(CatchUpError::Failed(reason)) });
         }
     }
 

@@ -6,7 +6,7 @@
 use super::anchors::{Taken, User};
 use super::maintaining::Statement;
 use super::transaction::{Decided, Phase};
-use super::{Effect, Scheduler};
+use super::{CatchUpError, Effect, Scheduler};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{Position, SessionKey, TxId};
 use steeldb_wire::transaction::VoteKind;
@@ -16,6 +16,10 @@ const CATCH_UP_TRIES: u32 = 5;
 
 /// How long after a failure it is tried again, microseconds.
 const CATCH_UP_PAUSE_US: u64 = 1_000_000;
+
+/// The same for one that only waits for locks. What holds them is prepared then, and its outcome may take a while.
+const BLOCKED_TRIES: u32 = 100;
+const BLOCKED_PAUSE_US: u64 = 100_000;
 
 /// After a client was waited for in vain, it is not waited for again so many T_votes long.
 const IMPATIENCE_FACTOR: u64 = 12;
@@ -358,36 +362,49 @@ impl Scheduler {
     }
 
     /// A write set was applied, or could not be.
-    pub(super) fn caught_up(&mut self, tx: TxId, result: Result<(), String>) {
-        let Err(reason) = result else { return self.commit_applied(tx, Ok(())) };
+    pub(super) fn caught_up(&mut self, tx: TxId, result: Result<(), CatchUpError>) {
+        let Err(error) = result else { return self.commit_applied(tx, Ok(())) };
         let Some(position) = self.applying.under_way(tx) else { return };
         let now = self.now_us;
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
-        transaction.catch_up_failures += 1;
-        if transaction.catch_up_failures >= CATCH_UP_TRIES {
-            return self.diverge(position, tx, format!("catching up failed: {reason}"));
+        let (tries, tries_max, pause) = match error {
+            CatchUpError::Blocked => (&mut transaction.catch_up_blocked, BLOCKED_TRIES, BLOCKED_PAUSE_US),
+            CatchUpError::Failed(_) => {
+                (&mut transaction.catch_up_failures, CATCH_UP_TRIES, CATCH_UP_PAUSE_US)
+            }
+        };
+        *tries += 1;
+        if *tries >= tries_max {
+            return self.diverge(position, tx, format!("catching up failed: {error}"));
         }
-        tracing::warn!(%tx, reason, "catching up failed; it is tried again");
-        transaction.catch_up_again_us = Some(now + CATCH_UP_PAUSE_US);
-        // A11: what stands in the way for so long is prepared, and conflicts with what a quorum vouched for.
-        let blocking: Vec<TxId> = self
-            .transactions
-            .values()
-            .filter(|other| other.phase.may_be_prepared() && other.outcome.is_none())
-            .map(|other| other.tx)
-            .collect();
-        for other in blocking {
-            self.cast_against(other, VoteKind::Blocked);
+        tracing::warn!(%tx, %error, "catching up failed; it is tried again");
+        transaction.catch_up_again_us = Some(now + pause);
+        if error == CatchUpError::Blocked {
+            self.clear_the_way(tx);
         }
-        // And what is only speculation makes way at once.
-        let speculating: Vec<TxId> = self
-            .transactions
-            .values()
-            .filter(|other| other.begun && matches!(other.phase, Phase::Running | Phase::Completing))
-            .map(|other| other.tx)
-            .collect();
-        for other in speculating {
-            self.make_way(other, tx);
+    }
+
+    /// What a quorum vouched for waits for locks here (A11). Who may hold them, in three kinds:
+    fn clear_the_way(&mut self, tx: TxId) {
+        let others: Vec<TxId> = self.transactions.keys().copied().filter(|other| *other != tx).collect();
+        for other in others {
+            let Some(transaction) = self.transactions.get(&other) else { continue };
+            match (&transaction.phase, &transaction.outcome) {
+                // Prepared, and it conflicts: a word towards its Abort.
+                (phase, None) if phase.may_be_prepared() => self.cast_against(other, VoteKind::Blocked),
+                // Prepared too early here, and to be committed later: its rows will be taken instead.
+                (Phase::Prepared { .. }, Some(Decided::Commit { certificate }))
+                    if !certificate.wall && self.applying.under_way(other).is_none() =>
+                {
+                    let (gid, database) = (transaction.gid(), transaction.database.clone());
+                    self.set_phase(other, Phase::GivenUp);
+                    self.return_permit();
+                    self.push(Effect::RollbackPrepared { gid, database });
+                }
+                // Not prepared: it can be done again.
+                (Phase::Running | Phase::Completing, _) if transaction.begun => self.make_way(other, tx),
+                _ => {}
+            }
         }
     }
 

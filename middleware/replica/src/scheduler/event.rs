@@ -82,7 +82,7 @@ pub enum Event {
         /// The transaction.
         tx: TxId,
         /// Done, or why not.
-        result: Result<(), String>,
+        result: Result<(), CatchUpError>,
     },
     /// Table digests are taken.
     Verified {
@@ -115,6 +115,17 @@ pub enum Event {
     Wake,
     /// Time passed.
     Tick,
+}
+
+/// Why a write set was not applied.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CatchUpError {
+    /// It waited for somebody's locks.
+    #[error("it waited for locks")]
+    Blocked,
+    /// It cannot be had, or does not fit what is here.
+    #[error("{0}")]
+    Failed(String),
 }
 
 /// What decoding says of a prepared transaction.

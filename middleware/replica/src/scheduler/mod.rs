@@ -35,7 +35,7 @@ mod voting;
 
 pub use delivery::OpenTransactions;
 pub use effect::{Command, Effect};
-pub use event::{AnchorId, BackendReport, Completion, Connection, DecodedSet, Event, TagKind};
+pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
 
 use anchors::Anchors;
 use applying::Applying;

@@ -365,11 +365,15 @@ impl Scheduler {
     /// Whether other transactions run operations at this replica.
     fn others_run(&self, tx: TxId) -> bool {
         self.transactions.values().any(|other| {
-            other.tx != tx
-                && (other.begun || other.leading_begun)
+            let runs = (other.begun || other.leading_begun)
                 && matches!(other.phase, Phase::Running | Phase::Completing)
                 && !other.ran_ddl
-                && other.drain_until_us.is_none()
+                && other.drain_until_us.is_none();
+            // Given up here, it holds no locks, and others may commit it yet: DDL would change what its rows go to.
+            let may_commit = other.phase == Phase::GivenUp
+                && other.outcome.is_none()
+                && self.open.slot(other.tx).is_some();
+            other.tx != tx && (runs || may_commit)
         })
     }
 

@@ -202,7 +202,9 @@ impl Scheduler {
         };
         let writes = match buffered.operation.kind {
             OperationKind::Describe => false,
-            OperationKind::Execute { .. } | OperationKind::CopyIn { .. } => buffered.class == Class::Plain,
+            OperationKind::Execute { .. } | OperationKind::CopyIn { .. } => {
+                matches!(buffered.class, Class::Plain | Class::Ddl)
+            }
         };
         if writes && transaction.phase == Phase::Running {
             self.speculation.place(tx, number, entry.barrier, self.now_us);
@@ -335,7 +337,7 @@ impl Scheduler {
     /// Lets another transaction pass: what is only speculation is undone, or given up if it cannot be done again.
     pub(super) fn make_way(&mut self, tx: TxId, to: TxId) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
-        if tx == to || self.is_master() || transaction.undoing {
+        if tx == to || transaction.undoing {
             return;
         }
         if transaction.may_redo() {

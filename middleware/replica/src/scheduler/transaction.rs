@@ -176,6 +176,7 @@ pub(super) struct Transaction {
     pub decided_at_us: u64,
     /// How often its write set could not be applied, and when that is tried again.
     pub catch_up_failures: u32,
+    pub catch_up_blocked: u32,
     pub catch_up_again_us: Option<u64>,
     /// When it was last asked what it waits for.
     pub asked_at_us: u64,
@@ -227,6 +228,7 @@ impl Transaction {
             outcome: None,
             decided_at_us: now_us,
             catch_up_failures: 0,
+            catch_up_blocked: 0,
             catch_up_again_us: None,
             asked_at_us: 0,
             received_bytes: 0,

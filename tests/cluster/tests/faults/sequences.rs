@@ -99,6 +99,8 @@ async fn caught_errors(proxy: &Proxy) {
 /// Other replicas' own sequences are of no consequence; the master's are.
 async fn tampered(cluster: &Cluster, proxy: &Proxy) {
     let client = proxy.connect().await.unwrap().client;
+    // Every replica has the sequence by now.
+    proxy.identical().await;
     for replica in 1..4 {
         let sql = format!("SELECT setval('public.drawn_id_seq', {}000)", replica + 5);
         cluster.behind(replica).await.unwrap().simple(&sql).await.unwrap();

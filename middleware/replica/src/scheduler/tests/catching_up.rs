@@ -104,7 +104,7 @@ fn a11_a_write_set_that_is_blocked_is_tried_again_and_who_may_block_it_says_so()
     one.run(u, &[WRITE]);
     let slot = one.begin(tx(1, 1));
     one.deliver_late(commit(tx(1, 1), slot, &[WRITE]), true);
-    one.event(Event::CaughtUp { tx: tx(1, 1), result: Err("55P03".into()) });
+    one.event(Event::CaughtUp { tx: tx(1, 1), result: Err(CatchUpError::Blocked) });
     assert_eq!(one.cast(u)[1..], [VoteKind::Blocked]);
     assert_eq!((one.caught_up(tx(1, 1)), one.scheduler.diverged()), (1, None));
     one.pass(2 * SECOND);
@@ -122,7 +122,10 @@ fn a_write_set_that_nobody_has_makes_the_replica_take_itself_out() {
     one.deliver_late(commit(tx(1, 1), slot, &[WRITE]), true);
     for _ in 0..5 {
         assert_eq!(one.scheduler.diverged(), None);
-        one.event(Event::CaughtUp { tx: tx(1, 1), result: Err("no peer keeps it".into()) });
+        one.event(Event::CaughtUp {
+            tx: tx(1, 1),
+            result: Err(CatchUpError::Failed("no peer keeps it".into())),
+        });
         one.pass(2 * SECOND);
     }
     assert!(one.scheduler.diverged().is_some());
@@ -136,4 +139,27 @@ fn a_ddl_that_is_not_here_cannot_be_caught_up_with_yet() {
     let slot = one.begin(tx(1, 1));
     one.deliver_late(commit(tx(1, 1), slot, &[DDL]), true);
     assert!(one.scheduler.diverged().is_some_and(|reason| reason.contains("DDL")));
+}
+
+/// It was given up here and took no locks, so a later one was prepared here and not at the others.
+#[test]
+fn a11_what_was_prepared_ahead_of_its_order_makes_way_and_is_caught_up_with_itself() {
+    let mut one = One::slave();
+    one.open(1);
+    one.backend.held = vec![Held::CaughtUp];
+    let (t, u) = (tx(2, 1), tx(1, 1));
+    let slot_t = one.begin(t);
+    let slot_u = one.run(u, &[WRITE]);
+    one.deliver_late(commit(t, slot_t, &[WRITE]), true);
+    let slot_v = one.begin(tx(3, 1));
+    one.deliver(commit(u, slot_u, &[WRITE]));
+    assert_eq!((one.caught_up(t), one.committed(u)), (1, 0));
+    one.event(Event::CaughtUp { tx: t, result: Err(CatchUpError::Blocked) });
+    assert_eq!((one.rolled_back(), one.scheduler.diverged()), (1, None));
+    one.pass(SECOND);
+    one.event(Event::CaughtUp { tx: t, result: Ok(()) });
+    assert_eq!((one.caught_up(u), one.committed(u)), (1, 0));
+    one.event(Event::CaughtUp { tx: u, result: Ok(()) });
+    assert!(slot_v > slot_u);
+    assert_eq!((one.scheduler.applied(), one.scheduler.permits_used), (Position(one.position), 0));
 }

@@ -341,7 +341,7 @@ fn a11_a_write_set_that_cannot_be_applied_makes_speculations_give_way() {
     one.deliver_late(commit(t, slot_t, &[WRITE]), true);
     one.event(Event::Tick);
     assert_eq!(one.caught_up(t), 1);
-    one.event(Event::CaughtUp { tx: t, result: Err("canceled by lock time-out".into()) });
+    one.event(Event::CaughtUp { tx: t, result: Err(CatchUpError::Blocked) });
     assert_eq!(told(&one, u), ["begin", "1", "end"]);
     one.now += 2 * SECOND;
     one.backend.held = vec![];

@@ -125,3 +125,24 @@ fn a_committed_ddl_that_still_executes_here_is_waited_for() {
     one.event(Event::Backend { session: session(1), report });
     assert_eq!(one.committed(t), 1);
 }
+
+/// Walled here before its Finish came, and committed by the others: its rows are taken as they are, so the table must
+/// still be the one they were made for.
+#[test]
+fn b9_ddl_at_the_master_waits_for_the_outcome_of_what_was_given_up_there() {
+    let mut one = One::master();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    one.operations(t, &[WRITE]);
+    let report = BackendReport::NotBegun { tx: t, reason: String::new() };
+    one.event(Event::Backend { session: session(1), report });
+    assert_eq!(one.cast(t), [VoteKind::Blocked]);
+    one.begin(u);
+    one.operations(u, &[DDL]);
+    assert_eq!(one.executed(u), 0);
+    one.deliver(abort(t, slot_t));
+    one.event(Event::Tick);
+    assert_eq!(one.executed(u), 1);
+}

@@ -28,6 +28,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// What was ordered this long ago is late: it comes from catching up with the order.
 const LATE: Duration = Duration::from_secs(2);
 
+/// How long a replica that is to stop goes on for what its clients have finished.
+const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Sessions whose last delivered request is remembered.
 const EXECUTED_MAX: usize = 16_384;
 
@@ -97,7 +100,10 @@ impl Reactor {
         mut reports: mpsc::UnboundedReceiver<worker::Report>,
         mut persisted: mpsc::UnboundedReceiver<Result<u64, LogError>>,
         mut decisions: mpsc::UnboundedReceiver<ordering::Event>,
+        shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut stopping: Option<Instant> = None;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -118,6 +124,7 @@ impl Reactor {
                     Some(event) => self.link_event(event),
                     None => anyhow::bail!("the transport ended"),
                 },
+                () = &mut shutdown, if stopping.is_none() => stopping = Some(Instant::now()),
                 _ = tick.tick() => {
                     self.fetch_again();
                     self.schedule(Event::Tick);
@@ -143,6 +150,11 @@ impl Reactor {
                 }
             }
             self.settle();
+            // What clients have finished is prepared first: after a restart their sessions are gone, and DDL cannot be
+            // had from a peer.
+            if stopping.is_some_and(|since| self.scheduler.is_settled() || since.elapsed() > STOP_PATIENCE) {
+                return Ok(());
+            }
         }
     }
 

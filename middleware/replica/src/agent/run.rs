@@ -156,9 +156,8 @@ async fn serve(
     tracing::info!(replica = %config.me, listen = %config.listen, "replica ready");
     ready();
     let ended = tokio::select! {
-        ended = reactor.run(link_events, internal_events, worker_reports, persisted_events, decisions) => ended,
+        ended = reactor.run(link_events, internal_events, worker_reports, persisted_events, decisions, shutdown) => ended,
         Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
-        () = shutdown => Ok(()),
         ended = server_ended(&server) => Err(ended),
     };
     reactor.links.stop();

@@ -93,6 +93,11 @@ impl Applying {
         self.issued
     }
 
+    /// Whether commits are being applied.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.in_flight.is_empty()
+    }
+
     /// The position of a commit that is under way.
     fn under_way(&self, tx: TxId) -> Option<Position> {
         self.positions.get(&tx).copied()

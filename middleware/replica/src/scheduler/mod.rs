@@ -240,6 +240,15 @@ impl Scheduler {
         self.transactions.len()
     }
 
+    /// Whether nothing that a client has finished waits for its execution or its application here.
+    pub fn is_settled(&self) -> bool {
+        let executes = |transaction: &Transaction| {
+            let prepares = matches!(transaction.phase, transaction::Phase::Preparing { .. });
+            transaction.finish.is_some() && (transaction.phase.needs_backend() || prepares)
+        };
+        !self.applying.is_busy() && !self.transactions.values().any(executes)
+    }
+
     /// Over which connection a session talks.
     pub fn connection(&self, session: SessionKey) -> Option<Connection> {
         self.sessions.get(&session).map(|session| session.connection)

@@ -205,3 +205,23 @@ fn g4_t_vote_expires_even_what_is_prepared_and_releases_nothing() {
     assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot), VoteKind::Expired]);
     assert_eq!((one.rolled_back(), one.backend.prepared.len()), (0, 1));
 }
+
+/// An agent that is to stop waits for it: DDL that was not executed here cannot be had from a peer.
+#[test]
+fn a_replica_is_settled_once_what_was_finished_is_prepared_and_what_was_decided_is_applied() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[DDL]);
+    assert!(one.scheduler.is_settled(), "its client has not finished");
+    one.finish(t, slot, Decision::Commit, &[DDL]);
+    assert!(!one.scheduler.is_settled());
+    one.stream(t, 1, 0);
+    assert!(one.scheduler.is_settled(), "it is prepared");
+    one.backend.held = vec![super::backend::Held::Applied];
+    one.deliver(commit(t, slot, &[DDL]));
+    assert!(!one.scheduler.is_settled());
+    one.event(Event::Applied { tx: t, result: Ok(()) });
+    assert!(one.scheduler.is_settled());
+}

@@ -1,0 +1,7 @@
+CREATE TABLE t (k int PRIMARY KEY, v text);
+CREATE FUNCTION add(int) RETURNS void LANGUAGE sql AS $$INSERT INTO t VALUES ($1, 'new') ON CONFLICT DO NOTHING$$;
+-- run
+SELECT add(1);
+SELECT add(1);
+SELECT add(2);
+SELECT * FROM t ORDER BY k;

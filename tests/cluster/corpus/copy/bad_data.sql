@@ -1,0 +1,14 @@
+CREATE TABLE t (a int PRIMARY KEY, b int);
+-- run
+COPY t FROM STDIN;
+1	1
+x	2
+\.
+COPY t FROM STDIN;
+1	1
+1	2
+\.
+COPY t FROM STDIN;
+7	8
+\.
+SELECT * FROM t;

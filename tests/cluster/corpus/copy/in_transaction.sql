@@ -1,0 +1,15 @@
+CREATE TABLE t (id serial, v int);
+-- run
+BEGIN;
+COPY t (v) FROM STDIN;
+1
+2
+\.
+SAVEPOINT a;
+COPY t (v) FROM STDIN;
+3
+\.
+ROLLBACK TO a;
+INSERT INTO t (v) VALUES (4) RETURNING id;
+COMMIT;
+SELECT * FROM t ORDER BY id;

@@ -1,0 +1,3 @@
+-- run
+WITH RECURSIVE f (n, a, b) AS (SELECT 1, 0, 1 UNION ALL SELECT n + 1, b, a + b FROM f WHERE n < 10) SELECT n, a FROM f ORDER BY n;
+WITH RECURSIVE t (x) AS (VALUES (1) UNION SELECT (x * 2) % 7 FROM t) SELECT x FROM t ORDER BY x;

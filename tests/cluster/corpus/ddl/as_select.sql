@@ -1,0 +1,6 @@
+CREATE TABLE t AS SELECT g AS id, g * g AS v FROM generate_series(1, 5) g;
+SELECT * FROM t ORDER BY id;
+SELECT id, v INTO u FROM t WHERE id > 3;
+SELECT * FROM u ORDER BY id;
+CREATE TABLE w AS TABLE t WITH NO DATA;
+SELECT count(*) FROM w;

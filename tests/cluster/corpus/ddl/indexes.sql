@@ -1,0 +1,10 @@
+CREATE TABLE t (a int, b text);
+CREATE INDEX i ON t (lower(b));
+CREATE UNIQUE INDEX j ON t (a) INCLUDE (b);
+INSERT INTO t VALUES (1, 'X');
+INSERT INTO t VALUES (1, 'Y');
+SELECT a FROM t WHERE lower(b) = 'x';
+DROP INDEX j;
+INSERT INTO t VALUES (1, 'Y');
+ALTER INDEX i RENAME TO k;
+SELECT count(*) FROM t;

@@ -1,0 +1,9 @@
+CREATE TABLE p (id serial, v int);
+CREATE TABLE c (extra text) INHERITS (p);
+INSERT INTO p (v) VALUES (1) RETURNING id;
+INSERT INTO c (v, extra) VALUES (2, 'x') RETURNING id;
+ALTER TABLE p ADD COLUMN w int DEFAULT 3;
+SELECT id, v, w FROM p ORDER BY id;
+SELECT * FROM c;
+UPDATE p SET v = v + 10;
+SELECT v FROM ONLY p;

@@ -1,0 +1,5 @@
+CREATE TABLE t (id serial, v text);
+-- run
+DO $$BEGIN FOR i IN 1..3 LOOP INSERT INTO t (v) VALUES (i::text); END LOOP; END$$;
+DO $$BEGIN RAISE EXCEPTION 'no' USING ERRCODE = 'P0042'; END$$;
+SELECT * FROM t ORDER BY id;

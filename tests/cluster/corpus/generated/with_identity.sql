@@ -1,0 +1,4 @@
+CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, v int, code int GENERATED ALWAYS AS (id * 100 + v) STORED);
+-- run
+INSERT INTO t (v) VALUES (7), (8) RETURNING id, code;
+SELECT * FROM t ORDER BY id;

@@ -1,0 +1,5 @@
+CREATE TABLE t (id serial, code text GENERATED ALWAYS AS ('N' || lpad(id::text, 5, '0')) STORED);
+-- run
+INSERT INTO t DEFAULT VALUES RETURNING code;
+INSERT INTO t DEFAULT VALUES RETURNING code;
+SELECT * FROM t ORDER BY id;

@@ -1,0 +1,8 @@
+-- A trigger of the user's sees the right value.
+CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, copy int);
+CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.copy := NEW.id; RETURN NEW; END';
+CREATE TRIGGER a_trigger BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f();
+-- run
+INSERT INTO t DEFAULT VALUES RETURNING id, copy;
+INSERT INTO t DEFAULT VALUES RETURNING id, copy;
+SELECT count(*) FROM t WHERE id = copy;

@@ -1,0 +1,6 @@
+-- A client may seed for itself.
+-- run
+BEGIN;
+SELECT setseed(0.5);
+SELECT random(), random();
+COMMIT;

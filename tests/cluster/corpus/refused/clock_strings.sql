@@ -1,0 +1,3 @@
+-- run
+SELECT 'now'::timestamptz;
+SELECT timestamp 'today';

@@ -1,0 +1,4 @@
+-- run
+CREATE DATABASE d;
+DROP DATABASE d;
+ALTER DATABASE app SET work_mem = '1MB';

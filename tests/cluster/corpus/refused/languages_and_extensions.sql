@@ -1,0 +1,4 @@
+-- run
+CREATE LANGUAGE plperl;
+CREATE EXTENSION dblink;
+CREATE FUNCTION f() RETURNS int LANGUAGE c AS 'x', 'y';

@@ -1,0 +1,4 @@
+-- run
+LISTEN a;
+NOTIFY a;
+SELECT pg_notify('a', 'b');

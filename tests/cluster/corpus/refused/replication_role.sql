@@ -1,0 +1,2 @@
+-- run
+SET session_replication_role = replica;

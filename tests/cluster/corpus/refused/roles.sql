@@ -1,0 +1,4 @@
+-- run
+CREATE ROLE r;
+ALTER ROLE app SUPERUSER;
+DROP ROLE r;

@@ -1,0 +1,4 @@
+-- run
+PREPARE TRANSACTION 'mine';
+COMMIT PREPARED 'mine';
+ROLLBACK PREPARED 'mine';

@@ -1,0 +1,4 @@
+CREATE TABLE t (a int);
+-- run
+CREATE UNLOGGED TABLE x (a int);
+ALTER TABLE t SET UNLOGGED;

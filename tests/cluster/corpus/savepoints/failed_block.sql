@@ -1,0 +1,8 @@
+CREATE TABLE t (v int);
+-- run
+BEGIN;
+INSERT INTO t VALUES (1);
+SELECT * FROM missing;
+INSERT INTO t VALUES (2);
+COMMIT;
+SELECT count(*) FROM t;

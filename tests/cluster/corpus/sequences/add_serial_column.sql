@@ -1,0 +1,5 @@
+CREATE TABLE t (v int PRIMARY KEY);
+INSERT INTO t SELECT g FROM generate_series(1, 10) g;
+ALTER TABLE t ADD COLUMN id serial;
+INSERT INTO t (v) VALUES (11) RETURNING id;
+SELECT v, id FROM t ORDER BY v;

@@ -1,0 +1,13 @@
+-- ALTER SEQUENCE in all its forms.
+CREATE SEQUENCE s;
+SELECT nextval('s');
+ALTER SEQUENCE s INCREMENT BY 5;
+SELECT nextval('s');
+ALTER SEQUENCE s RESTART WITH 3;
+SELECT nextval('s'), nextval('s');
+ALTER SEQUENCE s MAXVALUE 10;
+SELECT nextval('s');
+ALTER SEQUENCE s INCREMENT BY -1 MINVALUE 1;
+SELECT nextval('s');
+ALTER SEQUENCE s RESTART;
+SELECT nextval('s');

@@ -1,0 +1,5 @@
+CREATE SEQUENCE fresh;
+-- run
+SELECT currval('fresh');
+SELECT nextval('fresh');
+SELECT currval('fresh');

@@ -1,0 +1,8 @@
+CREATE TABLE t (id serial PRIMARY KEY, v int CHECK (v > 0));
+-- run
+INSERT INTO t (v) VALUES (1), (-1);
+INSERT INTO t (v) VALUES (2) RETURNING id;
+INSERT INTO t (id, v) VALUES (3, 3);
+INSERT INTO t (v) VALUES (1 / 0);
+INSERT INTO t (v) VALUES (4) RETURNING id;
+SELECT * FROM t ORDER BY id;

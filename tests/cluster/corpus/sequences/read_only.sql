@@ -1,0 +1,9 @@
+CREATE SEQUENCE s;
+-- run
+BEGIN READ ONLY;
+SELECT nextval('s');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT setval('s', 9);
+ROLLBACK;
+SELECT nextval('s');

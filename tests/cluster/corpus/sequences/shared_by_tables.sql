@@ -1,0 +1,8 @@
+CREATE SEQUENCE s START 1000;
+CREATE TABLE a (id int DEFAULT nextval('s'), v int);
+CREATE TABLE b (id int DEFAULT nextval('s'), v int);
+-- run
+INSERT INTO a (v) VALUES (1) RETURNING id;
+INSERT INTO b (v) VALUES (1) RETURNING id;
+INSERT INTO a (v) VALUES (2) RETURNING id;
+SELECT id FROM a UNION ALL SELECT id FROM b ORDER BY id;

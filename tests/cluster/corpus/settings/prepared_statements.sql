@@ -1,0 +1,10 @@
+CREATE TABLE t (id serial, v int);
+-- run
+PREPARE put (int) AS INSERT INTO t (v) VALUES ($1) RETURNING id;
+EXECUTE put(5);
+EXECUTE put(6);
+PREPARE get AS SELECT v FROM t ORDER BY id;
+EXECUTE get;
+DEALLOCATE put;
+EXECUTE put(7);
+DEALLOCATE ALL;

@@ -1,0 +1,10 @@
+CREATE TABLE a (id int PRIMARY KEY);
+CREATE TABLE b (id serial, a int REFERENCES a ON DELETE CASCADE);
+CREATE TABLE c (id serial, gone int);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO c (gone) VALUES (OLD.a); RETURN OLD; END';
+CREATE TRIGGER note AFTER DELETE ON b FOR EACH ROW EXECUTE FUNCTION note();
+-- run
+INSERT INTO a VALUES (1), (2);
+INSERT INTO b (a) VALUES (1), (1), (2) RETURNING id;
+DELETE FROM a WHERE id = 1;
+SELECT count(*), sum(gone), max(id) FROM c;

@@ -1,0 +1,8 @@
+CREATE TABLE t (id int);
+CREATE TABLE counts (n bigint);
+CREATE FUNCTION count_them() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO counts SELECT count(*) FROM added; RETURN NULL; END$$;
+CREATE TRIGGER count_them AFTER INSERT ON t REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_them();
+-- run
+INSERT INTO t SELECT generate_series(1, 5);
+INSERT INTO t SELECT 1 WHERE false;
+SELECT n FROM counts ORDER BY n;

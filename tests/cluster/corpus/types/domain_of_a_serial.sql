@@ -1,0 +1,7 @@
+CREATE DOMAIN key AS bigint CHECK (VALUE < 1000);
+CREATE SEQUENCE s START 998;
+CREATE TABLE t (id key DEFAULT nextval('s'), v int);
+-- run
+INSERT INTO t (v) VALUES (1), (2) RETURNING id;
+INSERT INTO t (v) VALUES (3);
+SELECT * FROM t ORDER BY id;

@@ -1,0 +1,6 @@
+CREATE TABLE t (v int);
+INSERT INTO t VALUES (1);
+CREATE MATERIALIZED VIEW m AS SELECT v, now() AS at, gen_random_uuid() AS u FROM t;
+SELECT v, at <= now(), u IS NOT NULL FROM m;
+REFRESH MATERIALIZED VIEW m;
+SELECT count(*) FROM m;

@@ -1,0 +1,7 @@
+CREATE TABLE t (id serial PRIMARY KEY, v int, hidden bool DEFAULT false);
+CREATE VIEW w AS SELECT id, v FROM t WHERE NOT hidden WITH CHECK OPTION;
+-- run
+INSERT INTO w (v) VALUES (1), (2) RETURNING id;
+UPDATE w SET v = 20 WHERE id = 2;
+DELETE FROM w WHERE id = 1;
+SELECT * FROM t ORDER BY id;

@@ -22,6 +22,8 @@ pub struct OpenTransactions {
     /// The open transaction of each session: a session has one at a time.
     sessions: BTreeMap<SessionKey, TxId>,
     delivered: Position,
+    /// The last commit of each database that raised the wall.
+    walls: BTreeMap<String, Position>,
 }
 
 /// An open transaction.
@@ -91,6 +93,23 @@ impl OpenTransactions {
         Some(database)
     }
 
+    /// Closes a transaction whose Commit is delivered; gives its database, and whether it commits.
+    ///
+    /// One that ran DDL does not if other DDL was committed since its slot: it ran on other catalogs than those that it
+    /// would be applied to. Without this rule a replica that is late, and has ended it for the wall, could not follow
+    /// those that had it prepared: DDL cannot be caught up with.
+    fn close_committed(&mut self, position: Position, certificate: &CommitCertificate) -> (String, bool) {
+        let database = self.close(certificate.tx).unwrap_or_default();
+        if certificate.wall {
+            let wall = self.walls.get(&database).is_some_and(|wall| *wall > certificate.slot);
+            if wall {
+                return (database, false);
+            }
+            self.walls.insert(database.clone(), position);
+        }
+        (database, true)
+    }
+
     /// Follows the order without acting on it: what a restarted replica does with its own log. Gives the commits.
     pub fn replay(&mut self, position: Position, payload: &Ordered) -> Option<CommitCertificate> {
         self.delivered = position;
@@ -115,8 +134,8 @@ impl OpenTransactions {
                 if self.slot(certificate.tx) != Some(certificate.slot) {
                     return None;
                 }
-                self.close(certificate.tx);
-                Some(certificate.clone())
+                let (_, commits) = self.close_committed(position, certificate);
+                commits.then(|| certificate.clone())
             }
             Ordered::Maintain { .. } | Ordered::Verify { .. } => None,
         }
@@ -321,7 +340,10 @@ impl Scheduler {
     fn commit_delivered(&mut self, position: Position, certificate: CommitCertificate, late: bool) {
         let tx = certificate.tx;
         let slot = certificate.slot;
-        let database = self.open.close(tx).unwrap_or_default();
+        let (database, commits) = self.open.close_committed(position, &certificate);
+        if !commits {
+            return self.abort_locally(tx, AbortReason::Walled);
+        }
         self.ballots.remove(&tx);
         self.ended.remove(tx);
         let now = self.now_us;

@@ -146,3 +146,27 @@ fn b9_ddl_at_the_master_waits_for_the_outcome_of_what_was_given_up_there() {
     one.event(Event::Tick);
     assert_eq!(one.executed(u), 1);
 }
+
+/// Both are prepared where they were quick enough; a replica that was not has ended the second, and DDL cannot be caught up
+/// with. So the second is aborted everywhere, by the order alone.
+#[test]
+fn b9_of_two_ddl_transactions_at_once_the_second_is_aborted_by_its_own_commit() {
+    for late in [false, true] {
+        let mut one = One::slave();
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        let slot_t = one.run(t, &[DDL]);
+        let slot_u = if late { one.begin(u) } else { one.run(u, &[DDL]) };
+        one.deliver(commit(t, slot_t, &[DDL]));
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!((one.committed(t), one.committed(u)), (1, 0), "late: {late}");
+        assert_eq!(one.outcomes(u), [Outcome::Aborted { reason: AbortReason::Walled }]);
+        assert_eq!(one.scheduler.diverged(), None, "late: {late}");
+        // What begins behind the first is another matter.
+        let v = tx(2, 2);
+        let slot_v = one.run(v, &[DDL]);
+        one.deliver(commit(v, slot_v, &[DDL]));
+        assert_eq!(one.committed(v), 1);
+    }
+}

@@ -22,7 +22,7 @@ const BLOCKED_TRIES: u32 = 100;
 const BLOCKED_PAUSE_US: u64 = 100_000;
 
 /// After a client was waited for in vain, it is not waited for again so many T_votes long.
-const IMPATIENCE_FACTOR: u64 = 12;
+pub(super) const IMPATIENCE_FACTOR: u64 = 12;
 
 /// Something delivered that waits for its turn.
 pub(super) enum Item {

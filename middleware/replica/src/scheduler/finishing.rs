@@ -122,7 +122,7 @@ impl Scheduler {
         if master {
             let head = transaction.transcript.as_ref().map(|t| t.head()).unwrap_or_default();
             let number = transaction.executed() + 1;
-            self.stream(tx, number, head, Word::default());
+            self.stream(tx, number, head, Word { check: true, ..Word::default() });
         }
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         match result {

@@ -28,6 +28,8 @@ pub(super) struct Word {
     pub adopted: Option<SqlState>,
     /// It asked for COPY data.
     pub copied: bool,
+    /// It is the constraints' check.
+    pub check: bool,
     /// What it drew from sequences.
     pub draws: Draws,
 }
@@ -433,7 +435,7 @@ impl Scheduler {
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
             if known {
-                let word = Word { adopted, copied: result.copy_started, draws: result.draws };
+                let word = Word { adopted, copied: result.copy_started, check: false, draws: result.draws };
                 self.stream(tx, number, head, word);
             }
             let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
@@ -449,8 +451,8 @@ impl Scheduler {
         let finished = self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
         self.stream_due |= finished && self.config.execution == Execution::Deferred;
         self.streaming_since_us.get_or_insert(self.now_us);
-        let Word { adopted, copied, draws } = word;
-        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, copied, draws });
+        let Word { adopted, copied, check, draws } = word;
+        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, copied, check, draws });
     }
 }
 

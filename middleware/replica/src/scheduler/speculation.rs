@@ -3,6 +3,7 @@
 //!
 //! Nothing here is needed for safety: the vote finds out whatever went another way. It makes that rare.
 
+use super::applying::IMPATIENCE_FACTOR;
 use super::transaction::{Buffered, Issued, Phase, Transaction};
 use super::{Command, Effect, Scheduler};
 use crate::guard::Class;
@@ -23,7 +24,9 @@ struct Place {
     tx: TxId,
     /// b_i: what was issued at the master when it ran.
     barrier: Position,
-    /// When both the operation and the master's word on it were here.
+    /// The client's message is here.
+    here: bool,
+    /// When the master's word on it came; that and the client's message, once both are here.
     came_us: u64,
     /// When its barrier was reached, too.
     ready_us: Option<u64>,
@@ -40,9 +43,10 @@ pub(super) struct Present {
 
 impl Place {
     /// Until when others wait for it: T_soft from when it can run. Before, as long as its barrier takes, if the order knows
-    /// that position.
+    /// that position. For the client's message no longer than T_soft, too.
     fn counts_until(&self, present: Present) -> u64 {
         match self.ready_us {
+            _ if !self.here => self.came_us + present.soft_us,
             Some(ready) => ready + present.soft_us,
             None if self.barrier <= present.delivered => u64::MAX,
             None => self.came_us + present.soft_us,
@@ -76,13 +80,23 @@ pub(super) struct Speculation {
 }
 
 impl Speculation {
-    fn place(&mut self, tx: TxId, number: u32, barrier: Position, now_us: u64) {
-        let index = self.placed;
-        if self.places.insert((tx, number), index).is_none() {
-            self.unstarted.insert(index);
-            self.undone.insert(index, Place { tx, barrier, came_us: now_us, ready_us: None });
-            self.placed += 1;
+    fn place(&mut self, tx: TxId, number: u32, barrier: Position, here: bool, now_us: u64) {
+        if let Some(place) = self.places.get(&(tx, number)).and_then(|index| self.undone.get_mut(index)) {
+            if here && !place.here {
+                (place.here, place.came_us) = (true, now_us);
+            }
+            return;
         }
+        let index = self.placed;
+        self.places.insert((tx, number), index);
+        self.unstarted.insert(index);
+        self.undone.insert(index, Place { tx, barrier, here, came_us: now_us, ready_us: None });
+        self.placed += 1;
+    }
+
+    /// Transactions whose clients have not sent in time what they sent the master.
+    fn late(&self, present: Present) -> impl Iterator<Item = TxId> {
+        self.undone.values().filter(move |place| !place.here && !place.counts(present)).map(|place| place.tx)
     }
 
     /// Commits are applied up to a position.
@@ -189,26 +203,32 @@ impl Scheduler {
         self.config.execution == Execution::Speculative && class != Class::Ddl && !transaction.ran_ddl
     }
 
-    /// An operation, or the master's word on it, is here: once both are, it has its place.
+    /// An operation, or the master's word on it, is here: with that word it has its place.
     pub(super) fn place(&mut self, tx: TxId, number: u32) {
         if self.is_master() || self.config.execution == Execution::Deferred {
             return;
         }
         let Some(transaction) = self.transactions.get(&tx) else { return };
-        let (Some(buffered), Some(entry)) =
-            (transaction.waiting.get(&number), transaction.stream.get(&number))
-        else {
+        let Some(entry) = transaction.stream.get(&number) else { return };
+        if transaction.phase != Phase::Running || number <= transaction.sent || entry.check {
             return;
-        };
-        let writes = match buffered.operation.kind {
+        }
+        let (barrier, now) = (entry.barrier, self.now_us);
+        let buffered = transaction.waiting.get(&number);
+        let may_write = buffered.is_none_or(|buffered| match buffered.operation.kind {
             OperationKind::Describe => false,
             OperationKind::Execute { .. } | OperationKind::CopyIn { .. } => {
                 matches!(buffered.class, Class::Plain | Class::Ddl)
             }
-        };
-        if writes && transaction.phase == Phase::Running {
-            self.speculation.place(tx, number, entry.barrier, self.now_us);
-            self.speculation.applied(self.applying.applied_upto(), self.now_us);
+        });
+        let here = buffered.is_some();
+        // Whoever lets this replica wait for what the master has is not waited for again soon.
+        let patient = self.impatient_until_us.get(&tx.session.client).is_none_or(|until| now >= *until);
+        if may_write && (here || patient) {
+            self.speculation.place(tx, number, barrier, here, now);
+            self.speculation.applied(self.applying.applied_upto(), now);
+        } else {
+            self.speculation.ran(tx, number);
         }
     }
 
@@ -219,8 +239,14 @@ impl Scheduler {
 
     /// Lets those go on whose turn has come, or who need not wait any longer.
     pub(super) fn take_turns(&mut self) {
+        let present = self.present();
+        let late: Vec<TxId> = self.speculation.late(present).collect();
+        for tx in late {
+            let until = self.now_us + IMPATIENCE_FACTOR * self.config.vote_timeout_us;
+            self.impatient_until_us.insert(tx.session.client, until);
+        }
         loop {
-            let turns = self.speculation.take_turns(self.present());
+            let turns = self.speculation.take_turns(present);
             if turns.is_empty() {
                 break;
             }

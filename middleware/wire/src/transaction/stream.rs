@@ -24,6 +24,8 @@ pub struct Executed {
     pub draws: Draws,
     /// It asked for COPY data: they come from the client.
     pub copied: bool,
+    /// It is no operation of the client's but the constraints' check behind the last one (B5).
+    pub check: bool,
 }
 
 /// A numbered, signed piece of the stream.

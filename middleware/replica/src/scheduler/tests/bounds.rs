@@ -28,6 +28,7 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             adopted: None,
             draws: Draws::NONE,
             copied: false,
+            check: false,
         })
         .collect();
     one.event(Event::Stream(entries));

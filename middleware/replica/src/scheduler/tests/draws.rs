@@ -20,6 +20,7 @@ fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
         barrier: Position(0),
         adopted: None,
         copied: false,
+        check: false,
         draws,
     }
 }

@@ -279,12 +279,22 @@ impl One {
 
     /// The master's stream entries 1..=k and that of the constraints' check.
     fn stream(&mut self, tx: TxId, operations: u32, barrier: u64) {
-        for number in 1..=operations + 1 {
+        for number in 1..=operations {
             self.entry(tx, number, barrier, None);
         }
+        self.check(tx, operations, barrier);
+    }
+
+    /// The entry of the constraints' check behind so many operations.
+    fn check(&mut self, tx: TxId, operations: u32, barrier: u64) {
+        self.entry_of(tx, operations + 1, barrier, None, true);
     }
 
     fn entry(&mut self, tx: TxId, number: u32, barrier: u64, adopted: Option<SqlState>) {
+        self.entry_of(tx, number, barrier, adopted, false);
+    }
+
+    fn entry_of(&mut self, tx: TxId, number: u32, barrier: u64, adopted: Option<SqlState>, check: bool) {
         let barrier = Position(barrier);
         self.event(Event::Stream(vec![Executed {
             tx,
@@ -294,6 +304,7 @@ impl One {
             adopted,
             draws: Draws::NONE,
             copied: false,
+            check,
         }]));
     }
 
@@ -309,6 +320,7 @@ impl One {
                 barrier: Position(0),
                 adopted: None,
                 copied: false,
+                check: number as usize > statements.len(),
                 draws: Draws::NONE,
             };
             self.event(Event::Stream(vec![entry]));

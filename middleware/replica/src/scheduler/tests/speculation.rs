@@ -146,6 +146,35 @@ fn b7_a_commit_waits_for_what_rests_on_the_one_before_it() {
     assert_eq!((one.committed(d), one.executed(t)), (1, 1));
 }
 
+/// The master's word may be faster than the client's message. But no client can make others wait for what it never sends.
+#[test]
+fn b7_a_write_waits_for_one_whose_message_is_late_and_for_such_a_client_not_again() {
+    let mut one = One::speculative();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    one.begin(t);
+    one.begin(u);
+    one.operations(u, &[WRITE, WRITE]);
+    one.entry(t, 1, 0, None);
+    one.entry(u, 1, 0, None);
+    assert_eq!(one.executed(u), 0);
+    one.operation(t, 1, WRITE);
+    assert_eq!((one.executed(t), one.executed(u)), (1, 1));
+    one.entry(t, 2, 0, None);
+    one.entry(u, 2, 0, None);
+    assert_eq!(one.executed(u), 1);
+    one.now = one.scheduler.next_wake().unwrap();
+    one.event(Event::Wake);
+    assert_eq!(one.executed(u), 2);
+    let u = tx(2, 2);
+    one.begin(u);
+    one.operations(u, &[WRITE]);
+    one.entry(t, 3, 0, None);
+    one.entry(u, 1, 0, None);
+    assert_eq!(one.executed(u), 1, "at once");
+}
+
 /// A2's ON CONFLICT DO NOTHING took no lock at the master, and deletes committed right after it. Elsewhere the delete must
 /// not be first.
 #[test]
@@ -212,7 +241,7 @@ fn b5_a_check_that_fails_before_the_masters_is_done_again_behind_it() {
     one.finish(t, slot, Decision::Commit, &[WRITE]);
     assert_eq!(told(&one, t), ["begin", "1", "complete", "end", "begin", "1"]);
     assert_eq!(one.cast(t), []);
-    one.entry(t, 2, 0, None);
+    one.check(t, 1, 0);
     assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
 }
 
@@ -235,7 +264,7 @@ fn b5_a_check_that_fails_behind_the_masters_too_is_voted_against() {
     one.entry(u, 1, 0, None);
     one.finish(u, slot, Decision::Commit, &[WRITE]);
     one.backend.checks_fail.insert(u);
-    one.entry(u, 2, 0, None);
+    one.check(u, 1, 0);
     assert_eq!(one.cast(u), [VoteKind::Failed { sqlstate: SqlState::parse("23503") }]);
 }
 

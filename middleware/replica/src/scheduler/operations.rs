@@ -139,8 +139,9 @@ impl Scheduler {
         if self.is_master() {
             return;
         }
-        for entry in entries.into_iter().filter(|entry| entry.draws.is_sound()) {
+        for mut entry in entries.into_iter().filter(|entry| entry.draws.is_sound()) {
             let tx = entry.tx;
+            entry.arrival = self.speculation.arrives();
             if self.transactions.contains_key(&tx) {
                 self.keep_entry(entry);
                 self.advance(tx);
@@ -452,7 +453,17 @@ impl Scheduler {
         self.stream_due |= finished && self.config.execution == Execution::Deferred;
         self.streaming_since_us.get_or_insert(self.now_us);
         let Word { adopted, copied, check, draws } = word;
-        self.streamed.push(Executed { tx, number, transcript, barrier, adopted, copied, check, draws });
+        self.streamed.push(Executed {
+            tx,
+            number,
+            transcript,
+            barrier,
+            adopted,
+            copied,
+            check,
+            draws,
+            arrival: 0,
+        });
     }
 }
 

@@ -61,7 +61,8 @@ impl Place {
 /// Operations that may write and that both client and master have sent, in the master's order.
 #[derive(Default)]
 pub(super) struct Speculation {
-    placed: u64,
+    /// Entries received.
+    arrived: u64,
     places: BTreeMap<(TxId, u32), u64>,
     /// Not yet sent to their backends.
     unstarted: BTreeSet<u64>,
@@ -80,18 +81,22 @@ pub(super) struct Speculation {
 }
 
 impl Speculation {
-    fn place(&mut self, tx: TxId, number: u32, barrier: Position, here: bool, now_us: u64) {
+    /// The next entry's place. It keeps it though its transaction may become known here later than others.
+    pub(super) fn arrives(&mut self) -> u64 {
+        self.arrived += 1;
+        self.arrived
+    }
+
+    fn place(&mut self, tx: TxId, number: u32, index: u64, barrier: Position, here: bool, now_us: u64) {
         if let Some(place) = self.places.get(&(tx, number)).and_then(|index| self.undone.get_mut(index)) {
             if here && !place.here {
                 (place.here, place.came_us) = (true, now_us);
             }
             return;
         }
-        let index = self.placed;
         self.places.insert((tx, number), index);
         self.unstarted.insert(index);
         self.undone.insert(index, Place { tx, barrier, here, came_us: now_us, ready_us: None });
-        self.placed += 1;
     }
 
     /// Transactions whose clients have not sent in time what they sent the master.
@@ -213,7 +218,7 @@ impl Scheduler {
         if transaction.phase != Phase::Running || number <= transaction.sent || entry.check {
             return;
         }
-        let (barrier, now) = (entry.barrier, self.now_us);
+        let (index, barrier, now) = (entry.arrival, entry.barrier, self.now_us);
         let buffered = transaction.waiting.get(&number);
         let may_write = buffered.is_none_or(|buffered| match buffered.operation.kind {
             OperationKind::Describe => false,
@@ -225,7 +230,7 @@ impl Scheduler {
         // Whoever lets this replica wait for what the master has is not waited for again soon.
         let patient = self.impatient_until_us.get(&tx.session.client).is_none_or(|until| now >= *until);
         if may_write && (here || patient) {
-            self.speculation.place(tx, number, barrier, here, now);
+            self.speculation.place(tx, number, index, barrier, here, now);
             self.speculation.applied(self.applying.applied_upto(), now);
         } else {
             self.speculation.ran(tx, number);

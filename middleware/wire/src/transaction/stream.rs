@@ -24,6 +24,9 @@ pub struct Executed {
     pub draws: Draws,
     /// It asked for COPY data: they come from the client.
     pub copied: bool,
+    /// Its place among all that a replica has received of the stream; does not travel.
+    #[borsh(skip)]
+    pub arrival: u64,
     /// It is no operation of the client's but the constraints' check behind the last one (B5).
     pub check: bool,
 }

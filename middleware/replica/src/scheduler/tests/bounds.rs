@@ -29,6 +29,7 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             draws: Draws::NONE,
             copied: false,
             check: false,
+            arrival: 0,
         })
         .collect();
     one.event(Event::Stream(entries));

@@ -21,6 +21,7 @@ fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
         adopted: None,
         copied: false,
         check: false,
+        arrival: 0,
         draws,
     }
 }

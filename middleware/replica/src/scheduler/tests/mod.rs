@@ -305,6 +305,7 @@ impl One {
             draws: Draws::NONE,
             copied: false,
             check,
+            arrival: 0,
         }]));
     }
 
@@ -321,6 +322,7 @@ impl One {
                 adopted: None,
                 copied: false,
                 check: number as usize > statements.len(),
+                arrival: 0,
                 draws: Draws::NONE,
             };
             self.event(Event::Stream(vec![entry]));

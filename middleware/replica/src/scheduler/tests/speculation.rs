@@ -146,6 +146,23 @@ fn b7_a_commit_waits_for_what_rests_on_the_one_before_it() {
     assert_eq!((one.committed(d), one.executed(t)), (1, 1));
 }
 
+/// The master's word may be faster than the order, too.
+#[test]
+fn b7_the_masters_order_is_kept_among_transactions_that_become_known_in_another() {
+    let mut one = One::speculative();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    one.operation(u, 1, WRITE);
+    one.entry(t, 1, 0, None);
+    one.entry(u, 1, 0, None);
+    one.begin(t);
+    one.begin(u);
+    assert_eq!((one.executed(t), one.executed(u)), (0, 0));
+    one.operation(t, 1, WRITE);
+    assert_eq!((one.executed(t), one.executed(u)), (1, 1));
+}
+
 /// The master's word may be faster than the client's message. But no client can make others wait for what it never sends.
 #[test]
 fn b7_a_write_waits_for_one_whose_message_is_late_and_for_such_a_client_not_again() {

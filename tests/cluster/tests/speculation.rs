@@ -74,28 +74,3 @@ async fn deferred_the_others_execute_with_commit() {
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }
-
-/// A lock that ROLLBACK TO gave up at the master goes to another transaction, which commits. Elsewhere the first one must
-/// have had it before.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn b7_locks_given_up_at_the_master_are_no_conflict_elsewhere() {
-    let mut cluster = Cluster::start_executing(4, Execution::Speculative).await.unwrap();
-    let mut client = cluster.session().await.unwrap();
-    table(&mut client).await;
-    let mut other = cluster.session().await.unwrap();
-    for _ in 0..20 {
-        client.begin();
-        for sql in ["savepoint s", "update t set v = v + 100 where id = 1", "rollback to s"] {
-            assert_eq!(client.run(sql).await.unwrap().sqlstate, None);
-        }
-        other.begin();
-        other.run("update t set v = v + 1 where id = 1").await.unwrap();
-        other.commit().await.unwrap();
-        client.run("update t set v = v + 1 where id = 2").await.unwrap();
-        client.commit().await.unwrap();
-    }
-    let rows = client.execute("select v from t order by id").await.unwrap().rows;
-    assert_eq!(rows, [[Some("20".to_string())], [Some("20".to_string())]]);
-    client.identical().await;
-    cluster.stop_all().await.unwrap();
-}

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use steeldb_ordering::{Account, Roster};
 use steeldb_ordering_server::{Acceptance, Client, JoinError};
@@ -19,7 +20,6 @@ use steeldb_transport::{ClientConfig, LinkOptions};
 use steeldb_types::{ClientId, ReplicaId, View};
 use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
 /// How a cluster is to be.
@@ -90,7 +90,7 @@ impl Cluster {
     /// When a process cannot be started.
     pub async fn start(options: ClusterOptions) -> anyhow::Result<Cluster> {
         let folder = tempfile::tempdir()?;
-        let addresses = free_addresses(usize::from(options.n) + SPARE_ADDRESSES).await?;
+        let addresses = own_addresses(usize::from(options.n) + SPARE_ADDRESSES);
         let genesis = identity::genesis(&addresses[..usize::from(options.n)])?;
         let view = genesis.view().clone();
         let (processes, relays) = (BTreeMap::new(), BTreeMap::new());
@@ -297,11 +297,11 @@ async fn spawn(program: &Path, config: &Path, errors: &Path) -> anyhow::Result<C
     Ok(child)
 }
 
-/// Addresses that were free a moment ago.
-async fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
-    let mut listeners = Vec::new();
-    for _ in 0..count {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await?);
-    }
-    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
+/// Addresses that nobody else takes: a loopback host of this process' own, and ports below those that outgoing connections
+/// get, each handed out once.
+fn own_addresses(count: usize) -> Vec<String> {
+    static PORT: AtomicU16 = AtomicU16::new(7000);
+    let process = std::process::id();
+    let host = format!("127.{}.{}.1", 1 + process / 250 % 250, 1 + process % 250);
+    (0..count).map(|_| format!("{host}:{}", PORT.fetch_add(1, Ordering::Relaxed))).collect()
 }

@@ -2,8 +2,8 @@
 
 use crate::cli::InitArgs;
 use crate::config::{
-    ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ReplicaEntry, ReplicaFile, Timeouts,
-    check_database, check_role, is_loopback, random_seed, write_seed,
+    CatchUpFile, ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ReplicaEntry, ReplicaFile,
+    Timeouts, check_database, check_role, is_loopback, random_seed, write_seed,
 };
 use crate::ports;
 use anyhow::{Context as _, ensure};
@@ -133,6 +133,7 @@ impl Blueprint {
                 cluster_key_file: "cluster.key".into(),
                 data_dir: "data".into(),
                 postgres: PostgresFile::default(),
+                catch_up: CatchUpFile::default(),
                 cluster: cluster.clone(),
             };
             file.write(&folder.join("replica.toml"))?;

@@ -136,7 +136,7 @@ pub(crate) fn shim(config: &ProxyConfig) -> anyhow::Result<Shim> {
 }
 
 fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
-    let ReplicaConfig { id, listen, key, cluster_key, data_dir, postgres, cluster } = config;
+    let ReplicaConfig { id, listen, key, cluster_key, data_dir, postgres, catch_up, cluster } = config;
     let ms = Duration::from_millis;
     let mut server = ServerConfig::new(data_dir.join("postgres"), Launcher::current_exe(EXEC_POSTGRES)?);
     server.start_timeout = postgres.start_timeout();
@@ -175,6 +175,8 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         execution: cluster.execution,
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),
+        kept_bytes: catch_up.kept_bytes(),
+        kept_age: catch_up.kept_age(),
     })
 }
 

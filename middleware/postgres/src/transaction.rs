@@ -5,6 +5,7 @@ use crate::connection::{Backend, BackendError};
 use crate::quote;
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
+use std::collections::BTreeMap;
 use std::fmt;
 use steeldb_types::{Digest, Hasher, Slot, Timestamp, TxId};
 
@@ -224,6 +225,27 @@ pub async fn is_recorded(backend: &mut Backend, tx: TxId) -> Result<bool, Backen
     let id = format!("\\x{}", hex::encode(tx_id_bytes(tx)));
     let sql = "SELECT count(*) FROM steeldb.transaction WHERE tx_id = $1::pg_catalog.bytea";
     Ok(backend.extended(sql, &[Some(&id)]).await?.value() == Some("1"))
+}
+
+/// Those of `txs` that are recorded. On a superuser's session.
+///
+/// # Errors
+/// [`BackendError`].
+pub async fn recorded_of(
+    backend: &mut Backend,
+    txs: impl Iterator<Item = TxId>,
+) -> Result<Vec<TxId>, BackendError> {
+    let by_id: BTreeMap<String, TxId> = txs.map(|tx| (hex::encode(tx_id_bytes(tx)), tx)).collect();
+    if by_id.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids: Vec<String> = by_id.keys().map(|id| format!("\"\\\\x{id}\"")).collect();
+    let ids = format!("{{{}}}", ids.join(","));
+    let sql = "SELECT pg_catalog.encode(tx_id, 'hex') FROM steeldb.transaction \
+               WHERE tx_id = ANY ($1::pg_catalog.bytea[])";
+    let answer = backend.extended(sql, &[Some(&ids)]).await?;
+    let found = answer.rows.iter().filter_map(|row| row.first()?.as_deref());
+    Ok(found.filter_map(|id| by_id.get(id).copied()).collect())
 }
 
 /// The GIDs of the transactions prepared in `database`.

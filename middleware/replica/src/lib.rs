@@ -2,8 +2,10 @@
 //! [`agent`] does (sockets, clocks, disks, PostgreSQL).
 
 pub mod agent;
+pub mod effects;
 pub mod guard;
 pub mod scheduler;
+pub mod script;
 pub mod validity;
 
 // What measures the cost of signatures must never reach a replica with data.

@@ -91,6 +91,19 @@ pub const REGISTRATIONS_PENDING_MAX: usize = 1024;
 /// Their bytes. Past it new ones are turned away.
 pub const REGISTRATION_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Effects of transactions that a replica keeps on disk for those that were away, bytes. The oldest go first.
+pub const KEPT_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The same by age.
+pub const KEPT_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The largest write set or script that is kept and fetched, bytes: more than [`TRANSACTION_BYTES_MAX`], since names come
+/// with every row. A larger one is not kept.
+pub const KEPT_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Bytes of effects in one answer to a replica that catches up.
+pub const KEPT_PART_BYTES: usize = 1024 * 1024;
+
 /// The largest statement text, bytes. Past it: 54000.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 

@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use keys::{random_seed, read_seed, write_seed};
 pub(crate) use proxy::is_loopback;
 pub use proxy::{Authentication, AuthenticationFile, Method, ProxyConfig, ProxyFile};
-pub use replica::{PostgresFile, ReplicaConfig, ReplicaFile};
+pub use replica::{CatchUpFile, PostgresFile, ReplicaConfig, ReplicaFile};
 pub use users::{Users, check_user, verifier};
 
 use std::path::{Path, PathBuf};

@@ -27,8 +27,30 @@ pub struct ReplicaFile {
     /// Its PostgreSQL.
     #[serde(default)]
     pub postgres: PostgresFile,
+    /// What it keeps for replicas that were away.
+    #[serde(default)]
+    pub catch_up: CatchUpFile,
     /// The cluster.
     pub cluster: ClusterFile,
+}
+
+/// The `[catch_up]` section.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CatchUpFile {
+    /// Effects of transactions kept on disk, MiB.
+    pub kept_mb: u64,
+    /// How long they are kept, hours.
+    pub kept_hours: u64,
+}
+
+impl Default for CatchUpFile {
+    fn default() -> Self {
+        CatchUpFile {
+            kept_mb: limits::KEPT_BYTES / (1024 * 1024),
+            kept_hours: limits::KEPT_AGE.as_secs() / 3600,
+        }
+    }
 }
 
 /// The `[postgres]` section.
@@ -77,6 +99,8 @@ pub struct ReplicaConfig {
     pub data_dir: PathBuf,
     /// Its PostgreSQL.
     pub postgres: PostgresFile,
+    /// What it keeps for replicas that were away.
+    pub catch_up: CatchUpFile,
     /// The cluster.
     pub cluster: Cluster,
 }
@@ -125,9 +149,11 @@ impl ReplicaFile {
         let cluster_key = read_seed(&beside(file, &self.cluster_key_file))?;
         let mut postgres = self.postgres;
         postgres.check().map_err(|(key, reason)| wrong(key, reason))?;
+        self.catch_up.check().map_err(|(key, reason)| wrong(key, reason))?;
         postgres.binaries = postgres.binaries.map(|path| beside(file, &path));
         let data_dir = beside(file, &self.data_dir);
-        Ok(ReplicaConfig { id: self.id, listen, key, cluster_key, data_dir, postgres, cluster })
+        let catch_up = self.catch_up;
+        Ok(ReplicaConfig { id: self.id, listen, key, cluster_key, data_dir, postgres, catch_up, cluster })
     }
 
     /// Writes the file with a comment on every key.
@@ -163,17 +189,55 @@ impl ReplicaFile {
         );
         text.key("Where this replica keeps its PostgreSQL and its logs.", "data_dir", path(&self.data_dir));
         self.postgres.write(&mut text);
+        self.catch_up.write(&mut text);
         self.cluster.write(&mut text);
         text.finish()
     }
 }
 
+fn range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), (&'static str, String)> {
+    match (min..=max).contains(&value) {
+        true => Ok(()),
+        false => Err((key, format!("{value} is not between {min} and {max}"))),
+    }
+}
+
+impl CatchUpFile {
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        range("catch_up.kept_mb", self.kept_mb, 16, 1024 * 1024)?;
+        range("catch_up.kept_hours", self.kept_hours, 1, 10 * 365 * 24)
+    }
+
+    /// Bytes kept.
+    pub fn kept_bytes(&self) -> u64 {
+        self.kept_mb * 1024 * 1024
+    }
+
+    /// How long they are kept.
+    pub fn kept_age(&self) -> Duration {
+        Duration::from_secs(self.kept_hours * 3600)
+    }
+
+    fn write(&self, text: &mut Text) {
+        text.section(
+            "[catch_up]",
+            "What this replica keeps on disk of committed transactions, for replicas that were away.",
+        );
+        text.key(
+            "At most so much, MiB; the oldest go first. Small transactions take about 3% of it in memory as well.",
+            "kept_mb",
+            i64::try_from(self.kept_mb).unwrap_or(i64::MAX),
+        );
+        text.key(
+            "For so long, hours. A replica that was away for longer has to be rebuilt.",
+            "kept_hours",
+            i64::try_from(self.kept_hours).unwrap_or(i64::MAX),
+        );
+    }
+}
+
 impl PostgresFile {
     fn check(&self) -> Result<(), (&'static str, String)> {
-        let range = |key, value: u64, min: u64, max: u64| match (min..=max).contains(&value) {
-            true => Ok(()),
-            false => Err((key, format!("{value} is not between {min} and {max}"))),
-        };
         range("postgres.shared_buffers_mb", u64::from(self.shared_buffers_mb), 1, 1 << 20)?;
         range("postgres.max_sessions", u64::from(self.max_sessions), 1, 10_000)?;
         range("postgres.start_timeout_s", self.start_timeout_s, 1, 24 * 3600)?;
@@ -243,6 +307,7 @@ mod tests {
             cluster_key_file: "cluster.key".into(),
             data_dir: "data".into(),
             postgres: PostgresFile { binaries: Some("/opt/pg".into()), ..PostgresFile::default() },
+            catch_up: CatchUpFile { kept_mb: 500, kept_hours: 24 },
             cluster: cluster(),
         }
     }
@@ -317,6 +382,11 @@ mod tests {
 
     #[test]
     fn sizes_out_of_range_are_named() {
+        let mut file = sample();
+        file.catch_up.kept_mb = 15;
+        let (_dir, path) = folder(&file);
+        let error = ReplicaFile::load(&path).err().unwrap().to_string();
+        assert!(error.contains("catch_up.kept_mb: 15 is not between 16 and"), "{error}");
         let mut file = sample();
         file.postgres.max_sessions = 0;
         let (_dir, path) = folder(&file);

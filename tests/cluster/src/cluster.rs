@@ -186,7 +186,7 @@ impl Cluster {
     }
 
     fn agent_config(&self, id: u16) -> AgentConfig {
-        let data_dir = self.dir.path().join(format!("replica-{id}"));
+        let data_dir = self.data_dir(id);
         let mut server = ServerConfig::new(data_dir.join("postgres"), Launcher::Direct);
         server.socket_dir = Some(self.socket_dir(id));
         server.settings.fsync = false;
@@ -221,6 +221,8 @@ impl Cluster {
             // Long, so that what a test sees does not hang on how busy the machine is.
             soft_barrier: Duration::from_secs(2),
             clock_tolerance: limits::CLOCK_TOLERANCE,
+            kept_bytes: limits::KEPT_BYTES,
+            kept_age: limits::KEPT_AGE,
         }
     }
 
@@ -240,6 +242,11 @@ impl Cluster {
         address
     }
 
+    /// Where a replica keeps its data.
+    pub fn data_dir(&self, id: u16) -> PathBuf {
+        self.dir.path().join(format!("replica-{id}"))
+    }
+
     /// A superuser's session on one replica's server: behind its agent's back.
     pub async fn behind(&self, id: u16) -> anyhow::Result<Backend> {
         Ok(Backend::connect(&self.socket_dir(id), APP, AGENT_ROLE, &[]).await?)
@@ -255,21 +262,41 @@ impl Cluster {
         self.running.keys().map(read).collect()
     }
 
-    /// A shim of the next client, with links to all replicas.
-    pub async fn shim(&mut self) -> anyhow::Result<Shim> {
+    fn take_client(&mut self) -> anyhow::Result<u32> {
         let client = self.next_client;
         self.next_client += 1;
         anyhow::ensure!(client < CLIENTS, "the test cluster knows {CLIENTS} clients");
-        let config = ShimConfig {
+        Ok(client)
+    }
+
+    fn shim_config(&self, client: u32) -> ShimConfig {
+        ShimConfig {
             client: ClientId(client),
             key: client_key(client),
             view: self.view.clone(),
             master: ReplicaId(0),
             execution: self.execution,
             patience: Default::default(),
-        };
-        let shim = Shim::start(config, self.replicas.clone())?;
+        }
+    }
+
+    /// A shim of the next client, with links to all replicas.
+    pub async fn shim(&mut self) -> anyhow::Result<Shim> {
+        let client = self.take_client()?;
+        let shim = Shim::start(self.shim_config(client), self.replicas.clone())?;
         shim.connected(Duration::from_secs(20)).await;
+        Ok(shim)
+    }
+
+    /// A shim of the next client, with links to all replicas but one: which never hears from it.
+    pub async fn shim_without(&mut self, id: u16) -> anyhow::Result<Shim> {
+        let (client, mut replicas) = (self.take_client()?, self.replicas.clone());
+        // Nobody listens there.
+        replicas[usize::from(id)].address = format!("{}:1", self.host);
+        let shim = Shim::start(self.shim_config(client), replicas)?;
+        while shim.links_up().len() + 1 < usize::from(self.view.n()) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Ok(shim)
     }
 

@@ -65,7 +65,7 @@ async fn take(
     Ok((backend, name))
 }
 
-async fn export(backend: &mut Backend) -> Result<String, BackendError> {
+pub(super) async fn export(backend: &mut Backend) -> Result<String, BackendError> {
     let answer = backend
         .simple("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT pg_catalog.pg_export_snapshot()")
         .await?;

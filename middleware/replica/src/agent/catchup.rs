@@ -1,70 +1,34 @@
-//! Catching up by write sets (A11): what a quorum committed and this replica could not execute is taken from any peer,
-//! since its digest is in the certificate, and applied as rows.
+//! Catching up (A11): what a quorum committed and this replica could not execute is made here from what any peer keeps,
+//! since its digest is in the certificate: rows from a write set; a transaction that ran DDL from its script.
 
-use super::peer::PeerMessage;
-use crate::scheduler::{CatchUpError, DecodedSet, Event};
-use std::collections::{BTreeMap, VecDeque};
+use super::reexecution;
+use super::worker::Reexecuting;
+use crate::effects::{Effects, Kind};
+use crate::scheduler::{CatchUpError, ClientRights, DecodedSet, Event, Reexecution};
+use crate::script::Script;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use steeldb_postgres::apply::{ApplyError, apply_write_set};
-use steeldb_postgres::transaction::is_recorded;
+use steeldb_postgres::transaction::{RecordSecret, is_recorded};
 use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
 use steeldb_transport::ReplicaLinks;
-use steeldb_types::{Digest, ReplicaId, TxId, limits};
+use steeldb_types::{ClientId, Digest, Slot, TxId, limits};
 use steeldb_wire::codec;
 use tokio::sync::mpsc;
-
-/// Encoded write sets kept for peers, bytes in all. The oldest go first.
-const KEPT_BYTES_MAX: usize = 128 * 1024 * 1024;
-
-/// A write set above this is not kept: it would not fit a frame.
-const WRITE_SET_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 1024;
 
 /// How long a catch-up waits for a lock before whoever holds one is made to let go.
 const LOCK_TIMEOUT: &str = "200ms";
 
-/// Recent write sets of this replica's own decoding, by GID. Shared between the decoders and the reactor.
-#[derive(Clone, Default)]
-pub(super) struct WriteSets(Arc<Mutex<Kept>>);
+/// Idle backends kept for write sets, per database.
+const IDLE_BACKENDS: usize = 4;
 
-#[derive(Default)]
-struct Kept {
-    sets: BTreeMap<String, Arc<Vec<u8>>>,
-    order: VecDeque<String>,
-    bytes: usize,
-}
-
-impl WriteSets {
-    pub(super) fn keep(&self, gid: &str, write_set: &WriteSet) {
-        if write_set.bodies_dropped() || write_set.bytes() as usize > WRITE_SET_BYTES_MAX {
-            return;
-        }
-        let bytes = codec::encode(write_set);
-        if bytes.len() > WRITE_SET_BYTES_MAX {
-            return;
-        }
-        let mut kept = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        kept.bytes += bytes.len();
-        if kept.sets.insert(gid.to_string(), Arc::new(bytes)).is_none() {
-            kept.order.push_back(gid.to_string());
-        }
-        while kept.bytes > KEPT_BYTES_MAX
-            && let Some(oldest) = kept.order.pop_front()
-        {
-            let freed = kept.sets.remove(&oldest).map_or(0, |bytes| bytes.len());
-            kept.bytes = kept.bytes.saturating_sub(freed);
-        }
+/// Keeps what decoding shows, for peers; gives the ticket that says when it is on disk.
+pub(super) async fn keep(effects: &Effects, gid: &str, write_set: &WriteSet) -> u64 {
+    if write_set.bodies_dropped() || write_set.digest().is_err() {
+        return 0;
     }
-
-    fn get(&self, gid: &str) -> Option<Arc<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).sets.get(gid).cloned()
-    }
-
-    /// Answers a peer that asks for a write set; with nothing if it is not kept.
-    pub(super) fn serve(&self, links: &ReplicaLinks, peer: ReplicaId, tx: TxId, gid: &str) {
-        let bytes = self.get(gid).map(|bytes| bytes.as_ref().clone()).unwrap_or_default();
-        links.send_peer(peer, PeerMessage::WriteSet { tx, bytes }.encode());
-    }
+    effects.keep(Kind::WriteSet, gid, codec::encode(write_set)).await
 }
 
 /// What decoding says of a write set.
@@ -79,48 +43,150 @@ pub(super) fn summary(write_set: &WriteSet) -> Result<DecodedSet, String> {
     }
 }
 
-/// A write set that a peer sent, if it is the one that the certificate names.
-pub(super) fn check(bytes: &[u8], expected: Digest) -> Result<WriteSet, String> {
-    if bytes.is_empty() {
-        return Err("the peer does not keep it".into());
-    }
-    let write_set: WriteSet =
-        codec::decode(bytes, limits::FRAME_BYTES_MAX).map_err(|error| error.to_string())?;
-    match write_set.digest() {
-        Ok(digest) if digest == expected => Ok(write_set),
-        Ok(_) => Err("the peer sent another write set than the certificate names".into()),
-        Err(incomplete) => Err(incomplete.to_string()),
+/// What is wanted of a transaction.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub tx: TxId,
+    pub slot: Slot,
+    pub database: String,
+    pub write_set: Digest,
+    pub reexecution: Option<Reexecution>,
+}
+
+/// What a peer sent, checked.
+pub(super) enum Found {
+    WriteSet(WriteSet),
+    Script(Box<Script>),
+}
+
+impl Wanted {
+    /// Checks what a peer sent against what the certificate names.
+    pub(super) fn check(&self, kind: Kind, bytes: &[u8]) -> Result<Found, String> {
+        match (kind, &self.reexecution) {
+            (Kind::Script, Some(wanted)) => {
+                let opened = Script::open(bytes, self.tx, self.slot, wanted.operations, wanted.transcript);
+                opened.map(|script| Found::Script(Box::new(script))).map_err(|error| error.to_string())
+            }
+            (Kind::Script, None) => Err("a script of a transaction that ran no DDL".to_string()),
+            (Kind::WriteSet, _) => {
+                let write_set: WriteSet =
+                    codec::decode(bytes, limits::KEPT_RECORD_BYTES_MAX).map_err(|error| error.to_string())?;
+                match write_set.digest() {
+                    Ok(digest) if digest == self.write_set => Ok(Found::WriteSet(write_set)),
+                    Ok(_) => Err("another write set than the certificate names".to_string()),
+                    Err(incomplete) => Err(incomplete.to_string()),
+                }
+            }
+        }
     }
 }
 
-/// Applies a write set and commits it. Its record row makes it count as applied, so it is done once.
-pub(super) async fn apply(
-    socket_dir: PathBuf,
-    database: String,
-    tx: TxId,
-    write_set: WriteSet,
-    events: mpsc::UnboundedSender<Event>,
-) {
-    let result = attempt(&socket_dir, &database, tx, &write_set).await.map_err(|error| match &error {
-        ApplyError::Backend(inner) if inner.sqlstate() == Some("55P03") => CatchUpError::Blocked,
-        other => CatchUpError::Failed(other.to_string()),
-    });
-    let _ = events.send(Event::CaughtUp { tx, result });
+/// Makes here what peers keep.
+#[derive(Clone)]
+pub(super) struct CatchUp {
+    pub socket_dir: PathBuf,
+    pub events: mpsc::UnboundedSender<Event>,
+    pub secrets: BTreeMap<String, RecordSecret>,
+    pub clients: BTreeMap<ClientId, ClientRights>,
+    pub effects: Effects,
+    pub links: ReplicaLinks,
+    pub backends: Backends,
 }
 
-async fn attempt(
-    socket_dir: &std::path::Path,
-    database: &str,
-    tx: TxId,
-    write_set: &WriteSet,
-) -> Result<(), ApplyError> {
-    let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
-    let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
-    if is_recorded(&mut backend, tx).await? {
+/// Idle backends of the agent's, by database.
+#[derive(Clone, Default)]
+pub(super) struct Backends(Arc<Mutex<BTreeMap<String, Vec<Backend>>>>);
+
+impl Backends {
+    fn take(&self, database: &str) -> Option<Backend> {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.get_mut(database).and_then(Vec::pop)
+    }
+
+    fn give_back(&self, database: &str, backend: Backend) {
+        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let idle = idle.entry(database.to_string()).or_default();
+        if idle.len() < IDLE_BACKENDS {
+            idle.push(backend);
+        }
+    }
+}
+
+impl CatchUp {
+    /// Applies a write set and commits it, or executes a script up to PREPARE TRANSACTION; and reports.
+    pub(super) async fn make(self, wanted: Wanted, found: Found) {
+        let tx = wanted.tx;
+        let event = match found {
+            Found::WriteSet(write_set) => {
+                let applied = self.apply(&wanted.database, tx, &write_set).await;
+                let result = applied.map_err(|error| match &error {
+                    ApplyError::Backend(inner) if inner.sqlstate() == Some("55P03") => CatchUpError::Blocked,
+                    other => CatchUpError::Failed(other.to_string()),
+                });
+                Event::CaughtUp { tx, result }
+            }
+            Found::Script(script) => {
+                let result = self.execute(&wanted, *script).await.map_err(CatchUpError::Failed);
+                Event::Reexecuted { tx, result }
+            }
+        };
+        let _ = self.events.send(event);
+    }
+
+    /// Its record row makes it count as applied, so it is done once.
+    async fn apply(&self, database: &str, tx: TxId, write_set: &WriteSet) -> Result<(), ApplyError> {
+        // One that was kept may have been lost since with its server.
+        if let Some(mut backend) = self.backends.take(database) {
+            match attempt(&mut backend, tx, write_set).await {
+                Ok(()) => {
+                    self.backends.give_back(database, backend);
+                    return Ok(());
+                }
+                Err(ApplyError::Backend(error)) if !error.is_recoverable() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
+        let mut backend = Backend::connect(&self.socket_dir, database, AGENT_ROLE, &parameters).await?;
+        attempt(&mut backend, tx, write_set).await?;
+        self.backends.give_back(database, backend);
+        Ok(())
+    }
+
+    async fn execute(&self, wanted: &Wanted, script: Script) -> Result<Option<Digest>, String> {
+        let Some(reexecution) = &wanted.reexecution else { return Err("no script is wanted".to_string()) };
+        let session = &script.session;
+        let rights = self.clients.get(&wanted.tx.session.client);
+        let may = rights.is_some_and(|rights| {
+            rights.databases.contains(&session.database) && rights.roles.contains(&session.role)
+        });
+        if !may || session.database != wanted.database {
+            return Err(format!(
+                "its client may not use database \"{}\" as role \"{}\"",
+                session.database, session.role
+            ));
+        }
+        let Some(secret) = self.secrets.get(&session.database) else {
+            return Err(format!("there is no database \"{}\" here", session.database));
+        };
+        let session = Reexecuting {
+            socket_dir: self.socket_dir.clone(),
+            secret: secret.clone(),
+            links: self.links.clone(),
+            effects: self.effects.clone(),
+        };
+        let (events, tx) = (self.events.clone(), wanted.tx);
+        let waits = move || drop(events.send(Event::ReexecutionWaits { tx }));
+        reexecution::run(session, script, reexecution, waits).await
+    }
+}
+
+async fn attempt(backend: &mut Backend, tx: TxId, write_set: &WriteSet) -> Result<(), ApplyError> {
+    if is_recorded(backend, tx).await? {
         return Ok(()); // by an attempt whose answer was lost
     }
     backend.simple(&format!("BEGIN; SET LOCAL lock_timeout = {}", quote::literal(LOCK_TIMEOUT))).await?;
-    apply_write_set(&mut backend, write_set).await?;
+    apply_write_set(backend, write_set).await?;
     backend.simple("COMMIT").await?;
     Ok(())
 }

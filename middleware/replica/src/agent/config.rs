@@ -59,6 +59,10 @@ pub struct AgentConfig {
     pub execution: Execution,
     /// T_soft (rule 5).
     pub soft_barrier: Duration,
+    /// What is kept on disk for replicas that were away: bytes, and for how long.
+    pub kept_bytes: u64,
+    /// See there.
+    pub kept_age: Duration,
     /// How far the leader's timestamps may be from this replica's clock.
     pub clock_tolerance: Duration,
 }

@@ -1,8 +1,9 @@
 //! The decoding stream of one database, feeding write-set digests to the scheduler.
 
-use super::catchup::{WriteSets, summary};
+use super::catchup::{keep, summary};
+use crate::effects::Effects;
 use crate::scheduler::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use steeldb_postgres::decoding::{DecodingError, Lsn};
 use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION};
@@ -18,7 +19,7 @@ pub(super) fn slot_name(database: &str) -> String {
 pub(super) async fn run(
     socket_dir: PathBuf,
     database: String,
-    kept: WriteSets,
+    effects: Effects,
     events: mpsc::UnboundedSender<Event>,
     failed: mpsc::UnboundedSender<String>,
 ) {
@@ -26,7 +27,7 @@ pub(super) async fn run(
     // restart those in doubt are decoded again.
     let mut open: BTreeMap<String, Lsn> = BTreeMap::new();
     loop {
-        match stream(&socket_dir, &database, &kept, &events, &mut open).await {
+        match stream(&socket_dir, &database, &effects, &events, &mut open).await {
             Err(DecodingError::Backend(error)) if error.is_recoverable() => {
                 let _ = failed.send(format!("decoding of database \"{database}\" failed: {error}"));
                 return;
@@ -47,22 +48,24 @@ pub(super) async fn run(
 async fn stream(
     socket_dir: &Path,
     database: &str,
-    kept: &WriteSets,
+    effects: &Effects,
     events: &mpsc::UnboundedSender<Event>,
     open: &mut BTreeMap<String, Lsn>,
 ) -> Result<(), DecodingError> {
     let mut stream = DecodingStream::start(socket_dir, database, &slot_name(database), PUBLICATION).await?;
     let mut resolved_upto = Lsn(0);
     let mut unconfirmed = 0;
+    // What is not on disk yet for peers is decoded again after a crash: that is what keeps it from being lost.
+    let mut pending: VecDeque<(u64, Lsn)> = VecDeque::new();
     loop {
         match stream.next().await? {
             Decoded::Prepared { gid, write_set, lsn } => {
                 open.insert(gid.clone(), lsn);
-                kept.keep(&gid, &write_set);
                 let result = summary(&write_set);
-                if events.send(Event::Decoded { gid, write_set: result }).is_err() {
+                if events.send(Event::Decoded { gid: gid.clone(), write_set: result }).is_err() {
                     return Ok(());
                 }
+                pending.push_back((keep(effects, &gid, &write_set).await, lsn));
             }
             Decoded::Resolved { gid, lsn, .. } => {
                 open.remove(&gid);
@@ -71,8 +74,13 @@ async fn stream(
                 // Now and then is enough: it only lets the server forget.
                 if unconfirmed >= 256 || open.is_empty() {
                     unconfirmed = 0;
-                    let oldest = open.values().min().map(|lsn| Lsn(lsn.0.saturating_sub(1)));
-                    stream.confirm(oldest.unwrap_or(resolved_upto).min(resolved_upto)).await?;
+                    let durable = effects.durable();
+                    while pending.front().is_some_and(|(ticket, _)| *ticket <= durable) {
+                        pending.pop_front();
+                    }
+                    let needed = open.values().copied().chain(pending.front().map(|(_, lsn)| *lsn));
+                    let before = needed.min().map(|lsn| Lsn(lsn.0.saturating_sub(1)));
+                    stream.confirm(before.unwrap_or(resolved_upto).min(resolved_upto)).await?;
                 }
             }
         }

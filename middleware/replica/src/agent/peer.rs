@@ -1,5 +1,6 @@
 //! What replicas say to each other over their links.
 
+use crate::effects::Part;
 use bytes::Bytes;
 use steeldb_ordering::Message;
 use steeldb_types::{Slot, TxId, limits};
@@ -14,19 +15,23 @@ pub(super) enum PeerMessage {
     Votes(VoteBundle),
     /// A piece of the master's stream.
     Stream(Stream),
-    /// Asks for a committed transaction's write set.
-    FetchWriteSet {
+    /// Asks for what is kept of a committed transaction.
+    FetchEffects {
         /// The transaction.
         tx: TxId,
         /// Its slot.
         slot: Slot,
+        /// From which byte on.
+        from: u64,
     },
-    /// An encoded write set; empty when it is not kept.
-    WriteSet {
+    /// A part of it.
+    Effects {
         /// The transaction.
         tx: TxId,
-        /// The write set.
-        bytes: Vec<u8>,
+        /// From which byte on.
+        from: u64,
+        /// The part; none when nothing is kept.
+        part: Option<Part>,
     },
 }
 
@@ -34,7 +39,7 @@ const ORDERING: u8 = 1;
 const VOTES: u8 = 2;
 const STREAM: u8 = 3;
 const FETCH: u8 = 4;
-const WRITE_SET: u8 = 5;
+const EFFECTS: u8 = 5;
 
 impl PeerMessage {
     pub(super) fn encode(&self) -> Bytes {
@@ -42,8 +47,8 @@ impl PeerMessage {
             PeerMessage::Ordering(message) => (ORDERING, message.encode()),
             PeerMessage::Votes(bundle) => (VOTES, codec::encode(bundle)),
             PeerMessage::Stream(stream) => (STREAM, codec::encode(stream)),
-            PeerMessage::FetchWriteSet { tx, slot } => (FETCH, codec::encode(&(*tx, *slot))),
-            PeerMessage::WriteSet { tx, bytes } => (WRITE_SET, codec::encode(&(*tx, bytes))),
+            PeerMessage::FetchEffects { tx, slot, from } => (FETCH, codec::encode(&(*tx, *slot, *from))),
+            PeerMessage::Effects { tx, from, part } => (EFFECTS, codec::encode(&(*tx, *from, part))),
         };
         let mut frame = Vec::with_capacity(body.len() + 1);
         frame.push(kind);
@@ -57,9 +62,9 @@ impl PeerMessage {
             Some((&VOTES, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Votes),
             Some((&STREAM, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Stream),
             Some((&FETCH, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
-                .map(|(tx, slot)| PeerMessage::FetchWriteSet { tx, slot }),
-            Some((&WRITE_SET, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
-                .map(|(tx, bytes)| PeerMessage::WriteSet { tx, bytes }),
+                .map(|(tx, slot, from)| PeerMessage::FetchEffects { tx, slot, from }),
+            Some((&EFFECTS, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
+                .map(|(tx, from, part)| PeerMessage::Effects { tx, from, part }),
             _ => Err(DecodeError::Malformed { type_name: "PeerMessage", reason: "unknown kind".into() }),
         }
     }

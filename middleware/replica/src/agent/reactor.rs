@@ -1,13 +1,14 @@
 //! The reactor: one task that feeds the ordering core and the scheduler, and runs their effects.
 
 use super::anchors;
-use super::catchup::{self, WriteSets};
+use super::catchup::{CatchUp, Wanted};
 use super::committer::{Committer, Job};
+use super::fetching::Fetching;
 use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::promises::Promises;
 use super::{maintenance, worker};
-use crate::scheduler::{self, BackendReport, CatchUpError, Connection, Effect, Event, Scheduler};
+use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use steeldb_ordering::{self as ordering, Core, Delivery, Now, Refusal, Request, 
 use steeldb_ordering_log::{Journal, LogError};
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks};
-use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId, limits};
+use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, limits};
 use steeldb_wire::codec;
 use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SqlState};
 use tokio::sync::mpsc;
@@ -67,30 +68,15 @@ pub(super) struct Reactor {
     /// The last request of each session that was delivered; the newest sessions'.
     pub(super) executed: BTreeMap<(SessionId, ClientId), u64>,
     pub(super) secrets: BTreeMap<String, RecordSecret>,
-    pub(super) write_sets: WriteSets,
-    /// Write sets that peers are asked for.
-    pub(super) fetching: BTreeMap<TxId, Fetch>,
+    /// Makes here what peers keep.
+    pub(super) catch_up: CatchUp,
+    /// What peers are asked for.
+    pub(super) fetching: Fetching,
     /// Changes of the membership that clients here wait for, by the digest of their payload.
     pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
     pub(super) internal: mpsc::UnboundedSender<Event>,
 }
-
-/// A write set that is wanted.
-pub(super) struct Fetch {
-    slot: Slot,
-    database: String,
-    write_set: Digest,
-    /// Peers asked so far.
-    asked: usize,
-    asked_at: Instant,
-}
-
-/// Peers are asked so many times in all before the replica says that nobody has the write set.
-const FETCH_TRIES: usize = 60;
-
-/// How long a peer may take to answer.
-const FETCH_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Reactor {
     pub(super) async fn run(
@@ -269,49 +255,11 @@ impl Reactor {
                     Err(error) => tracing::warn!(%peer, %error, "a stream that the master did not sign"),
                 }
             }
-            Ok(PeerMessage::FetchWriteSet { tx, slot }) => {
-                let gid = steeldb_postgres::transaction::gid(tx, slot);
-                self.write_sets.serve(&self.links, peer, tx, &gid);
+            Ok(PeerMessage::FetchEffects { tx, slot, from }) => {
+                self.fetching.serve(&self.links, &self.catch_up.effects, peer, tx, slot, from);
             }
-            Ok(PeerMessage::WriteSet { tx, bytes }) => self.write_set(peer, tx, &bytes),
+            Ok(PeerMessage::Effects { tx, from, part }) => self.effects_received(peer, tx, from, part),
             Err(error) => tracing::warn!(%peer, %error, "a peer sent what no correct replica sends"),
-        }
-    }
-
-    /// A peer answered; a write set that is not the certificate's is asked for elsewhere.
-    fn write_set(&mut self, peer: ReplicaId, tx: TxId, bytes: &[u8]) {
-        let Some(fetch) = self.fetching.get(&tx) else { return };
-        match catchup::check(bytes, fetch.write_set) {
-            Ok(write_set) => {
-                let Some(fetch) = self.fetching.remove(&tx) else { return };
-                let (dir, events) = (self.socket_dir.clone(), self.internal.clone());
-                tokio::spawn(catchup::apply(dir, fetch.database, tx, write_set, events));
-            }
-            Err(reason) => tracing::info!(%peer, %tx, reason, "no write set from this peer"),
-        }
-    }
-
-    /// Asks the next peer for each write set that has not come.
-    fn fetch_again(&mut self) {
-        let peers: Vec<ReplicaId> = self.peers().collect();
-        let mut given_up = Vec::new();
-        for (tx, fetch) in &mut self.fetching {
-            if fetch.asked > 0 && fetch.asked_at.elapsed() < FETCH_PATIENCE {
-                continue;
-            }
-            if fetch.asked >= FETCH_TRIES {
-                given_up.push(*tx);
-                continue;
-            }
-            let peer = peers[fetch.asked % peers.len()];
-            fetch.asked += 1;
-            fetch.asked_at = Instant::now();
-            self.links.send_peer(peer, PeerMessage::FetchWriteSet { tx: *tx, slot: fetch.slot }.encode());
-        }
-        for tx in given_up {
-            self.fetching.remove(&tx);
-            let reason = "no peer keeps its write set any more".to_string();
-            self.schedule(Event::CaughtUp { tx, result: Err(CatchUpError::Failed(reason)) });
         }
     }
 
@@ -473,9 +421,8 @@ impl Reactor {
             Effect::RollbackPrepared { gid, database } => {
                 self.committer.submit(&database, Job::Rollback { gid })
             }
-            Effect::CatchUp { tx, slot, database, write_set } => {
-                let fetch = Fetch { slot, database, write_set, asked: 0, asked_at: Instant::now() };
-                self.fetching.insert(tx, fetch);
+            Effect::CatchUp { tx, slot, database, write_set, attempt, reexecution } => {
+                self.fetching.want(Wanted { tx, slot, database, write_set, reexecution }, attempt);
                 self.fetch_again();
             }
             Effect::Submit(ordered) => self.submit(&ordered),
@@ -567,6 +514,8 @@ impl Reactor {
             reports,
             patience: self.idle_timeout,
             draws: self.me == self.master,
+            settings: Vec::new(),
+            effects: self.catch_up.effects.clone(),
         };
         self.workers.insert(session, (incarnation, worker::spawn(start)));
     }

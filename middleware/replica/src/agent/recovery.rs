@@ -1,19 +1,17 @@
 //! Restart: the journal's decisions against what PostgreSQL holds (A5). A GID that is present is prepared and not applied;
 //! a record that is visible is applied; neither: the transaction's effects are not here.
 
-use crate::scheduler::OpenTransactions;
+use crate::scheduler::{Missing, OpenTransactions};
 use anyhow::Context as _;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use steeldb_ordering::{Delivery, Request};
-use steeldb_postgres::transaction::{gid, is_recorded, prepared_gids};
+use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
-use steeldb_types::{Position, Slot, TxId};
-use steeldb_wire::transaction::{CommitCertificate, Ordered};
+use steeldb_types::{Slot, TxId};
 
-/// Commits at the journal's end that are looked up one by one; those before are applied: no more than this can be under
-/// way at once.
-const RECENT_COMMITS: usize = 8192;
+/// Commits that are looked up at once.
+const LOOKED_UP_AT_ONCE: usize = 1000;
 
 /// What a restarted replica knows.
 pub(super) struct Recovered {
@@ -22,7 +20,7 @@ pub(super) struct Recovered {
     /// Prepared here and not resolved, with their databases.
     pub in_doubt: Vec<(TxId, Slot, String)>,
     /// Decided commits that are not applied here, in their order. Those that are prepared are in doubt, too.
-    pub missing: Vec<(Position, String, CommitCertificate)>,
+    pub missing: Vec<Missing>,
 }
 
 /// Replays the deliveries that the ordering core gave when it was restored, and settles what was prepared.
@@ -33,7 +31,6 @@ pub(super) async fn recover(
 ) -> anyhow::Result<Recovered> {
     let mut open = OpenTransactions::default();
     let mut commits = Vec::new();
-    let mut by_database: BTreeMap<TxId, String> = BTreeMap::new();
     for delivery in deliveries {
         for (position, request) in &delivery.requests {
             if request.is_membership() {
@@ -43,12 +40,7 @@ pub(super) async fn recover(
             let ordered = crate::validity::decode(request_payload(request)).map_err(|reason| {
                 anyhow::anyhow!("the journal holds an invalid request at {position}: {reason}")
             })?;
-            if let Ordered::Begin { tx, database, .. } = &ordered {
-                by_database.insert(*tx, database.clone());
-            }
-            if let Some(certificate) = open.replay(*position, &ordered) {
-                commits.push((*position, certificate));
-            }
+            commits.extend(open.replay(*position, delivery.timestamp, &ordered));
         }
     }
     let mut backends = BTreeMap::new();
@@ -64,20 +56,22 @@ pub(super) async fn recover(
     }
     let mut missing = Vec::new();
     let mut in_doubt = Vec::new();
-    let recent = commits.len().saturating_sub(RECENT_COMMITS);
-    for (position, certificate) in commits.split_off(recent) {
-        let tx = certificate.tx;
-        let gid = gid(tx, certificate.slot);
-        if let Some(database) = prepared.remove(&gid) {
-            // Applied once decoding has shown that these are the effects that the certificate names (A3).
-            in_doubt.push((tx, certificate.slot, database.clone()));
-            missing.push((position, database, certificate));
-            continue;
+    // All of them: a replica that was catching up may have had any number before it.
+    for commits in commits.chunks(LOOKED_UP_AT_ONCE) {
+        let mut recorded = BTreeSet::new();
+        for (database, backend) in &mut backends {
+            let here = commits.iter().filter(|commit| commit.database == *database);
+            recorded.extend(recorded_of(backend, here.map(|commit| commit.certificate.tx)).await?);
         }
-        let database = by_database.get(&tx).cloned().unwrap_or_default();
-        let Some(backend) = backends.get_mut(&database) else { continue };
-        if !is_recorded(backend, tx).await? {
-            missing.push((position, database, certificate));
+        for commit in commits {
+            let (tx, slot) = (commit.certificate.tx, commit.certificate.slot);
+            if let Some(database) = prepared.remove(&gid(tx, slot)) {
+                // Applied once decoding has shown that these are the effects that the certificate names (A3).
+                in_doubt.push((tx, slot, database.clone()));
+                missing.push(Missing { database, ..commit.clone() });
+            } else if !recorded.contains(&tx) && backends.contains_key(&commit.database) {
+                missing.push(commit.clone());
+            }
         }
     }
     for (tx, slot) in open.iter() {

@@ -1,13 +1,15 @@
 //! Starting and stopping an agent: its server, what is recovered, its links, then the reactor.
 
-use super::catchup::WriteSets;
+use super::catchup::CatchUp;
 use super::committer::Committer;
 use super::config::AgentConfig;
+use super::fetching::Fetching;
 use super::judge::Judge;
 use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
 use super::{anchors, decoder, journal, membership, setup};
+use crate::effects::{self, Effects};
 use crate::scheduler::{self, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
@@ -47,6 +49,15 @@ async fn serve(
     let (journal, records) = journal::open(&config, move |upto| {
         let _ = persisted.send(upto);
     })?;
+    let options = effects::Options {
+        bytes_max: config.kept_bytes,
+        age_max: config.kept_age,
+        sync: config.server.settings.fsync,
+    };
+    let kept = config.data_dir.join("effects");
+    // Dropped last: what is decoded by then is written.
+    let (effects, _writing) = Effects::open(&kept, options)
+        .with_context(|| format!("cannot read the kept effects in {}", kept.display()))?;
     let server_config = config.server.clone();
     let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
     let socket_dir = server.socket_dir().to_path_buf();
@@ -107,14 +118,22 @@ async fn serve(
     let (anchor_requests, anchor_receiver) = mpsc::unbounded_channel();
     tokio::spawn(anchors::run(socket_dir.clone(), anchor_receiver, internal.clone()));
     let (decoder_failed, mut decoder_failures) = mpsc::unbounded_channel();
-    let write_sets = WriteSets::default();
+    let catch_up = CatchUp {
+        socket_dir: socket_dir.clone(),
+        events: internal.clone(),
+        secrets: secrets.clone(),
+        clients: config.clients.clone(),
+        effects: effects.clone(),
+        links: links.clone(),
+        backends: Default::default(),
+    };
     // Ended with the agent, before its server is stopped: a stream that is started again would hold the server up.
     let mut decoders = tokio::task::JoinSet::new();
     for database in &names {
         decoders.spawn(decoder::run(
             socket_dir.clone(),
             database.clone(),
-            write_sets.clone(),
+            effects.clone(),
             internal.clone(),
             decoder_failed.clone(),
         ));
@@ -143,8 +162,8 @@ async fn serve(
         origins: BTreeMap::new(),
         executed: BTreeMap::new(),
         secrets,
-        write_sets,
-        fetching: BTreeMap::new(),
+        catch_up,
+        fetching: Fetching::default(),
         changes: BTreeMap::new(),
         socket_dir,
         internal,

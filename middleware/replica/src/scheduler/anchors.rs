@@ -2,6 +2,7 @@
 //! per database (B12): the oldest one that nobody is importing is let go, and who waited for it votes Blocked.
 
 use super::event::AnchorId;
+use super::transaction::Phase;
 use super::{Effect, Scheduler};
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{SessionKey, TxId, limits};
@@ -128,11 +129,15 @@ impl Scheduler {
         let (oldest, users) = (*oldest, anchor.users.clone());
         for user in users {
             let User::Transaction(tx) = user else { continue };
-            if self.transactions.get(&tx).is_some_and(|transaction| transaction.begun) {
-                self.no_redo(tx);
+            let Some(transaction) = self.transactions.get(&tx) else { continue };
+            if transaction.phase == Phase::GivenUp {
+                self.release_anchor_of(tx);
+            } else if transaction.begun {
+                self.release_imported(tx);
             } else {
                 self.cast_against(tx, VoteKind::Blocked);
                 self.give_up(tx);
+                self.release_anchor_of(tx);
             }
         }
         self.drop_unused(oldest);

@@ -6,7 +6,7 @@
 use super::anchors::{Taken, User};
 use super::maintaining::Statement;
 use super::transaction::{Decided, Phase};
-use super::{CatchUpError, Effect, Scheduler};
+use super::{CatchUpError, Effect, Reexecution, Scheduler};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{Position, SessionKey, TxId};
 use steeldb_wire::transaction::VoteKind;
@@ -99,7 +99,7 @@ impl Applying {
     }
 
     /// The position of a commit that is under way.
-    fn under_way(&self, tx: TxId) -> Option<Position> {
+    pub(super) fn under_way(&self, tx: TxId) -> Option<Position> {
         self.positions.get(&tx).copied()
     }
 
@@ -162,7 +162,9 @@ impl Scheduler {
                     } else if leads && let Some(transaction) = self.transactions.get_mut(&tx) {
                         // A10: the locks are held; the snapshot is that of this place in the order.
                         transaction.snapshot_here = true;
-                    } else if self.transactions.get(&tx).is_some_and(|t| t.phase == Phase::Running) {
+                    } else if self.transactions.get(&tx).is_some_and(|t| {
+                        t.phase == Phase::Running || t.may_be_reexecuted() && t.anchor.is_none()
+                    }) {
                         match self.anchor(&database) {
                             Taken::NotYet => return,
                             Taken::Anchor(anchor) => {
@@ -173,7 +175,7 @@ impl Scheduler {
                             }
                             Taken::Never => {
                                 self.cast_against(tx, VoteKind::Blocked);
-                                self.give_up(tx);
+                                self.give_up(tx); // if it is not already
                             }
                         }
                     }
@@ -324,7 +326,7 @@ impl Scheduler {
                     self.impatient_until_us.get(&tx.session.client).is_some_and(|until| self.now_us < *until);
                 let executing = transaction.phase != Phase::Running || !transaction.issued.is_empty();
                 if certificate.wall && here && executing {
-                    return Readiness::NotYet; // it cannot be had from a peer, and it comes
+                    return Readiness::NotYet; // to be executed again it would have to be undone first, and it comes
                 }
                 match (waited || late || (impatient && !received), here) {
                     (false, _) => Readiness::NotYet,
@@ -344,26 +346,21 @@ impl Scheduler {
         self.set_under_way(position, tx, alone);
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
-        let (slot, write_set, raises_wall) = (certificate.slot, certificate.write_set, certificate.wall);
         if transaction.phase.needs_backend() && transaction.received < certificate.operations {
             let until = self.now_us + IMPATIENCE_FACTOR * self.config.vote_timeout_us;
             self.impatient_until_us.insert(tx.session.client, until);
         }
         let (gid, database) = (transaction.gid(), transaction.database.clone());
-        if raises_wall {
-            // Decoding shows no DDL; its re-execution at its slot is not begun.
-            return self.diverge(position, tx, format!("a committed DDL transaction is not here: {reason}"));
-        }
-        tracing::warn!(%tx, %position, reason, "catching up by a peer's write set");
+        tracing::warn!(%tx, %position, reason, wall = certificate.wall, "catching up by what a peer keeps");
         if transaction.phase.may_be_prepared() {
             self.set_phase(tx, Phase::GivenUp);
-            self.push(Effect::RollbackPrepared { gid, database: database.clone() });
+            self.push(Effect::RollbackPrepared { gid, database });
         } else {
             self.give_up(tx);
             // The permit that landing gives back.
             self.permits_used += 1;
         }
-        self.push(Effect::CatchUp { tx, slot, database, write_set });
+        self.catch_up_again(tx);
     }
 
     /// A write set was applied, or could not be.
@@ -417,9 +414,29 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         transaction.catch_up_again_us = None;
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
-        let (slot, write_set, database) =
-            (certificate.slot, certificate.write_set, transaction.database.clone());
-        self.push(Effect::CatchUp { tx, slot, database, write_set });
+        let (certificate, database) = (certificate.clone(), transaction.database.clone());
+        let (attempt, timestamp, anchor) =
+            (transaction.catch_up_failures, transaction.timestamp, transaction.anchor);
+        let reexecution = certificate.wall.then(|| Reexecution {
+            operations: certificate.operations,
+            transcript: certificate.transcript,
+            snapshot: anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string),
+            timestamp,
+            seed: self.seed(tx, certificate.slot),
+        });
+        if reexecution.is_some() {
+            // Decoding will show it under its name.
+            self.set_phase(tx, Phase::InDoubt { decoded: None, prepared: false });
+        }
+        let (slot, write_set) = (certificate.slot, certificate.write_set);
+        self.push(Effect::CatchUp { tx, slot, database, write_set, attempt, reexecution });
+    }
+
+    /// What is executed again may wait for the locks of what is not committed before it.
+    pub(super) fn reexecution_waits(&mut self, tx: TxId) {
+        if self.applying.under_way(tx).is_some() {
+            self.clear_the_way(tx);
+        }
     }
 
     /// Transactions whose barriers are reached go on.

@@ -30,6 +30,20 @@ pub struct OpenTransactions {
 struct Opened {
     slot: Slot,
     database: String,
+    timestamp: Timestamp,
+}
+
+/// A decided commit that is not applied at a replica which starts.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    /// Its place in the order.
+    pub position: Position,
+    /// Where.
+    pub database: String,
+    /// The agreed time at its slot.
+    pub timestamp: Timestamp,
+    /// What committed it.
+    pub certificate: CommitCertificate,
 }
 
 impl OpenTransactions {
@@ -50,7 +64,7 @@ impl OpenTransactions {
 
     /// Opens a transaction; gives those that end by it: the session's previous one, and the client's oldest when it has
     /// too many. A counter that was used before opens nothing (A3: a tx id is used once).
-    fn open(&mut self, tx: TxId, slot: Slot, database: &str) -> Option<Vec<TxId>> {
+    fn open(&mut self, tx: TxId, slot: Slot, database: &str, timestamp: Timestamp) -> Option<Vec<TxId>> {
         let mut ended = Vec::new();
         if let Some(before) = self.sessions.get(&tx.session).copied() {
             if before.counter >= tx.counter {
@@ -59,7 +73,7 @@ impl OpenTransactions {
             self.close(before);
             ended.push(before);
         }
-        self.transactions.insert(tx, Opened { slot, database: database.to_string() });
+        self.transactions.insert(tx, Opened { slot, database: database.to_string(), timestamp });
         self.sessions.insert(tx.session, tx);
         let of_client = self.by_client.entry(tx.session.client).or_default();
         of_client.insert(slot, tx);
@@ -83,39 +97,44 @@ impl OpenTransactions {
         std::mem::take(&mut self.transactions).into_keys().collect()
     }
 
-    /// Closes a transaction; gives its database.
-    fn close(&mut self, tx: TxId) -> Option<String> {
-        let Opened { slot, database } = self.transactions.remove(&tx)?;
+    /// Closes a transaction; gives what it was opened with.
+    fn close(&mut self, tx: TxId) -> Option<Opened> {
+        let opened = self.transactions.remove(&tx)?;
         if let Some(of_client) = self.by_client.get_mut(&tx.session.client) {
-            of_client.remove(&slot);
+            of_client.remove(&opened.slot);
         }
         self.sessions.remove(&tx.session);
-        Some(database)
+        Some(opened)
     }
 
-    /// Closes a transaction whose Commit is delivered; gives its database, and whether it commits.
+    /// Closes a transaction whose Commit is delivered; gives what it was opened with, and whether it commits. It must be
+    /// open.
     ///
     /// One that ran DDL does not if other DDL was committed since its slot: it ran on other catalogs than those that it
-    /// would be applied to. Without this rule a replica that is late, and has ended it for the wall, could not follow
-    /// those that had it prepared: DDL cannot be caught up with.
-    fn close_committed(&mut self, position: Position, certificate: &CommitCertificate) -> (String, bool) {
-        let database = self.close(certificate.tx).unwrap_or_default();
+    /// would be applied to, and a replica that is late, and has ended it for the wall, could not execute it again as those
+    /// did that had it prepared.
+    fn close_committed(
+        &mut self,
+        position: Position,
+        certificate: &CommitCertificate,
+    ) -> Option<(Opened, bool)> {
+        let opened = self.close(certificate.tx)?;
         if certificate.wall {
-            let wall = self.walls.get(&database).is_some_and(|wall| *wall > certificate.slot);
+            let wall = self.walls.get(&opened.database).is_some_and(|wall| *wall > certificate.slot);
             if wall {
-                return (database, false);
+                return Some((opened, false));
             }
-            self.walls.insert(database.clone(), position);
+            self.walls.insert(opened.database.clone(), position);
         }
-        (database, true)
+        Some((opened, true))
     }
 
     /// Follows the order without acting on it: what a restarted replica does with its own log. Gives the commits.
-    pub fn replay(&mut self, position: Position, payload: &Ordered) -> Option<CommitCertificate> {
+    pub fn replay(&mut self, position: Position, timestamp: Timestamp, payload: &Ordered) -> Option<Missing> {
         self.delivered = position;
         match payload {
             Ordered::Begin { tx, database, .. } => {
-                self.open(*tx, position, database);
+                self.open(*tx, position, database, timestamp);
                 None
             }
             Ordered::Rollback { tx, slot } => {
@@ -134,8 +153,10 @@ impl OpenTransactions {
                 if self.slot(certificate.tx) != Some(certificate.slot) {
                     return None;
                 }
-                let (_, commits) = self.close_committed(position, certificate);
-                commits.then(|| certificate.clone())
+                let (opened, commits) = self.close_committed(position, certificate)?;
+                let Opened { database, timestamp, .. } = opened;
+                let certificate = certificate.clone();
+                commits.then_some(Missing { position, database, timestamp, certificate })
             }
             Ordered::Maintain { .. } | Ordered::Verify { .. } => None,
         }
@@ -154,7 +175,7 @@ impl Scheduler {
         &mut self,
         open: OpenTransactions,
         in_doubt: Vec<(TxId, Slot, String)>,
-        missing: Vec<(Position, String, CommitCertificate)>,
+        missing: Vec<Missing>,
     ) {
         self.applying.restored(open.delivered());
         self.open = open;
@@ -166,7 +187,7 @@ impl Scheduler {
             self.transactions.insert(tx, transaction);
             self.set_phase(tx, Phase::InDoubt { decoded: None, prepared: true });
         }
-        let decided: BTreeSet<TxId> = missing.iter().map(|(_, _, certificate)| certificate.tx).collect();
+        let decided: BTreeSet<TxId> = missing.iter().map(|missing| missing.certificate.tx).collect();
         let in_doubt: Vec<TxId> = self.transactions.keys().copied().collect();
         for tx in in_doubt {
             if !decided.contains(&tx) {
@@ -179,8 +200,18 @@ impl Scheduler {
         for tx in not_here {
             self.note_ended(tx);
         }
-        for (position, database, certificate) in missing {
+        // Those that must be executed again need a snapshot as near to their slots as there is one.
+        let mut walls: BTreeMap<Slot, (TxId, String)> = missing
+            .iter()
+            .filter(|missing| missing.certificate.wall)
+            .map(|missing| (missing.certificate.slot, (missing.certificate.tx, missing.database.clone())))
+            .collect();
+        for Missing { position, database, timestamp, certificate } in missing {
             let (tx, now) = (certificate.tx, self.now_us);
+            let later = walls.split_off(&position);
+            for (tx, database) in std::mem::replace(&mut walls, later).into_values() {
+                self.applying.enqueue(Item::Begin { tx, database });
+            }
             let transaction = self.transactions.entry(tx).or_insert_with(|| {
                 let mut transaction = Transaction::new(tx, now);
                 transaction.phase = Phase::GivenUp;
@@ -188,6 +219,7 @@ impl Scheduler {
             });
             transaction.slot = Some(certificate.slot);
             transaction.database = database;
+            transaction.timestamp = timestamp;
             transaction.decided_at_us = now;
             transaction.outcome = Some(Decided::Commit { certificate });
             // Alone: what lay between them in the order is not known any more.
@@ -262,7 +294,7 @@ impl Scheduler {
         database: String,
         modes: steeldb_wire::transaction::Modes,
     ) {
-        let Some(ended) = self.open.open(tx, slot, &database) else { return };
+        let Some(ended) = self.open.open(tx, slot, &database, timestamp) else { return };
         let goes_on: Vec<bool> = ended.into_iter().map(|before| self.supersede(before)).collect();
         let overtakes = goes_on.contains(&true);
         let now = self.now_us;
@@ -340,7 +372,7 @@ impl Scheduler {
     fn commit_delivered(&mut self, position: Position, certificate: CommitCertificate, late: bool) {
         let tx = certificate.tx;
         let slot = certificate.slot;
-        let (database, commits) = self.open.close_committed(position, &certificate);
+        let Some((opened, commits)) = self.open.close_committed(position, &certificate) else { return };
         if !commits {
             return self.abort_locally(tx, AbortReason::Walled);
         }
@@ -355,7 +387,8 @@ impl Scheduler {
             transaction
         });
         transaction.slot = Some(slot);
-        transaction.database = database;
+        transaction.database = opened.database;
+        transaction.timestamp = opened.timestamp;
         transaction.outcome = Some(Decided::Commit { certificate });
         transaction.decided_at_us = if late { 0 } else { now };
         self.applying.enqueue(Item::Commit { position, tx, alone });

@@ -1,6 +1,7 @@
 //! What the scheduler wants done. Effects are data; the agent runs them in the order given.
 
 use super::event::{AnchorId, Connection};
+use crate::script::Step;
 use steeldb_types::{Position, SessionKey, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
     Draws, Modes, OperationKind, Ordered, ReplicaMessage, SqlState, StatementId, StatementText, Stream,
@@ -53,7 +54,8 @@ pub enum Effect {
         /// Where.
         database: String,
     },
-    /// Get a committed transaction's write set from a peer, whichever has it, and apply it.
+    /// Get a committed transaction's effects from a peer, whichever has them, and make them here: apply its write set;
+    /// or, of one that ran DDL, execute its script again up to PREPARE TRANSACTION.
     CatchUp {
         /// The transaction.
         tx: TxId,
@@ -63,6 +65,10 @@ pub enum Effect {
         database: String,
         /// w, as the certificate says.
         write_set: steeldb_types::Digest,
+        /// How often it has failed. Another peer is asked first each time.
+        attempt: u32,
+        /// What a script is executed with; none where rows are all there is.
+        reexecution: Option<Reexecution>,
     },
     /// Find out which backends a transaction's backend waits for.
     FindBlockers {
@@ -135,6 +141,21 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+}
+
+/// How a committed DDL transaction is executed again.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reexecution {
+    /// k.
+    pub operations: u32,
+    /// h_k.
+    pub transcript: steeldb_types::Digest,
+    /// Its slot's snapshot; none if nothing holds it any more: then that of now, behind all commits ordered before it.
+    pub snapshot: Option<String>,
+    /// The agreed time.
+    pub timestamp: Timestamp,
+    /// HMAC(cluster key, slot, tx) (A14).
+    pub seed: [u8; 32],
 }
 
 /// A command to a session's backend.
@@ -231,6 +252,8 @@ pub enum Command {
         gid: String,
         /// It ran DDL.
         ddl: bool,
+        /// What it did, to be kept durably before, for replicas that miss it.
+        script: Option<Vec<Step>>,
     },
     /// End the block: commit a read-only transaction (settings stay), or roll back, cancelling what runs.
     End {

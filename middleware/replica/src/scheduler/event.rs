@@ -95,6 +95,19 @@ pub enum Event {
         /// The digests.
         tables: Result<Vec<TableDigest>, String>,
     },
+    /// A transaction that ran DDL was executed again: it is prepared here, with the digest of what decoding does not show
+    /// (G1); or it could not be.
+    Reexecuted {
+        /// The transaction.
+        tx: TxId,
+        /// How it went.
+        result: Result<Option<Digest>, CatchUpError>,
+    },
+    /// What is being executed again has not gone on for a while: it may wait for locks.
+    ReexecutionWaits {
+        /// The transaction.
+        tx: TxId,
+    },
     /// Maintenance is done.
     Maintained {
         /// Who asked.
@@ -117,7 +130,7 @@ pub enum Event {
     Tick,
 }
 
-/// Why a write set was not applied.
+/// Why a transaction was not caught up with.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CatchUpError {
     /// It waited for somebody's locks.

@@ -3,8 +3,8 @@
 use super::anchors::User;
 use super::event::Completion;
 use super::operations::Word;
-use super::transaction::{Decided, Phase};
-use super::{Command, Effect, Scheduler, draws};
+use super::transaction::{Decided, Phase, Transaction};
+use super::{Command, Effect, Scheduler, draws, scripting};
 use steeldb_types::{Execution, TxId};
 use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, VoteKind};
 
@@ -141,6 +141,9 @@ impl Scheduler {
                     self.give_up(tx);
                 } else if votes && !transaction.modes.read_only {
                     transaction.phase = Phase::Queued { ddl: transaction.ran_ddl };
+                    if completion.ddl {
+                        transaction.script = scripting::take_steps(transaction);
+                    }
                     self.no_redo(tx);
                     self.permit_queue.push_back(tx);
                     self.grant_permits();
@@ -203,7 +206,8 @@ impl Scheduler {
             (transaction.begun && !transaction.imported, transaction.begun || transaction.leading_begun);
         self.release(tx, bytes);
         self.draining.remove(&tx);
-        if !importing {
+        let keeps = self.transactions.get(&tx).is_some_and(Transaction::may_be_reexecuted);
+        if !importing && !keeps {
             self.release_anchor_of(tx); // else its import is still under way
         }
         if started && self.sessions.get(&tx.session).is_some_and(|session| session.ready) {

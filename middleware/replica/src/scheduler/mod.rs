@@ -26,6 +26,7 @@ mod finishing;
 mod maintaining;
 mod operations;
 mod preparing;
+mod scripting;
 mod sessions;
 mod speculation;
 mod statements;
@@ -33,8 +34,8 @@ mod ticking;
 mod transaction;
 mod voting;
 
-pub use delivery::OpenTransactions;
-pub use effect::{Command, Effect};
+pub use delivery::{Missing, OpenTransactions};
+pub use effect::{Command, Effect, Reexecution};
 pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
 
 use anchors::Anchors;
@@ -189,6 +190,8 @@ impl Scheduler {
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
             Event::CaughtUp { tx, result } => self.caught_up(tx, result),
+            Event::Reexecuted { tx, result } => self.reexecuted(tx, result),
+            Event::ReexecutionWaits { tx } => self.reexecution_waits(tx),
             Event::Verified { session, sequence, position, tables } => {
                 self.verified(session, sequence, position, tables);
             }

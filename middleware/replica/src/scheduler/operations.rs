@@ -240,7 +240,7 @@ impl Scheduler {
     }
 
     /// HMAC(cluster key, slot, tx): known to the replicas, not to other clients (A14).
-    fn seed(&self, tx: TxId, slot: steeldb_types::Slot) -> [u8; 32] {
+    pub(super) fn seed(&self, tx: TxId, slot: steeldb_types::Slot) -> [u8; 32] {
         use hmac::Mac as _;
         let Ok(mut mac) = hmac::Hmac::<sha2::Sha256>::new_from_slice(&self.config.cluster_key) else {
             return [0; 32]; // HMAC takes keys of any length
@@ -341,8 +341,8 @@ impl Scheduler {
                 draws: (!master).then(|| draws::hand_over(transaction, number)),
             },
         };
-        // At the master nothing is executed twice.
-        let kept = (!master && transaction.anchor.is_some()).then(|| data.clone());
+        // At the master nothing is executed twice. Elsewhere it may be, or must be told to those who missed it.
+        let kept = (!master).then(|| data.clone());
         let again = kept.is_some();
         transaction
             .issued
@@ -419,6 +419,7 @@ impl Scheduler {
             Some(transcript) => {
                 let head = transcript.extend(slot, digest, result.result);
                 transaction.heads.push(head);
+                transaction.results.push(result.result);
                 head
             }
             None => {
@@ -468,7 +469,7 @@ impl Scheduler {
 }
 
 /// Whether an error comes of timing: adopted from the master, never re-executed (B8).
-fn is_of_timing(sqlstate: &SqlState) -> bool {
+pub(super) fn is_of_timing(sqlstate: &SqlState) -> bool {
     TIMING_ERRORS.contains(&sqlstate.as_str())
 }
 

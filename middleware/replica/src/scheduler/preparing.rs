@@ -1,6 +1,7 @@
 //! Preparing: permits, PREPARE TRANSACTION, decoding, and the vote that both together allow (rule 6).
 
 use super::event::DecodedSet;
+use super::scripting::with_effects;
 use super::transaction::{Phase, Undigested};
 use super::{Command, Scheduler};
 use steeldb_types::{Digest, TxId};
@@ -27,7 +28,7 @@ impl Scheduler {
     pub(super) fn grant_permits(&mut self) {
         while self.permits_used < self.config.permits {
             let Some(tx) = self.permit_queue.pop_front() else { return };
-            let Some(transaction) = self.transactions.get(&tx) else { continue };
+            let Some(transaction) = self.transactions.get_mut(&tx) else { continue };
             let Phase::Queued { ddl } = transaction.phase else { continue };
             let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { continue };
             let command = Command::Prepare {
@@ -37,6 +38,7 @@ impl Scheduler {
                 transcript: transcript.head(),
                 gid: transaction.gid(),
                 ddl,
+                script: transaction.script.take(),
             };
             self.set_phase(tx, Phase::Preparing { prepared: None, decoded: None });
             self.permits_used += 1;
@@ -103,6 +105,7 @@ impl Scheduler {
                     Ok(set) => *decoded = Some(set.digest),
                     Err(_) => self.set_phase(tx, Phase::Prepared { write_set: None }),
                 }
+                self.compare_reexecuted(tx);
             }
             _ => return,
         }
@@ -119,10 +122,7 @@ impl Scheduler {
             // It holds its locks until its outcome like any other, and is not vouched for.
             return self.set_phase(tx, Phase::Prepared { write_set: None });
         };
-        let write_set = match extra {
-            Some(extra) => Digest::of("steeldb/write-set/ddl", &[&set.digest.0, &extra.0]),
-            None => set.digest,
-        };
+        let write_set = with_effects(set.digest, *extra);
         let wall = set.wall || transaction.ran_ddl;
         self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
         let diverged = self.diverged.is_some();

@@ -264,6 +264,7 @@ impl Scheduler {
         let importing: Vec<TxId> = self
             .of_session(key)
             .filter(|transaction| transaction.begun && transaction.anchor.is_some())
+            .filter(|transaction| !transaction.may_be_reexecuted())
             .map(|transaction| transaction.tx)
             .collect();
         for tx in importing {

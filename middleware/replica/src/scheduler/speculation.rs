@@ -265,13 +265,11 @@ impl Scheduler {
         }
     }
 
-    /// Keeps an executed operation for a redo, if there may be one.
+    /// Keeps an executed operation for a redo, or for a script.
     pub(super) fn keep(&mut self, tx: TxId, number: u32, issued: Issued) {
         let Issued { operation, statement, class, copy, kept, bytes, .. } = issued;
         let Some(data) = kept else { return };
-        if let Some(transaction) = self.transactions.get_mut(&tx)
-            && transaction.anchor.is_some()
-        {
+        if let Some(transaction) = self.transactions.get_mut(&tx) {
             let buffered = Buffered { operation, statement, class, copy, data, bytes };
             transaction.kept.insert(number, buffered);
         } else {
@@ -284,12 +282,16 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let kept = std::mem::take(&mut transaction.kept);
         let bytes = kept.values().map(|buffered| buffered.bytes).sum();
-        let imported = transaction.imported;
         self.release(tx, bytes);
-        if imported {
+        self.release_imported(tx);
+        self.forget_statements(tx.session);
+    }
+
+    /// It will not be done again: its anchor goes, once it is imported.
+    pub(super) fn release_imported(&mut self, tx: TxId) {
+        if self.transactions.get(&tx).is_some_and(|transaction| transaction.imported) {
             self.release_anchor_of(tx);
         }
-        self.forget_statements(tx.session);
     }
 
     /// Whether an operation went another way here for a reason that may have passed (G8).
@@ -325,6 +327,7 @@ impl Scheduler {
         transaction.redo_after = after;
         transaction.transcript = None;
         transaction.heads.clear();
+        transaction.results.clear();
         transaction.status = b'T';
         transaction.changed_settings = false;
         transaction.sent = 0;
@@ -352,7 +355,8 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let waits = transaction.redo_after.is_some_and(|after| {
             self.transactions.get(&after).is_some_and(|after| {
-                let caught_up = after.outcome.is_some() && after.phase == Phase::GivenUp;
+                let elsewhere = matches!(after.phase, Phase::GivenUp | Phase::InDoubt { .. });
+                let caught_up = after.outcome.is_some() && elsewhere;
                 after.phase.needs_backend() || caught_up
             })
         });

@@ -15,6 +15,9 @@ const TOOK_MAX_US: u64 = 600_000_000;
 /// How much longer its replicas may take for every byte of operations and COPY data, microseconds: 2 s per MB.
 const BULK_US_PER_BYTE: u64 = 2;
 
+/// For how many T_votes the snapshot is kept of what was given up here and has no outcome yet.
+const SNAPSHOT_KEPT_FACTOR: u64 = 12;
+
 /// What a tick found.
 #[derive(Default)]
 struct Due {
@@ -24,6 +27,7 @@ struct Due {
     stuck: Vec<TxId>,
     overtaken: Vec<TxId>,
     catch_up: Vec<TxId>,
+    anchored: Vec<TxId>,
 }
 
 impl Scheduler {
@@ -52,6 +56,9 @@ impl Scheduler {
             // What it SET holds elsewhere.
             self.drop_session(tx.session, "57P01", "a transaction could not be completed here");
         }
+        for tx in due.anchored {
+            self.release_anchor_of(tx);
+        }
         for tx in due.catch_up {
             self.catch_up_again(tx);
         }
@@ -73,6 +80,11 @@ impl Scheduler {
         }
         if transaction.outcome.is_some() {
             return;
+        }
+        // B12: its snapshot is kept for a while, should a quorum commit it with DDL.
+        let kept_us = SNAPSHOT_KEPT_FACTOR * self.config.vote_timeout_us;
+        if transaction.phase == Phase::GivenUp && transaction.anchor.is_some() && idle_us > kept_us {
+            due.anchored.push(tx);
         }
         if transaction.slot.is_none() {
             // Leading LOCK TABLEs hold locks at the master, and no order knows of them.

@@ -2,6 +2,7 @@
 
 use super::event::{AnchorId, DecodedSet};
 use crate::guard::Class;
+use crate::script::Step;
 use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
@@ -148,6 +149,8 @@ pub(super) struct Transaction {
     pub sent: u32,
     /// This replica's h_i.
     pub heads: Vec<Digest>,
+    /// The canonical results that this replica's h_i are over.
+    pub results: Vec<Digest>,
     /// Operations whose results came before the slot: their digests wait for h_0.
     pub leading_results: Vec<(Digest, Digest)>,
     pub status: u8,
@@ -156,6 +159,10 @@ pub(super) struct Transaction {
     pub ran_ddl: bool,
     /// The master's stream entries, by operation.
     pub stream: BTreeMap<u32, Executed>,
+    /// What it did, for whoever must execute it again: of one that ran DDL, until it is prepared.
+    pub script: Option<Vec<Step>>,
+    /// It was executed again here; what decoding does not show of its effects (G1).
+    pub reexecuted: Option<Option<Digest>>,
     pub finish: Option<SignedFinish>,
     /// The order has closed it with its session's next BEGIN: it can only end as one that wrote nothing.
     pub superseded: bool,
@@ -210,12 +217,15 @@ impl Transaction {
             received: 0,
             sent: 0,
             heads: Vec::new(),
+            results: Vec::new(),
             leading_results: Vec::new(),
             status: b'T',
             must_vote: false,
             changed_settings: false,
             ran_ddl: false,
             stream: BTreeMap::new(),
+            script: None,
+            reexecuted: None,
             finish: None,
             superseded: false,
             finished_at_us: now_us,
@@ -248,6 +258,16 @@ impl Transaction {
     /// Whether its client wants it undone.
     pub(super) fn is_rolled_back(&self) -> bool {
         self.finish.as_ref().is_some_and(|signed| signed.finish.decision == Decision::Rollback)
+    }
+
+    /// Whether it is given up here, and a quorum may yet commit it, or has, with what only its snapshot gives again.
+    pub(super) fn may_be_reexecuted(&self) -> bool {
+        let committed = match &self.outcome {
+            None => !self.is_rolled_back(),
+            Some(Decided::Commit { certificate }) => certificate.wall,
+            Some(Decided::Abort) => false,
+        };
+        committed && self.phase == Phase::GivenUp
     }
 
     pub(super) fn outcome_is_abort(&self) -> bool {

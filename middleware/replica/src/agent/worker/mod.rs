@@ -5,9 +5,12 @@
 
 mod drawing;
 mod reader;
+mod settings;
 mod writer;
 
+use crate::effects::Effects;
 use crate::scheduler::{BackendReport, Command};
+use crate::script::SessionState;
 use bytes::BytesMut;
 use drawing::Drawing;
 use std::collections::BTreeMap;
@@ -19,7 +22,7 @@ use steeldb_postgres::transaction::RecordSecret;
 use steeldb_postgres::{Backend, BackendError, roles};
 use steeldb_transport::{ConnectionId, ReplicaLinks};
 use steeldb_types::{Digest, SessionKey, TxId};
-use steeldb_wire::transaction::{ResultDigest, SqlState, StatementId};
+use steeldb_wire::transaction::{Modes, ResultDigest, SqlState, StatementId};
 use tokio::sync::{Notify, mpsc};
 
 /// What the worker of a session needs.
@@ -36,6 +39,10 @@ pub(super) struct Start {
     pub patience: Duration,
     /// Its operations draw from sequences: this is the master.
     pub draws: bool,
+    /// What its client had set before, of a session that is another's again.
+    pub settings: Vec<(String, String)>,
+    /// Where scripts are kept.
+    pub effects: Effects,
 }
 
 /// Where a worker reports to. A session that was lost may be opened again, and the old worker's last words must not end
@@ -106,6 +113,8 @@ enum Expect {
     Ended {
         tx: TxId,
     },
+    /// What the client has set.
+    Settings,
     Ignored,
 }
 
@@ -128,10 +137,45 @@ struct Shared {
     discard: AtomicBool,
     /// Statements that the backend has parsed, and under which name, since the epoch began.
     parsed: Mutex<(u64, BTreeMap<StatementId, String>)>,
+    /// What the client had set when it was last asked for.
+    settings: Mutex<Vec<(String, String)>>,
     /// The digest of DDL effects that completing found, for PREPARE.
     ddl_effects: Mutex<Option<Digest>>,
     /// The client has thrown away what its session knew of sequences, and with it what proves the agent.
     disarmed: AtomicBool,
+}
+
+/// Sessions for what is executed again: nobody is shown anything, and nothing is drawn.
+pub(super) struct Reexecuting {
+    pub socket_dir: PathBuf,
+    pub secret: RecordSecret,
+    pub links: ReplicaLinks,
+    pub effects: Effects,
+}
+
+impl Reexecuting {
+    /// Starts the backend of a session as another replica's was.
+    pub(super) fn spawn(
+        self,
+        session: SessionKey,
+        state: &SessionState,
+        sender: mpsc::UnboundedSender<Report>,
+    ) -> mpsc::UnboundedSender<Input> {
+        spawn(Start {
+            socket_dir: self.socket_dir,
+            database: state.database.clone(),
+            role: state.role.clone(),
+            parameters: state.parameters.clone(),
+            secret: self.secret,
+            connection: ConnectionId(u64::MAX),
+            links: self.links,
+            reports: Reports { session, incarnation: 0, sender },
+            patience: Duration::MAX,
+            draws: false,
+            settings: state.settings.clone(),
+            effects: self.effects,
+        })
+    }
 }
 
 /// Starts a session's backend; its fate is reported as events.
@@ -172,6 +216,10 @@ async fn connect(start: &Start) -> Result<(Backend, Drawing), (String, String)> 
         .await
         .map_err(shown)?;
     let drawing = Drawing::arm(&mut backend, &start.secret, start.draws).await.map_err(shown)?;
+    for (name, value) in &start.settings {
+        let sql = "SELECT pg_catalog.set_config($1, $2, false)";
+        backend.extended(sql, &[Some(name), Some(value)]).await.map_err(shown)?;
+    }
     Ok((backend, drawing))
 }
 
@@ -192,6 +240,7 @@ async fn serve(
         acknowledged: Notify::new(),
         discard: AtomicBool::new(false),
         parsed: Mutex::new((0, BTreeMap::new())),
+        settings: Mutex::default(),
         ddl_effects: Mutex::new(None),
         disarmed: AtomicBool::new(false),
     });
@@ -216,11 +265,21 @@ async fn serve(
         cancel,
         secret: start.secret,
         statements: BTreeMap::new(),
-        names: 0,
+        parsed_names: 0,
         out: BytesMut::with_capacity(16 * 1024),
         copy_open: false,
         in_block: false,
         drawing,
+        session: SessionState {
+            database: start.database,
+            role: start.role,
+            parameters: start.parameters,
+            settings: Vec::new(),
+        },
+        modes: Modes::default(),
+        names: settings::Names::default(),
+        settings_asked: false,
+        effects: start.effects,
     };
     let reading = tokio::spawn(reading.run());
     let closed = writing.run().await;

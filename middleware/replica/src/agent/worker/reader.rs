@@ -79,6 +79,13 @@ impl Reader {
                     self.answer().await?;
                     Some(BackendReport::Ended { tx })
                 }
+                Expect::Settings => {
+                    let answer = self.answer().await?;
+                    // One that has failed before cannot be asked, and will not be prepared either.
+                    let text = answer.row.into_iter().next().flatten().unwrap_or_default();
+                    *lock(&self.shared.settings) = super::settings::parse(&text);
+                    None
+                }
                 Expect::Ignored => {
                     self.answer().await?;
                     None

@@ -1,8 +1,11 @@
 //! Writes a session's commands to its backend.
 
 use super::drawing::Drawing;
-use super::{Expect, Input, Parsed, Shared, lock};
+use super::{Expect, Input, Parsed, Shared, lock, settings};
+use crate::effects::{Effects, Kind};
+use crate::guard::{self, Class};
 use crate::scheduler::Command;
+use crate::script::{Script, SessionState, Step};
 use bytes::{BufMut as _, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,8 +15,9 @@ use steeldb_postgres::connection::{BackendWriter, CancelHandle};
 use steeldb_postgres::message;
 use steeldb_postgres::transaction::{COMPLETE_SQL, Record, RecordSecret, TransactionStart};
 use steeldb_postgres::{BackendError, quote};
-use steeldb_types::TxId;
-use steeldb_wire::transaction::{OperationKind, ResultDigest, StatementId, StatementText};
+use steeldb_types::{Slot, TxId};
+use steeldb_wire::codec;
+use steeldb_wire::transaction::{Modes, OperationKind, ResultDigest, StatementId, StatementText};
 use tokio::sync::mpsc;
 
 pub(super) struct Writer {
@@ -24,12 +28,22 @@ pub(super) struct Writer {
     pub(super) cancel: CancelHandle,
     pub(super) secret: RecordSecret,
     pub(super) statements: BTreeMap<StatementId, StatementText>,
-    pub(super) names: u64,
+    pub(super) parsed_names: u64,
     pub(super) out: BytesMut,
     /// A COPY's data are being written; its Sync is not.
     pub(super) copy_open: bool,
     pub(super) in_block: bool,
     pub(super) drawing: Drawing,
+    /// How the backend was started.
+    pub(super) session: SessionState,
+    /// The attributes of the transaction that runs.
+    pub(super) modes: Modes,
+    /// Settings that have to be asked for by name.
+    pub(super) names: settings::Names,
+    /// What the client has set is known, or asked for, in this transaction.
+    pub(super) settings_asked: bool,
+    /// Where scripts are kept.
+    pub(super) effects: Effects,
 }
 
 impl Writer {
@@ -102,6 +116,7 @@ impl Writer {
             Command::BeginLeading { tx, modes: _ } => {
                 self.shared.discard.store(false, Ordering::Release);
                 self.in_block = true;
+                self.settings_asked = false;
                 message::query("BEGIN ISOLATION LEVEL REPEATABLE READ", &mut self.out)?;
                 self.expect(Expect::Leading { tx });
             }
@@ -109,7 +124,9 @@ impl Writer {
                 self.shared.discard.store(false, Ordering::Release);
                 *lock(&self.shared.ddl_effects) = None;
                 let mut sql = String::new();
+                self.modes = modes;
                 if !self.in_block {
+                    self.settings_asked = false;
                     sql.push_str("BEGIN ISOLATION LEVEL REPEATABLE READ; ");
                 }
                 if modes.read_only {
@@ -139,6 +156,7 @@ impl Writer {
                 self.expect(Expect::Begun { tx });
             }
             Command::Execute { tx, number, statement, row_order, kind, show, draws } => {
+                self.look_at(statement, draws.is_some())?;
                 if self.drawing.hand_over(draws.as_ref(), &mut self.out)? {
                     self.expect(Expect::Ignored);
                 }
@@ -171,7 +189,10 @@ impl Writer {
                 message::query(COMPLETE_SQL, &mut self.out)?;
                 self.expect(Expect::Complete { tx });
             }
-            Command::Prepare { tx, slot, operations, transcript, gid, .. } => {
+            Command::Prepare { tx, slot, operations, transcript, gid, ddl: _, script } => {
+                if let Some(steps) = script {
+                    self.keep_script(tx, slot, &gid, steps).await?;
+                }
                 let record = Record { tx, slot, operations, transcript };
                 let ran_ddl = lock(&self.shared.ddl_effects).is_some();
                 let mut sql = record.sql(&self.secret, ran_ddl);
@@ -217,8 +238,8 @@ impl Writer {
         let (name, parsed) = match known {
             Some(name) => (name, None),
             None => {
-                self.names += 1;
-                let name = format!("steeldb_{}", self.names);
+                self.parsed_names += 1;
+                let name = format!("steeldb_{}", self.parsed_names);
                 let empty = StatementText { sql: String::new(), parameter_types: Vec::new() };
                 let text = self.statements.get(&statement).unwrap_or(&empty);
                 message::parse(&name, &text.sql, &text.parameter_types, &mut self.out)?;
@@ -260,6 +281,68 @@ impl Writer {
         self.out.put_slice(bind);
         message::describe(b'P', "", &mut self.out)?;
         message::execute("", 0, &mut self.out)?;
+        Ok(())
+    }
+
+    /// Looks at a statement that is to be executed: what it sets, and whether it is DDL, whose script needs to know what
+    /// is set.
+    fn look_at(&mut self, statement: StatementId, scripted: bool) -> Result<(), BackendError> {
+        let Some(text) = self.statements.get(&statement) else { return Ok(()) };
+        self.names.note(&text.sql);
+        if scripted && !self.settings_asked && matches!(guard::check(&text.sql), Ok(Class::Ddl)) {
+            self.ask_settings()?;
+        }
+        Ok(())
+    }
+
+    fn ask_settings(&mut self) -> Result<(), BackendError> {
+        self.settings_asked = true;
+        message::query(&self.names.sql(), &mut self.out)?;
+        self.expect(Expect::Settings);
+        Ok(())
+    }
+
+    /// Keeps what the transaction did on disk, before it is prepared: what a quorum has prepared may be committed, and is
+    /// then wanted by who missed it.
+    async fn keep_script(
+        &mut self,
+        tx: TxId,
+        slot: Slot,
+        gid: &str,
+        steps: Vec<Step>,
+    ) -> Result<(), BackendError> {
+        if !self.settings_asked {
+            // It ran DDL in a function.
+            self.ask_settings()?;
+            self.writer.send_all(&mut self.out).await?;
+            self.until_drained().await?;
+        }
+        let settings = lock(&self.shared.settings).clone();
+        let statement = |step: &Step| {
+            let statement = step.operation.statement;
+            Some((statement, self.statements.get(&statement)?.clone()))
+        };
+        let script = Script {
+            tx,
+            slot,
+            modes: self.modes,
+            session: SessionState { settings, ..self.session.clone() },
+            statements: steps.iter().filter_map(statement).collect(),
+            steps,
+        };
+        let ticket = self.effects.keep(Kind::Script, gid, codec::encode(&script)).await;
+        self.effects.until_durable(ticket).await;
+        Ok(())
+    }
+
+    /// Waits until all that was sent is answered.
+    async fn until_drained(&self) -> Result<(), BackendError> {
+        while self.shared.outstanding.load(Ordering::Acquire) > 0 {
+            if self.expects.is_closed() {
+                return Err(BackendError::Closed);
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(20), self.shared.drained.notified()).await;
+        }
         Ok(())
     }
 

@@ -26,6 +26,7 @@ pub(super) fn write_set_of(tx: TxId, operations: u32) -> Digest {
 struct Block {
     operations: u32,
     wrote: bool,
+    ddl: bool,
 }
 
 /// What may be held back: the test reports it by hand.
@@ -57,6 +58,8 @@ pub(super) struct Backend {
     /// Those of them that a snapshot taken now holds: a wave becomes visible bit by bit.
     visible: BTreeSet<TxId>,
     pub caught_up: Vec<TxId>,
+    /// Executed again, each with the snapshot it was given.
+    pub reexecuted: Vec<(TxId, Option<String>)>,
     /// The snapshot each transaction ran on: how many commits it holds.
     pub snapshots: BTreeMap<TxId, String>,
     pub sessions: BTreeSet<SessionKey>,
@@ -110,6 +113,17 @@ impl Backend {
                 self.prepared.remove(gid);
                 vec![]
             }
+            Effect::CatchUp { tx, slot, write_set, reexecution: Some(reexecution), .. }
+                if !self.holds(Held::CaughtUp) =>
+            {
+                self.reexecuted.push((*tx, reexecution.snapshot.clone()));
+                let gid = steeldb_postgres::transaction::gid(*tx, *slot);
+                let digest = if self.differs.contains(tx) { Digest::of("another", &[]) } else { *write_set };
+                self.prepared.insert(gid.clone());
+                self.prepared_sets.insert(gid.clone(), digest);
+                let write_set = Ok(DecodedSet { digest, wall: true, changes: 1 });
+                vec![Event::Reexecuted { tx: *tx, result: Ok(None) }, Event::Decoded { gid, write_set }]
+            }
             Effect::CatchUp { tx, write_set, database, .. } if !self.holds(Held::CaughtUp) => {
                 assert_eq!(database, "app");
                 self.applied.push(*tx);
@@ -157,6 +171,7 @@ impl Backend {
                 let block = self.blocks.entry(*tx).or_default();
                 block.operations += 1;
                 block.wrote |= ["UPDATE", "COPY", "CREATE"].iter().any(|word| sql.starts_with(word));
+                block.ddl |= sql.starts_with("CREATE");
                 let copy = matches!(kind, OperationKind::CopyIn { .. });
                 let tag = match sql.split(' ').next() {
                     Some("LOCK") => TagKind::Lock,
@@ -198,7 +213,7 @@ impl Backend {
             Command::Complete { tx } => {
                 let block = self.blocks.entry(*tx).or_default();
                 let wrote = block.wrote && !self.writes_nothing.contains(tx);
-                report(BackendReport::Completed { tx: *tx, result: Ok(Completion { wrote, ddl: false }) })
+                report(BackendReport::Completed { tx: *tx, result: Ok(Completion { wrote, ddl: block.ddl }) })
             }
             Command::Prepare { tx, gid, .. } => {
                 let block = self.blocks.remove(tx).unwrap_or_default();

@@ -132,15 +132,6 @@ fn a_write_set_that_nobody_has_makes_the_replica_take_itself_out() {
     assert_eq!(one.count(|effect| matches!(effect, Effect::Diverged { .. })), 1);
 }
 
-#[test]
-fn a_ddl_that_is_not_here_cannot_be_caught_up_with_yet() {
-    let mut one = One::slave();
-    one.open(1);
-    let slot = one.begin(tx(1, 1));
-    one.deliver_late(commit(tx(1, 1), slot, &[DDL]), true);
-    assert!(one.scheduler.diverged().is_some_and(|reason| reason.contains("DDL")));
-}
-
 /// It was given up here and took no locks, so a later one was prepared here and not at the others.
 #[test]
 fn a11_what_was_prepared_ahead_of_its_order_makes_way_and_is_caught_up_with_itself() {

@@ -12,6 +12,7 @@ mod draws;
 mod finishing;
 mod operations;
 mod random;
+mod reexecuting;
 mod restart;
 mod speculation;
 mod walls;

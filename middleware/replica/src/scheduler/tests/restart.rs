@@ -8,15 +8,14 @@ fn restarted(begins: u64, in_doubt: &[u64], missing: &[u64]) -> One {
     let mut open = OpenTransactions::default();
     for of in 1..=begins {
         one.position += 1;
-        open.replay(Position(one.position), &begin(tx(of, 1), "app"));
+        open.replay(Position(one.position), Timestamp(1), &begin(tx(of, 1), "app"));
     }
     let mut decided = Vec::new();
     for of in missing {
         one.position += 1;
         let position = Position(one.position);
         let payload = commit(tx(*of, 1), Position(*of), &[WRITE]);
-        let certificate = open.replay(position, &payload).unwrap();
-        decided.push((position, "app".to_string(), certificate));
+        decided.push(open.replay(position, Timestamp(1), &payload).unwrap());
     }
     for of in in_doubt {
         one.backend.prepared.insert(gid(*of));

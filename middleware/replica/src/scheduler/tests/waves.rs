@@ -67,7 +67,9 @@ fn b12_begins_of_sessions_that_are_nowhere_cannot_take_all_anchors() {
     }
     assert_eq!(one.cast(tx(1001, 1)), [VoteKind::Blocked]);
     one.pass(VOTE_TIMEOUT + 1);
-    assert_eq!(one.scheduler.anchors.len(), 0, "who does not come is gone");
+    assert_eq!(one.cast(tx(1128, 1)), [VoteKind::Gone], "who does not come is gone");
+    one.pass(12 * VOTE_TIMEOUT);
+    assert_eq!(one.scheduler.anchors.len(), 0, "and its snapshot is not kept for ever");
 }
 
 #[test]

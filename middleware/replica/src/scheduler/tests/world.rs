@@ -258,8 +258,8 @@ impl World {
         let mut open = OpenTransactions::default();
         let positions = (1..).map(Position);
         let mut replay = |position, payload| {
-            let certificate = open.replay(position, payload)?;
-            Some((position, (certificate.tx, certificate.write_set)))
+            let commit = open.replay(position, Timestamp(1), payload)?.certificate;
+            Some((position, (commit.tx, commit.write_set)))
         };
         positions.zip(&self.ordered).filter_map(|(position, payload)| replay(position, payload)).collect()
     }

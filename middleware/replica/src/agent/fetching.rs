@@ -1,0 +1,210 @@
+//! Fetching from peers what they keep of a transaction, part by part, from one after the other until one has what the
+//! certificate names.
+
+use super::catchup::{Found, Wanted};
+use super::peer::PeerMessage;
+use super::reactor::Reactor;
+use crate::effects::{Effects, Kind, Part};
+use crate::scheduler::{CatchUpError, Event};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use steeldb_transport::ReplicaLinks;
+use steeldb_types::{ReplicaId, Slot, TxId, limits};
+use tokio::sync::Semaphore;
+
+/// How long a peer may take for a part.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Silent peers are waited for through so many questions in all before the others' word counts.
+const SILENT_TRIES: u32 = 60;
+
+/// How often a lack is logged.
+const LOG_EVERY: u32 = 20;
+
+/// Transactions that are fetched at the same time; others wait. Each may hold [`limits::KEPT_RECORD_BYTES_MAX`].
+const AT_ONCE: usize = 8;
+
+/// Reads from the disk for peers at the same time; past it questions are dropped, and asked again.
+const SERVED_AT_ONCE: usize = 4;
+
+/// What is being fetched.
+pub(super) struct Fetching {
+    wanted: BTreeMap<TxId, Fetch>,
+    served: Arc<Semaphore>,
+}
+
+impl Default for Fetching {
+    fn default() -> Self {
+        Fetching { wanted: BTreeMap::new(), served: Arc::new(Semaphore::new(SERVED_AT_ONCE)) }
+    }
+}
+
+struct Fetch {
+    wanted: Wanted,
+    /// Whose turn it is, among the peers.
+    turn: usize,
+    asked: Option<(ReplicaId, Instant)>,
+    questions: u32,
+    /// Peers that do not have it.
+    without: BTreeSet<ReplicaId>,
+    kind: Kind,
+    received: Vec<u8>,
+}
+
+impl Fetching {
+    /// Wants a transaction; again, after a failure, from another peer first.
+    pub(super) fn want(&mut self, wanted: Wanted, attempt: u32) {
+        let fetch = Fetch {
+            wanted: wanted.clone(),
+            turn: attempt as usize,
+            asked: None,
+            questions: 0,
+            without: BTreeSet::new(),
+            kind: Kind::WriteSet,
+            received: Vec::new(),
+        };
+        self.wanted.insert(wanted.tx, fetch);
+    }
+
+    /// Asks for what has not come; gives what nobody has. `faults`: so many peers may be silent for ever.
+    pub(super) fn ask(&mut self, links: &ReplicaLinks, peers: &[ReplicaId], faults: usize) -> Vec<TxId> {
+        if peers.is_empty() {
+            return Vec::new();
+        }
+        let mut given_up = Vec::new();
+        for fetch in self.wanted.values_mut().take(AT_ONCE) {
+            if let Some((peer, at)) = fetch.asked {
+                if at.elapsed() < PATIENCE {
+                    continue;
+                }
+                tracing::debug!(%peer, tx = %fetch.wanted.tx, "no answer from a peer");
+                fetch.next_peer();
+            }
+            let lacking = peers.iter().filter(|peer| fetch.without.contains(peer)).count();
+            let silent_long = fetch.questions >= SILENT_TRIES;
+            if lacking == peers.len() || silent_long && lacking + faults >= peers.len() {
+                given_up.push(fetch.wanted.tx);
+                continue;
+            }
+            fetch.questions += 1;
+            if fetch.questions.is_multiple_of(LOG_EVERY) {
+                tracing::warn!(tx = %fetch.wanted.tx, lacking, "no peer has sent what this replica misses; it waits");
+            }
+            // Those that do not have it are passed over.
+            while fetch.without.contains(&peers[fetch.turn % peers.len()]) {
+                fetch.turn += 1;
+            }
+            fetch.send(links, peers[fetch.turn % peers.len()]);
+        }
+        for tx in &given_up {
+            self.wanted.remove(tx);
+        }
+        given_up
+    }
+
+    /// A part came from a peer. Gives the whole once it is there and what the certificate names.
+    pub(super) fn received(
+        &mut self,
+        links: &ReplicaLinks,
+        peer: ReplicaId,
+        tx: TxId,
+        from: u64,
+        part: Option<Part>,
+    ) -> Option<(Wanted, Found)> {
+        let fetch = self.wanted.get_mut(&tx)?;
+        if fetch.asked.is_none_or(|(asked, _)| asked != peer) || from != fetch.received.len() as u64 {
+            return None; // an answer of before
+        }
+        let checked = match part {
+            None => Err("nothing is kept".to_string()),
+            Some(part) => fetch.add(part),
+        };
+        match checked {
+            Ok(None) => {
+                fetch.send(links, peer);
+                None
+            }
+            Ok(Some(found)) => self.wanted.remove(&tx).map(|fetch| (fetch.wanted, found)),
+            Err(reason) => {
+                tracing::info!(%peer, %tx, reason, "a peer does not have what this replica misses");
+                fetch.without.insert(peer);
+                fetch.next_peer();
+                None
+            }
+        }
+    }
+
+    /// Answers a peer, beside the reactor.
+    pub(super) fn serve(
+        &self,
+        links: &ReplicaLinks,
+        effects: &Effects,
+        peer: ReplicaId,
+        tx: TxId,
+        slot: Slot,
+        from: u64,
+    ) {
+        let Ok(permit) = Arc::clone(&self.served).try_acquire_owned() else { return };
+        let (links, effects) = (links.clone(), effects.clone());
+        tokio::task::spawn_blocking(move || {
+            let gid = steeldb_postgres::transaction::gid(tx, slot);
+            let part = effects.part(&gid, from, limits::KEPT_PART_BYTES);
+            links.send_peer(peer, PeerMessage::Effects { tx, from, part }.encode());
+            drop(permit);
+        });
+    }
+}
+
+impl Fetch {
+    fn send(&mut self, links: &ReplicaLinks, peer: ReplicaId) {
+        self.asked = Some((peer, Instant::now()));
+        let (tx, slot, from) = (self.wanted.tx, self.wanted.slot, self.received.len() as u64);
+        links.send_peer(peer, PeerMessage::FetchEffects { tx, slot, from }.encode());
+    }
+
+    fn next_peer(&mut self) {
+        self.turn += 1;
+        self.asked = None;
+        self.received = Vec::new();
+    }
+
+    /// Adds a part; the whole, once it is there.
+    fn add(&mut self, part: Part) -> Result<Option<Found>, String> {
+        if self.received.is_empty() {
+            self.kind = part.kind;
+        }
+        let rest = part.total.checked_sub(self.received.len() as u64);
+        // As much as there is, so that nobody keeps this replica busy for long.
+        let expected = rest.map(|rest| rest.min(limits::KEPT_PART_BYTES as u64));
+        let too_large = part.total > limits::KEPT_RECORD_BYTES_MAX as u64;
+        if part.kind != self.kind || too_large || expected != Some(part.bytes.len() as u64) {
+            return Err("a part that is none".to_string());
+        }
+        self.received.extend_from_slice(&part.bytes);
+        if (self.received.len() as u64) < part.total {
+            return Ok(None);
+        }
+        self.wanted.check(self.kind, &self.received).map(Some)
+    }
+}
+
+impl Reactor {
+    /// Asks for each transaction that has not come; the scheduler is told of those that nobody has.
+    pub(super) fn fetch_again(&mut self) {
+        let peers: Vec<ReplicaId> = self.peers().collect();
+        let faults = usize::from(self.core.roster().view().f());
+        for tx in self.fetching.ask(&self.links, &peers, faults) {
+            let reason = "no peer keeps its effects any more".to_string();
+            self.schedule(Event::CaughtUp { tx, result: Err(CatchUpError::Failed(reason)) });
+        }
+    }
+
+    /// A part of a transaction came from a peer.
+    pub(super) fn effects_received(&mut self, peer: ReplicaId, tx: TxId, from: u64, part: Option<Part>) {
+        if let Some((wanted, found)) = self.fetching.received(&self.links, peer, tx, from, part) {
+            tokio::spawn(self.catch_up.clone().make(wanted, found));
+        }
+        self.fetch_again();
+    }
+}

@@ -86,7 +86,7 @@ async fn order(args: &ChangeArgs, set: impl FnOnce(&mut Change)) -> anyhow::Resu
     Ok(ExitCode::SUCCESS)
 }
 
-fn shim(config: &Path) -> anyhow::Result<Shim> {
+pub(crate) fn shim(config: &Path) -> anyhow::Result<Shim> {
     processes::shim(&ProxyFile::load(config)?)
 }
 
@@ -250,6 +250,8 @@ mod tests {
             applied: Position(19),
             pending: 0,
             diverged: None,
+            term: steeldb_types::Term::first(ReplicaId(0)),
+            accusations: vec![],
         }
     }
 

@@ -10,6 +10,7 @@ pub mod demo;
 mod init;
 mod ledger;
 mod logging;
+mod master;
 mod parent;
 mod ports;
 mod processes;
@@ -51,6 +52,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
         Command::Verify(args) => threaded(verify::execute(args)),
         Command::Cluster { command } => threaded(cluster::execute(command)),
+        Command::Master { command } => threaded(master::execute(command)),
         Command::Ledger { command } => ledger::execute(&command),
         Command::ProxyPassword(args) => proxy_password::execute(&args),
         Command::RunCommand(args) => demo::supervise(&args),

@@ -97,7 +97,7 @@ pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
 async fn reachable(shim: &Shim, cluster: &Cluster) {
     loop {
         let up = shim.links_up();
-        if up.contains(&cluster.master) && cluster.view.is_quorum(up) {
+        if up.contains(&shim.term().master) && cluster.view.is_quorum(up) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -174,6 +174,7 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         ddl_drain_timeout: ms(cluster.timeouts.ddl_drain_timeout_ms),
         execution: cluster.execution,
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
+        master_silence: ms(cluster.timeouts.master_silence_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),
         kept_bytes: catch_up.kept_bytes(),
         kept_age: catch_up.kept_age(),

@@ -82,6 +82,11 @@ impl Answer {
         self.shape == Shape::Description
     }
 
+    /// What ends it.
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
     /// The canonical result.
     pub(super) fn digest(self) -> Digest {
         self.digest.finish()

@@ -13,6 +13,7 @@ mod operations;
 mod ordered;
 mod outcome;
 mod report;
+mod resuming;
 mod session;
 mod statements;
 mod transaction;
@@ -40,8 +41,10 @@ use transaction::{Phase, Transaction};
 pub struct CoreConfig {
     /// The replicas.
     pub view: View,
-    /// The one that answers.
+    /// The one that answers, and the master epoch that it does so in.
     pub master: ReplicaId,
+    /// Counts the masters' terms.
+    pub epoch: u64,
     /// The session; never used before.
     pub session: SessionKey,
     /// The client's key.
@@ -158,6 +161,8 @@ pub enum Waiting {
     Replicas,
     /// For the BEGIN to be ordered.
     Slot,
+    /// For another master to go on with the transaction: the link to its master is lost.
+    Master,
     /// For the transaction's outcome.
     Outcome,
 }
@@ -180,6 +185,8 @@ pub struct Core {
     /// Result bytes of the master: not yet consumed, and consumed but not yet acknowledged.
     unconsumed: usize,
     unacknowledged: usize,
+    /// Result bytes of earlier masters that are not yet consumed.
+    stale: usize,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     /// Counts what was waited for, so that each wait has its own time-out.
@@ -210,6 +217,7 @@ impl Core {
             abandoned: None,
             unconsumed: 0,
             unacknowledged: 0,
+            stale: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             waits: 0,
@@ -265,6 +273,7 @@ impl Core {
                 self.transcript(from, tx, word);
             }
             ReplicaMessage::Outcome { tx, outcome } => self.outcome(from, tx, outcome),
+            ReplicaMessage::NotReproduced { tx } => self.not_reproduced_at(from, tx),
             ReplicaMessage::Maintained { session, sequence, messages } => {
                 if session == self.config.session.session {
                     self.maintained(from, sequence, messages.into());
@@ -282,6 +291,7 @@ impl Core {
             }
             ReplicaMessage::SessionOpened { .. }
             | ReplicaMessage::SessionRefused { .. }
+            | ReplicaMessage::Term(_)
             | ReplicaMessage::Membership(_) => {}
         }
     }
@@ -307,6 +317,7 @@ impl Core {
         }
         let transaction = self.transaction.as_ref()?;
         let waiting = match &transaction.phase {
+            Phase::Running | Phase::Finishing { sent: false, .. } if transaction.orphaned => Waiting::Master,
             Phase::Running if transaction.unsent.is_empty() && transaction.begin.is_none() => return None,
             Phase::Running if !transaction.started => Waiting::Replicas,
             Phase::Running
@@ -334,6 +345,7 @@ impl Core {
                     .detail("BEGIN was sent to all replicas and was not ordered in time.")
                     .hint("Retry; check that enough replicas run and reach each other."),
             ),
+            Waiting::Master => self.lose_master(),
             Waiting::Outcome => self.settle_unreachable(),
         }
     }

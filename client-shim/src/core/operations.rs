@@ -1,6 +1,7 @@
 //! Operations and their answers: what is sent when, what enters the transcript, what the master may answer.
 
 use super::answer::Answer;
+use super::resuming::{NotReproduced, Relayed};
 use super::transaction::{Outstanding, Phase, Step, Unsent, shape};
 use super::{Core, Event, NewOperation};
 use crate::ShimError;
@@ -131,7 +132,15 @@ impl Core {
             _ => Step::Ready(operation.digest(statement.digest, None)),
         };
         let answer = Answer::new(shape, flags.row_order);
-        transaction.outstanding.push_back(Outstanding { number, leading, answer, cancelled: false, step });
+        transaction.outstanding.push_back(Outstanding {
+            number,
+            leading,
+            answer,
+            relayed: Relayed::default(),
+            copying: false,
+            cancelled: false,
+            step,
+        });
         let members = self.members();
         if statement.new {
             let text = text.as_ref().clone();
@@ -154,8 +163,9 @@ impl Core {
         let Some(transaction) = self.transaction.as_mut() else { return };
         let tx = transaction.tx;
         let Some(outstanding) = transaction.outstanding.front_mut() else { return };
+        let asks_for_data = outstanding.asks_for_data();
         let Step::Copying { data, .. } = &mut outstanding.step else { return };
-        if !outstanding.answer.copying() {
+        if !asks_for_data {
             return;
         }
         transaction.bytes += chunk.len();
@@ -173,7 +183,7 @@ impl Core {
         let Some(transaction) = self.transaction.as_mut() else { return };
         let tx = transaction.tx;
         let Some(outstanding) = transaction.outstanding.front_mut() else { return };
-        if !outstanding.answer.copying() {
+        if !outstanding.asks_for_data() {
             return;
         }
         let Step::Copying { operation, statement, data } = &outstanding.step else { return };
@@ -235,7 +245,17 @@ impl Core {
         let failed_copy = outstanding.answer.failed()
             && outstanding.answer.copying()
             && matches!(outstanding.step, Step::Copying { .. });
-        self.events.push_back(Event::Result { number, messages });
+        let relayed = outstanding.relayed.take(messages);
+        match relayed {
+            Ok(messages) => {
+                // What the application has already, nobody will consume.
+                self.consumed(bytes - messages.len());
+                if !messages.is_empty() {
+                    self.events.push_back(Event::Result { number, messages });
+                }
+            }
+            Err(NotReproduced) => return self.not_reproduced(),
+        }
         if failed_copy {
             // The master wants to know where the data end, to know what the operation was.
             self.copy_end(None);
@@ -244,6 +264,10 @@ impl Core {
 
     /// The application has taken this many bytes of results.
     pub fn consumed(&mut self, bytes: usize) {
+        // An earlier master's come first, and it wants to know of them no more.
+        let stale = self.stale.min(bytes);
+        self.stale -= stale;
+        let bytes = bytes - stale;
         self.unconsumed = self.unconsumed.saturating_sub(bytes);
         self.unacknowledged += bytes;
         if self.unacknowledged >= ACKNOWLEDGED_BYTES && !self.over {
@@ -260,14 +284,20 @@ impl Core {
             return;
         }
         let (view, master) = (self.config.view.clone(), self.config.master);
+        let again = self.config.epoch > 0;
         let Some(transaction) = self.running(tx).filter(|transaction| !transaction.is_doomed()) else {
             return;
         };
+        if again && number <= transaction.transcript.operations() {
+            return; // answered by an earlier master
+        }
         let slot = transaction.slot(&view, master);
         let fault = match transaction.outstanding.front() {
             Some(front) if front.number != number => Some("it answered operations out of turn"),
             None => Some("it answered an operation that was not sent"),
-            Some(front) if !front.answer.ended() => Some("it ended an answer that is not complete"),
+            Some(front) if !front.answer.ended() || front.relayed.is_owed() => {
+                Some("it ended an answer that is not complete")
+            }
             Some(front) if !front.leading && slot.is_none() => {
                 Some("it executed an operation before its BEGIN")
             }

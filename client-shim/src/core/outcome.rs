@@ -137,7 +137,9 @@ impl Core {
         }
         transaction.told_order = true;
         let tx = transaction.tx;
-        match transaction.slot(&view, master) {
+        // As an earlier master said, if this one has not said it yet.
+        let said = transaction.slot(&view, master).or(transaction.slots.iter().flatten().copied().next());
+        match said {
             Some(slot) => {
                 self.request(&Ordered::Rollback { tx, slot });
             }

@@ -30,7 +30,11 @@ impl Core {
         }
         *membership = Membership::Closed;
         let started = self.transaction.as_ref().is_some_and(|transaction| transaction.started);
-        if !started {
+        let orphaned = self.transaction.as_ref().is_some_and(|transaction| transaction.orphaned);
+        if orphaned && self.is_master(replica) {
+            // It is the master still, and has lost the transaction with the link.
+            self.lose_master();
+        } else if !started {
             self.open_where_closed();
         }
     }
@@ -72,16 +76,16 @@ impl Core {
         if !self.is_usable() {
             return;
         }
-        if !self.opened {
-            self.opened = true;
-            self.waits += 1;
-            if let Some(Membership::Open { parameters }) =
-                self.replicas.get(usize::from(self.config.master.0))
-            {
-                self.events.push_back(Event::Opened { parameters: parameters.clone() });
-            }
-        }
+        self.become_usable();
         self.pump();
+    }
+
+    /// The parameters of the master's backend.
+    pub(super) fn parameters_of_master(&self) -> Option<Vec<(String, String)>> {
+        match self.replicas.get(usize::from(self.config.master.0)) {
+            Some(Membership::Open { parameters }) => Some(parameters.clone()),
+            _ => None,
+        }
     }
 
     pub(super) fn session_refused(&mut self, from: ReplicaId, error: ShimError) {
@@ -107,7 +111,8 @@ impl Core {
     /// The session at `replica` is gone; the running transaction may go on without it, if others suffice.
     fn session_gone(&mut self, replica: ReplicaId, error: Option<ShimError>) {
         if self.is_master(replica) {
-            self.unconsumed = 0;
+            // The application still has to take them.
+            self.stale += std::mem::take(&mut self.unconsumed);
             self.unacknowledged = 0;
         }
         self.ordering_lost(replica);
@@ -122,16 +127,11 @@ impl Core {
             Phase::Finishing { sent: true, .. } => self.judge(),
             Phase::Doomed { .. } => {}
             _ if !transaction.started => {}
-            _ if is_master => {
-                let error = error.unwrap_or_else(|| {
-                    ShimError::new(
-                        "08006",
-                        format!("the connection to the master replica {replica} was lost"),
-                    )
-                    .hint("The transaction is rolled back. Retry it.")
-                });
-                self.doom(error);
-            }
+            _ if is_master => match error {
+                Some(error) => self.doom(error),
+                None if transaction.begin.is_none() => self.lose_master(),
+                None => self.orphan(),
+            },
             _ => match error {
                 Some(error) if view.has_correct(refusing) => self.doom(error),
                 _ if !usable => self.doom(self.unusable()),

@@ -1,6 +1,7 @@
 //! One transaction of the session: its operations and their answers, its slot, and what replicas say at its end.
 
 use super::answer::{Answer, Shape};
+use super::resuming::Relayed;
 use super::verdict::{Shown, Word};
 use super::{NewOperation, OperationFlags};
 use crate::ShimError;
@@ -10,6 +11,9 @@ use steeldb_types::{Digest, ReplicaId, Slot, TxId, View};
 use steeldb_wire::transaction::{
     CopyDigest, Decision, Modes, Operation, OperationKind, StatementText, Transcript,
 };
+
+/// A statement's text, shared.
+pub(super) type Text = Arc<StatementText>;
 
 /// How far it is.
 pub(super) enum Phase {
@@ -26,6 +30,10 @@ pub(super) struct Outstanding {
     pub number: u32,
     pub leading: bool,
     pub answer: Answer,
+    /// What of it the application has.
+    pub relayed: Relayed,
+    /// A master before this one asked for its COPY data.
+    pub copying: bool,
     /// The user has asked to cancel it.
     pub cancelled: bool,
     pub step: Step,
@@ -58,7 +66,7 @@ pub(super) struct Transaction {
     pub refused: Vec<bool>,
     pub words: Vec<Word>,
     pub transcript: Transcript,
-    pub operations: Vec<(Arc<StatementText>, OperationFlags)>,
+    pub operations: Vec<(Text, OperationFlags)>,
     /// What its operations and COPY data take of its replicas' buffers.
     pub bytes: usize,
     pub unsent: VecDeque<Unsent>,
@@ -67,6 +75,8 @@ pub(super) struct Transaction {
     pub failed: bool,
     /// The order was asked to roll it back.
     pub told_order: bool,
+    /// The link to its master is lost: it goes on if another one takes over.
+    pub orphaned: bool,
 }
 
 impl Transaction {
@@ -87,6 +97,7 @@ impl Transaction {
             outstanding: VecDeque::new(),
             failed: false,
             told_order: false,
+            orphaned: false,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use steeldb_types::{ReplicaId, View, limits};
+use steeldb_types::{ReplicaId, Term, View, limits};
 use steeldb_wire::transaction::ReplicaMessage;
 use tokio::sync::Notify;
 
@@ -22,6 +22,7 @@ pub(super) enum Input {
     LinkUp(ReplicaId),
     LinkDown(ReplicaId),
     ViewChanged(View),
+    TermBegan(Term),
     Cancel,
 }
 

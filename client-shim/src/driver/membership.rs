@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use steeldb_ordering::{Request, Roster};
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::{ReplicaId, View, ViewNumber};
+use steeldb_types::{ReplicaId, Term, View, ViewNumber};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{
-    ClientMessage, MembershipReply, MembershipRequest, ReplicaStatus, change_digest,
+    ClientMessage, MasterMove, MembershipReply, MembershipRequest, Ordered, ReplicaStatus, change_digest,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -102,6 +102,42 @@ impl Shim {
                 if view.has_correct(same.map(|(replica, _)| *replica)) {
                     return result.clone().map_err(|reason| ShimError::new("55000", reason));
                 }
+            }
+        }
+    }
+
+    /// Has an administrator's wish for another master ordered. Resolves once f + 1 replicas speak of a term after the one
+    /// that it ends; gives that term.
+    ///
+    /// # Errors
+    /// Why f + 1 replicas turned it away, or that too few answered in time: it may still be ordered then.
+    pub async fn move_master(&self, wish: &MasterMove, patience: Duration) -> Result<Term, ShimError> {
+        let (view, deadline) = (self.shared.view(), Instant::now() + patience);
+        let mut answers = self.answers();
+        self.ask_all(&ClientMessage::Membership(MembershipRequest::Move(wish.clone())));
+        let asked = Ordered::Move(wish.clone()).certified_key().unwrap_or_default();
+        let mut refusals: BTreeMap<ReplicaId, String> = BTreeMap::new();
+        loop {
+            let term = self.term();
+            if term.epoch > wish.term.epoch {
+                return Ok(term);
+            }
+            if Instant::now() >= deadline {
+                return Err(ShimError::new("57014", "too few replicas said who the master is")
+                    .hint("It may still take effect: look at the master's status."));
+            }
+            // Terms do not come this way: look again soon.
+            let again = Instant::now() + Duration::from_millis(20);
+            if let Ok(Some((replica, MembershipReply::Changed { change, result: Err(reason) }))) =
+                tokio::time::timeout_at(again.min(deadline), answers.recv()).await
+                && change == asked
+            {
+                refusals.insert(replica, reason);
+            }
+            if let Some(reason) = refusals.values().next()
+                && view.has_correct(refusals.keys().copied())
+            {
+                return Err(ShimError::new("55000", reason.clone()));
             }
         }
     }

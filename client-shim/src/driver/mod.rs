@@ -5,6 +5,7 @@ mod inbox;
 mod links;
 mod membership;
 mod session;
+mod terms;
 
 pub use links::Links;
 pub use session::{Canceller, Session};
@@ -23,10 +24,11 @@ use steeldb_ordering::{Member, Roster};
 use steeldb_transport::{
     ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
 };
-use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionId, SessionKey, View, limits};
+use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionId, SessionKey, Term, View, limits};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::codec::decode;
 use steeldb_wire::transaction::ReplicaMessage;
+use terms::Terms;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -39,7 +41,7 @@ pub struct ShimConfig {
     pub key: SecretKey,
     /// The replicas and their weights in the view that the cluster began with; later ones are learned.
     pub view: View,
-    /// The master.
+    /// The master of the first term; later ones are learned.
     pub master: ReplicaId,
     /// When the other replicas execute: how soon they want to hear what.
     pub execution: Execution,
@@ -56,6 +58,8 @@ pub struct Patience {
     pub replicas: Duration,
     /// For a BEGIN to be ordered.
     pub slot: Duration,
+    /// For another master to take over when the link to the master is lost in a transaction.
+    pub master: Duration,
     /// For a transaction's outcome after COMMIT or ROLLBACK; past it a COMMIT is in doubt. Longer by four times what the
     /// transaction has taken, and by four seconds for each megabyte it sent.
     pub outcome: Duration,
@@ -65,8 +69,10 @@ impl Default for Patience {
     fn default() -> Self {
         Patience {
             opening: Duration::from_secs(30),
-            replicas: Duration::from_secs(10),
+            // Above the time in which a silent master is replaced, several times over.
+            replicas: limits::MASTER_SILENCE * 10,
             slot: Duration::from_secs(30),
+            master: limits::MASTER_SILENCE * 10,
             // Above T_vote several times over: replicas settle what they can long before.
             outcome: limits::VOTE_TIMEOUT * 12,
         }
@@ -105,6 +111,8 @@ struct State {
     up: BTreeSet<ReplicaId>,
     /// The newest view known.
     view: View,
+    /// The newest master's term known, and what each replica last said of it.
+    terms: Terms,
     /// How it is known; nothing over links that know no keys.
     views: Option<Views>,
     waiters: Waiters,
@@ -147,7 +155,8 @@ impl Shim {
         let key = Arc::new(config.key.clone());
         let view = config.view.clone();
         let (inboxes, up, waiters) = (HashMap::new(), BTreeSet::new(), Vec::new());
-        let state = Mutex::new(State { inboxes, up, view, views, waiters });
+        let terms = Terms::new(Term::first(config.master));
+        let state = Mutex::new(State { inboxes, up, view, terms, views, waiters });
         let shared = Arc::new(Shared { config, key, links, state, next: AtomicU64::new(first_session()) });
         tokio::spawn(dispatch(Arc::downgrade(&shared), events));
         Shim { shared }
@@ -222,6 +231,11 @@ impl Shim {
         state.view.replicas().filter(|replica| state.is_up(*replica)).collect()
     }
 
+    /// The newest master's term that f + 1 replicas spoke of.
+    pub fn term(&self) -> Term {
+        self.shared.term()
+    }
+
     fn all_up(&self) -> bool {
         self.links_up().len() == usize::from(self.shared.view().n())
     }
@@ -239,7 +253,8 @@ impl Shim {
         let inbox = Arc::new(Inbox::new(state.view.table_len()));
         let core = CoreConfig {
             view: state.view.clone(),
-            master: config.master,
+            master: state.terms.current().master,
+            epoch: state.terms.current().epoch,
             session: SessionKey { client: config.client, session: id },
             key: self.shared.key.clone(),
             database: database.to_string(),
@@ -262,6 +277,22 @@ impl Shared {
 
     fn view(&self) -> View {
         self.state().view.clone()
+    }
+
+    fn term(&self) -> Term {
+        self.state().terms.current()
+    }
+
+    /// A replica says which term runs.
+    fn term_said(&self, from: ReplicaId, term: Term) {
+        let mut state = self.state();
+        let State { terms, view, .. } = &mut *state;
+        if let Some(term) = terms.said(view, from, term) {
+            tracing::info!(epoch = term.epoch, master = %term.master, "the master changed");
+            for inbox in state.inboxes.values() {
+                inbox.push(Input::TermBegan(term));
+            }
+        }
     }
 
     fn link_changed(&self, replica: ReplicaId, up: bool) {
@@ -322,6 +353,7 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
             }
             return;
         }
+        ReplicaMessage::Term(term) => return shared.term_said(replica, *term),
         ReplicaMessage::SessionOpened { session, .. }
         | ReplicaMessage::SessionRefused { session, .. }
         | ReplicaMessage::Maintained { session, .. }
@@ -331,7 +363,8 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
         | ReplicaMessage::Result { tx, .. }
         | ReplicaMessage::Executed { tx, .. }
         | ReplicaMessage::Transcript { tx, .. }
-        | ReplicaMessage::Outcome { tx, .. } => {
+        | ReplicaMessage::Outcome { tx, .. }
+        | ReplicaMessage::NotReproduced { tx } => {
             if tx.session.client != shared.config.client {
                 return;
             }

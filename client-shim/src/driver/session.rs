@@ -82,6 +82,11 @@ impl Session {
 
     /// Starts a transaction. Nothing is sent before its first operation.
     pub fn begin(&mut self, modes: Modes) {
+        // Links may have gone and come since somebody last waited for something: the transaction's replicas are those of
+        // now.
+        while let Some(input) = self.inbox.try_take() {
+            self.take(input);
+        }
         self.begun_at = Instant::now();
         self.sent_bytes = 0;
         self.core.begin(modes);
@@ -122,10 +127,10 @@ impl Session {
     /// Waits until the links have room for more COPY data: the master's, and those of a quorum. Whoever is slower
     /// than that holds up nobody and loses its link in the end.
     pub async fn room(&self) {
-        let (links, master) = (&self.shared.links, self.shared.config.master);
+        let links = &self.shared.links;
         let has_room = |replica| links.backlog(replica) < BACKLOG_BYTES_MAX;
         let is_quorum = |view: View| view.is_quorum(view.replicas().filter(|r| has_room(*r)));
-        while !has_room(master) || !is_quorum(self.shared.view()) {
+        while !has_room(self.shared.term().master) || !is_quorum(self.shared.view()) {
             tokio::time::sleep(BACKLOG_POLL).await;
         }
     }
@@ -211,6 +216,7 @@ impl Session {
             Waiting::Opening => patience.opening,
             Waiting::Replicas => patience.replicas,
             Waiting::Slot => patience.slot,
+            Waiting::Master => patience.master,
             Waiting::Outcome => {
                 let megabytes = u32::try_from(self.sent_bytes >> 20).unwrap_or(u32::MAX);
                 patience.outcome + self.begun_at.elapsed() * 4 + OUTCOME_PER_MEGABYTE * megabytes.min(100_000)
@@ -224,6 +230,7 @@ impl Session {
             Input::LinkUp(replica) => self.core.link_up(replica),
             Input::LinkDown(replica) => self.core.link_down(replica),
             Input::ViewChanged(view) => self.core.change_view(view),
+            Input::TermBegan(term) => self.core.begin_term(term),
             Input::Cancel => self.core.cancel(),
         }
         self.flush();

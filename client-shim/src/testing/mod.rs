@@ -91,6 +91,8 @@ struct FakeTransaction {
     copy_failed: bool,
     leading: Vec<(Digest, Digest)>,
     heads: Vec<Digest>,
+    /// Operations up to here were shown by an earlier master.
+    shown: u32,
 }
 
 impl FakeCluster {
@@ -116,6 +118,11 @@ impl FakeCluster {
     /// A replica.
     pub fn replica(&mut self, id: u16) -> &mut FakeReplica {
         &mut self.replicas[usize::from(id)]
+    }
+
+    /// Another replica answers from now on; clients have to be told.
+    pub fn change_master(&mut self, master: ReplicaId) {
+        self.master = master;
     }
 
     /// A replica's link was lost: its sessions are gone.
@@ -159,6 +166,17 @@ impl FakeCluster {
                 let parameters =
                     parameters.map(|(name, value)| (name.to_string(), value.to_string())).to_vec();
                 self.say(at, ReplicaMessage::SessionOpened { session, parameters });
+            }
+            ClientMessage::Resume { tx, operations, .. } => {
+                let Some(session) = self.replicas[index].sessions.get_mut(&tx.session.session) else {
+                    return;
+                };
+                let transaction = session.current(tx);
+                transaction.shown = operations;
+                if let Some(slot) = transaction.slot {
+                    self.say(at, ReplicaMessage::Begun { tx, slot, timestamp: Timestamp(0) });
+                }
+                self.run(at, tx, false);
             }
             ClientMessage::CloseSession { session } => {
                 self.replicas[index].sessions.remove(&session);
@@ -270,7 +288,7 @@ impl FakeCluster {
                 let tables = vec![TableDigest { table: "public.t".into(), rows: 1, digest: digest.into() }];
                 self.say(at, ReplicaMessage::Verified { session, sequence, position, tables: Ok(tables) });
             }
-            Ordered::Commit(_) | Ordered::Abort(_) => {}
+            Ordered::Commit(_) | Ordered::Abort(_) | Ordered::Depose(_) | Ordered::Move(_) => {}
         }
     }
 
@@ -294,8 +312,9 @@ impl FakeCluster {
             let (number, leading) = (operation.number, operation.leading);
             let is_copy = matches!(operation.kind, OperationKind::CopyIn { .. });
             let starts_copy = is_copy && !transaction.failed && text.sql.starts_with("COPY");
+            let show = master && number > transaction.shown;
             if starts_copy && end.is_none() {
-                if master {
+                if show {
                     let messages = copy_request();
                     self.out.push((at, ReplicaMessage::Result { tx, number, messages }));
                 }
@@ -332,9 +351,11 @@ impl FakeCluster {
                 }
             };
             if master {
-                let status = if transaction.failed { b'E' } else { b'T' };
                 let heads = transaction.heads.clone();
                 self.order.heads_of_master.insert(tx, heads);
+            }
+            if show {
+                let status = if transaction.failed { b'E' } else { b'T' };
                 for piece in pieces(&answer, self.piece_bytes) {
                     self.out.push((at, ReplicaMessage::Result { tx, number, messages: piece }));
                 }
@@ -443,6 +464,7 @@ impl FakeSession {
             copy_failed: false,
             leading: Vec::new(),
             heads: Vec::new(),
+            shown: 0,
         })
     }
 }

@@ -56,8 +56,23 @@ pub fn check_client(
             permitted(database, None)?;
         }
         Ordered::Commit(_) | Ordered::Abort(_) => return Err("an outcome is no client's to order".into()),
+        Ordered::Depose(_) | Ordered::Move(_) => {
+            return Err("who is the master is no client's to order".into());
+        }
     }
     Ok(ordered)
+}
+
+/// What certified requests are judged by: all of it is the same on all correct replicas.
+pub struct By<'a> {
+    /// The view.
+    pub view: &'a View,
+    /// The digest of its roster.
+    pub roster: Digest,
+    /// The replicas' keys, by number.
+    pub keys: &'a [PublicKey],
+    /// The keys that sign moves of the master.
+    pub administrators: &'a [PublicKey],
 }
 
 /// Judges a certified request.
@@ -67,17 +82,19 @@ pub fn check_client(
 pub fn check_certified(
     key: Digest,
     payload: &[u8],
-    view: &View,
-    keys: &[PublicKey],
+    by: &By<'_>,
     memo: &mut SignatureMemo,
 ) -> Result<Ordered, String> {
     let ordered = decode(payload)?;
+    let By { view, keys, .. } = *by;
     if ordered.certified_key() != Some(key) {
         return Err("the key is not that of the outcome".into());
     }
     match &ordered {
         Ordered::Commit(certificate) => certificate.check(view, keys, memo).map_err(|e| e.to_string())?,
         Ordered::Abort(certificate) => certificate.check(view, keys, memo).map_err(|e| e.to_string())?,
+        Ordered::Depose(certificate) => certificate.check(view, keys).map_err(|e| e.to_string())?,
+        Ordered::Move(wish) => wish.check(view, by.roster, by.administrators)?,
         _ => return Err("not an outcome".into()),
     }
     Ok(ordered)
@@ -109,9 +126,9 @@ fn check_maintenance(sql: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use steeldb_types::{Position, SessionId, TxId};
+    use steeldb_types::{Position, ReplicaId, SessionId, Term, TxId};
     use steeldb_wire::auth::SecretKey;
-    use steeldb_wire::transaction::{AbortCertificate, Modes};
+    use steeldb_wire::transaction::{AbortCertificate, DeposeCertificate, Modes};
 
     const SESSION: SessionKey = SessionKey { client: ClientId(1), session: SessionId(7) };
 
@@ -175,9 +192,18 @@ mod tests {
         let view = View::of_size(4).unwrap();
         let keys: Vec<PublicKey> = (1..5).map(|seed| SecretKey::from_seed(&[seed; 32]).public()).collect();
         let mut memo = SignatureMemo::new(16);
+        let by = By { view: &view, roster: Digest::default(), keys: &keys, administrators: &[] };
         let key = abort.certified_key().unwrap();
-        assert!(check_certified(key, &codec::encode(&abort), &view, &keys, &mut memo).is_err(), "no votes");
-        let wrong = check_certified(Digest::default(), &codec::encode(&abort), &view, &keys, &mut memo);
+        assert!(check_certified(key, &codec::encode(&abort), &by, &mut memo).is_err(), "no votes");
+        let depose =
+            Ordered::Depose(DeposeCertificate { term: Term::first(ReplicaId(0)), accusations: vec![] });
+        assert!(check(&depose).is_err(), "no client's to order");
+        let unsigned = depose.certified_key().unwrap();
+        assert!(
+            check_certified(unsigned, &codec::encode(&depose), &by, &mut memo).is_err(),
+            "nobody accuses"
+        );
+        let wrong = check_certified(Digest::default(), &codec::encode(&abort), &by, &mut memo);
         assert!(wrong.is_err_and(|reason| reason.contains("key")));
     }
 }

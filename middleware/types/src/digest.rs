@@ -52,6 +52,12 @@ impl Hasher {
         self
     }
 
+    /// Adds bytes that come in pieces: how they are cut makes no difference. Nothing else may follow them.
+    pub fn stream(&mut self, bytes: &[u8]) -> &mut Self {
+        self.0.update(bytes);
+        self
+    }
+
     /// Adds a number as one part.
     pub fn number(&mut self, number: u64) -> &mut Self {
         self.part(&number.to_le_bytes())

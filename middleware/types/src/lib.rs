@@ -6,9 +6,11 @@ mod digest;
 mod execution;
 mod ids;
 pub mod limits;
+mod term;
 mod view;
 
 pub use digest::{Digest, Hasher};
 pub use execution::Execution;
 pub use ids::{ClientId, Position, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId};
+pub use term::Term;
 pub use view::{FaultModel, View, ViewError, ViewNumber, Weight};

@@ -158,6 +158,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// T_vote: after a Finish, how long a replica waits for the certificate before it signs Expired.
 pub const VOTE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a master may be silent before the others accuse it. It streams something several times as often.
+pub const MASTER_SILENCE: Duration = Duration::from_secs(2);
+
 /// How long a transaction may sit idle before its replicas report it gone.
 pub const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
 

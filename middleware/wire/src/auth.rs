@@ -40,6 +40,10 @@ pub enum Namespace {
     Registration,
     /// What an application's authority signs for a client's key, so that it may join.
     Credential,
+    /// A replica's accusation of the master.
+    Accusation,
+    /// An administrator's wish for another master.
+    MasterMove,
 }
 
 impl Namespace {
@@ -59,6 +63,8 @@ impl Namespace {
             Namespace::Membership => b"steeldb/1/membership\0",
             Namespace::Registration => b"steeldb/1/registration\0",
             Namespace::Credential => b"steeldb/1/credential\0",
+            Namespace::Accusation => b"steeldb/1/accusation\0",
+            Namespace::MasterMove => b"steeldb/1/master-move\0",
         }
     }
 }

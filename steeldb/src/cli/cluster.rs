@@ -35,7 +35,8 @@ replica yet.")]
     #[command(after_help = "Examples:
   steeldb cluster remove --config proxy.toml --key administrator.key 4
 
-The master cannot be removed. Stop the removed replica afterwards.")]
+If the master is removed, the next replica takes over. Stop the removed one
+afterwards.")]
     Remove {
         /// Their numbers, comma-separated
         #[arg(value_name = "ID", required = true, value_delimiter = ',')]

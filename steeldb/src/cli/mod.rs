@@ -7,9 +7,11 @@ use steeldb_types::{Execution, FaultModel};
 
 mod cluster;
 mod ledger;
+mod master;
 
 pub use cluster::{ChangeArgs, ClusterCommand, NewReplicaArgs, StatusArgs};
 pub use ledger::{LedgerCommand, LedgerExportArgs, LedgerFollowArgs, LedgerVerifyArgs};
+pub use master::MasterCommand;
 
 /// Byzantine-fault-tolerant replication for PostgreSQL.
 #[derive(Parser, Debug)]
@@ -133,6 +135,19 @@ there end with 40001 and can be tried again.")]
         /// What to do.
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+
+    /// Show who the master is, and move it
+    #[command(after_help = "Examples:
+  steeldb master status --config proxy.toml
+  steeldb master move --config proxy.toml --key administrator.key 2
+
+Replicas change the master by themselves when f + 1 of them accuse it: of
+silence, of showing results that it does not vote on, of results that differ.")]
+    Master {
+        /// What to do.
+        #[command(subcommand)]
+        command: MasterCommand,
     },
 
     /// The verifiable history: export it, check it offline, follow it

@@ -93,6 +93,8 @@ pub struct Timeouts {
     pub ddl_drain_timeout_ms: u64,
     /// How long a replica holds a commit, or a write that the master ran later, back for what the master ran before.
     pub soft_barrier_ms: u64,
+    /// How long a master may be silent before it is accused.
+    pub master_silence_ms: u64,
     /// How far the time of a transaction, which is the ordering leader's, may be from each replica's own clock.
     pub clock_tolerance_ms: u64,
 }
@@ -106,6 +108,7 @@ impl Default for Timeouts {
             idle_in_transaction_timeout_ms: ms(limits::IDLE_IN_TRANSACTION_TIMEOUT),
             ddl_drain_timeout_ms: ms(limits::DDL_DRAIN_TIMEOUT),
             soft_barrier_ms: ms(limits::SOFT_BARRIER),
+            master_silence_ms: ms(limits::MASTER_SILENCE),
             clock_tolerance_ms: ms(limits::CLOCK_TOLERANCE),
         }
     }
@@ -312,7 +315,7 @@ impl ClusterFile {
 }
 
 impl Timeouts {
-    fn all(&self) -> [(&'static str, u64, &'static str); 6] {
+    fn all(&self) -> [(&'static str, u64, &'static str); 7] {
         [
             (
                 "request_timeout_ms",
@@ -340,6 +343,12 @@ impl Timeouts {
                 self.soft_barrier_ms,
                 "How long a replica may hold back a commit, or a write that the master ran later, for what the master
                  ran before and this replica has not yet. Past it they go ahead, and the vote finds out if it mattered.",
+            ),
+            (
+                "master_silence_ms",
+                self.master_silence_ms,
+                "How long the master may be silent before the other replicas accuse it; with f + 1 accusations the next
+                 replica takes over. Longer than what a busy host may take a break for.",
             ),
             (
                 "clock_tolerance_ms",
@@ -469,6 +478,7 @@ pub(super) mod tests {
             ("cluster.timeouts.vote_timeout_ms", |c| c.timeouts.vote_timeout_ms = 0),
             ("cluster.timeouts.ddl_drain_timeout_ms", |c| c.timeouts.ddl_drain_timeout_ms = 0),
             ("cluster.timeouts.soft_barrier_ms", |c| c.timeouts.soft_barrier_ms = 0),
+            ("cluster.timeouts.master_silence_ms", |c| c.timeouts.master_silence_ms = 0),
             ("cluster.timeouts.clock_tolerance_ms", |c| c.timeouts.clock_tolerance_ms = u64::MAX),
         ];
         for (key, change) in changes {

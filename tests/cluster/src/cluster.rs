@@ -38,6 +38,7 @@ pub struct Cluster {
     next_client: u32,
     idle_timeout: Duration,
     execution: Execution,
+    master_silence: Duration,
     /// Where everything is. Removed after the servers have ended.
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -47,6 +48,9 @@ struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
+
+/// How long masters may be silent where no test is about that: longer than a busy machine makes them.
+const PATIENT: Duration = Duration::from_secs(60);
 
 fn replica_key(id: u16) -> SecretKey {
     SecretKey::from_seed(&[id as u8 + 1; 32])
@@ -69,20 +73,32 @@ impl Cluster {
 
     /// Starts the replicas of a view and waits until all are ready.
     pub async fn start_in(view: View) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(view, Duration::from_secs(60), Execution::default()).await
+        Cluster::launch_all(view, Duration::from_secs(60), Execution::default(), PATIENT).await
     }
 
     /// As [`Cluster::start`], with the time after which a transaction whose client is idle is ended.
     pub async fn start_with(n: u16, idle_timeout: Duration) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(View::of_size(n)?, idle_timeout, Execution::default()).await
+        Cluster::launch_all(View::of_size(n)?, idle_timeout, Execution::default(), PATIENT).await
     }
 
     /// As [`Cluster::start`], with the time at which replicas other than the master execute.
     pub async fn start_executing(n: u16, execution: Execution) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution).await
+        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, PATIENT).await
     }
 
-    async fn launch_all(view: View, idle_timeout: Duration, execution: Execution) -> anyhow::Result<Cluster> {
+    /// As [`Cluster::start_executing`], with a master that is replaced when it is silent for as long as it may be in
+    /// production.
+    pub async fn start_watching(n: u16, execution: Execution) -> anyhow::Result<Cluster> {
+        let silence = limits::MASTER_SILENCE;
+        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, silence).await
+    }
+
+    async fn launch_all(
+        view: View,
+        idle_timeout: Duration,
+        execution: Execution,
+        master_silence: Duration,
+    ) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -111,6 +127,7 @@ impl Cluster {
             next_client: 0,
             idle_timeout,
             execution,
+            master_silence,
             dir,
             _turn: turn,
         };
@@ -177,6 +194,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// A replica's host loses power: its server is killed, its agent says no word more.
+    pub async fn crash_replica(&mut self, id: u16) -> anyhow::Result<()> {
+        let pid_file = self.dir.path().join(format!("replica-{id}/postgres/postmaster.pid"));
+        let text = std::fs::read_to_string(pid_file)?;
+        let postmaster: i32 = text.lines().next().unwrap_or_default().trim().parse()?;
+        if let Some(Running { task, .. }) = self.running.remove(&id) {
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(postmaster),
+                nix::sys::signal::Signal::SIGKILL,
+            )?;
+            task.abort();
+            let _ = task.await;
+        }
+        Ok(())
+    }
+
     /// Stops all replicas.
     pub async fn stop_all(&mut self) -> anyhow::Result<()> {
         for id in 0..self.view.n() {
@@ -220,6 +253,7 @@ impl Cluster {
             execution: self.execution,
             // Long, so that what a test sees does not hang on how busy the machine is.
             soft_barrier: Duration::from_secs(2),
+            master_silence: self.master_silence,
             clock_tolerance: limits::CLOCK_TOLERANCE,
             kept_bytes: limits::KEPT_BYTES,
             kept_age: limits::KEPT_AGE,

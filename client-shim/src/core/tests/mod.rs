@@ -4,11 +4,12 @@ mod liars;
 mod operations;
 mod ordered;
 mod outcomes;
+mod resuming;
 mod sessions;
 
 use super::*;
 use crate::testing::{FakeCluster, Lie, message};
-use steeldb_types::{ClientId, SessionId, Slot, Timestamp};
+use steeldb_types::{ClientId, SessionId, Slot, Term, Timestamp};
 use steeldb_wire::transaction::{AbortReason, Outcome, SqlState};
 
 struct World {
@@ -24,6 +25,7 @@ impl World {
         let config = CoreConfig {
             view: cluster.view(),
             master: ReplicaId(0),
+            epoch: 0,
             session: SessionKey { client: ClientId(1), session: SessionId(7) },
             key: Arc::new(SecretKey::from_seed(&[3; 32])),
             database: "db".into(),

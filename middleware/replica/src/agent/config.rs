@@ -30,7 +30,7 @@ pub struct AgentConfig {
     pub listen: String,
     /// The view.
     pub view: View,
-    /// The master.
+    /// The master of the first term.
     pub master: ReplicaId,
     /// All replicas, by number, with the keys that links and votes are verified with.
     pub replicas: Vec<ReplicaAddress>,
@@ -63,6 +63,8 @@ pub struct AgentConfig {
     pub kept_bytes: u64,
     /// See there.
     pub kept_age: Duration,
+    /// How long a master may be silent before it is accused.
+    pub master_silence: Duration,
     /// How far the leader's timestamps may be from this replica's clock.
     pub clock_tolerance: Duration,
 }

@@ -5,15 +5,25 @@ use crate::validity;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use steeldb_ordering::{self as ordering, Request, Roster};
-use steeldb_types::{ClientId, ReplicaId};
-use steeldb_wire::transaction::SignatureMemo;
+use steeldb_types::ClientId;
+use steeldb_wire::auth::PublicKey;
+use steeldb_wire::codec::encode;
+use steeldb_wire::transaction::{Ordered, SignatureMemo};
 
 /// What requests are judged by.
 pub(super) struct Judge {
-    /// The replica that no view can do without.
-    pub(super) master: ReplicaId,
+    /// The keys that sign moves of the master.
+    pub(super) administrators: Vec<PublicKey>,
     pub(super) clients: BTreeMap<ClientId, ClientRights>,
     pub(super) memo: RefCell<SignatureMemo>,
+}
+
+impl Judge {
+    /// Whether something certified may be ordered in the view of `roster`.
+    pub(super) fn check_certified(&self, ordered: &Ordered, roster: &Roster) -> Result<(), String> {
+        let key = ordered.certified_key().ok_or("not certified")?;
+        ordering::Validator::check(self, &Request::Certified { key, payload: encode(ordered) }, roster)
+    }
 }
 
 impl ordering::Validator for Judge {
@@ -24,8 +34,13 @@ impl ordering::Validator for Judge {
             }
             Request::Certified { key, payload } => {
                 let mut memo = self.memo.borrow_mut();
-                let keys = roster.key_table();
-                validity::check_certified(*key, payload, roster.view(), &keys, &mut memo).map(|_| ())
+                let by = validity::By {
+                    view: roster.view(),
+                    roster: roster.digest(),
+                    keys: &roster.key_table(),
+                    administrators: &self.administrators,
+                };
+                validity::check_certified(*key, payload, &by, &mut memo).map(|_| ())
             }
             // The core judges it, and asks below.
             Request::Membership { .. } => Ok(()),
@@ -35,17 +50,13 @@ impl ordering::Validator for Judge {
         }
     }
 
-    /// A replica without the database cannot take part, and nothing carries the database to it yet; and there is no
-    /// master change.
+    /// A replica without the database cannot take part, and nothing carries the database to it yet.
     fn check_change(&self, roster: &Roster, next: &Roster) -> Result<(), String> {
         if let Some(new) = next.members().iter().find(|member| roster.member(member.id).is_none()) {
             return Err(format!(
                 "replica {} cannot join: nothing transfers the database to a new replica yet",
                 new.id.0
             ));
-        }
-        if !next.view().contains(self.master) {
-            return Err(format!("replica {} is the master and cannot be removed", self.master.0));
         }
         Ok(())
     }

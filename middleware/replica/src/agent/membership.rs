@@ -5,10 +5,10 @@ use crate::scheduler::Event;
 use bytes::Bytes;
 use steeldb_ordering::{self as ordering, Change, Core, Member, Request, Roster};
 use steeldb_transport::{ConnectionId, ReplicaAddress};
-use steeldb_types::{Position, ReplicaId, ViewNumber};
+use steeldb_types::{Position, ReplicaId, Term, View, ViewNumber};
 use steeldb_wire::codec;
 use steeldb_wire::transaction::{
-    MembershipReply, MembershipRequest, ReplicaMessage, ReplicaStatus, change_digest,
+    MembershipReply, MembershipRequest, Ordered, ReplicaMessage, ReplicaStatus, change_digest,
 };
 
 /// Changes that clients wait for here. Past it, they are ordered all the same and nobody is told.
@@ -32,6 +32,13 @@ pub(super) fn linked(core: &Core) -> Vec<ReplicaAddress> {
         }
     }
     linked
+}
+
+/// The view that a delivered change of the membership made, whatever came after it since.
+pub(super) fn view_made_by(core: &Core, payload: &[u8]) -> Option<View> {
+    let from = Change::decode(payload).map(|change| change.from).unwrap_or_default();
+    let made = ViewNumber(from.0.saturating_add(1));
+    core.views().roster_of(made).map(|roster| roster.view().clone())
 }
 
 impl Reactor {
@@ -65,20 +72,28 @@ impl Reactor {
         }
     }
 
-    /// Tells a client which view is current.
+    /// Tells a client which view is current, and who the master is.
     pub(super) fn announce(&self, connection: ConnectionId) {
         let view = self.core.roster().view().number();
         self.answer_membership(connection, MembershipReply::Current { view });
+        let frame = Bytes::from(codec::encode(&ReplicaMessage::Term(self.scheduler.term())));
+        self.links.send_client(connection, frame);
+    }
+
+    /// A master's term begins: clients hear of it.
+    pub(super) fn term_began(&mut self, term: Term) {
+        let frame = Bytes::from(codec::encode(&ReplicaMessage::Term(term)));
+        for connection in self.connections.keys() {
+            self.links.send_client(*connection, frame.clone());
+        }
     }
 
     /// A change takes its place in the order.
     pub(super) fn change_delivered(&mut self, position: Position, payload: &[u8]) {
-        // The view that it made, whatever came after it since.
-        let from = Change::decode(payload).map(|change| change.from).unwrap_or_default();
-        let made = ViewNumber(from.0.saturating_add(1));
-        let Some(view) = self.core.views().roster_of(made).map(|roster| roster.view().clone()) else {
+        let Some(view) = view_made_by(&self.core, payload) else {
             return tracing::error!(%position, "a change of the membership made no view");
         };
+        let made = view.number();
         self.schedule(Event::ViewChanged { position, view });
         if let Some(asker) = self.changes.remove(&change_digest(payload)) {
             let reply = MembershipReply::Changed { change: change_digest(payload), result: Ok(made) };
@@ -100,6 +115,17 @@ impl Reactor {
                     self.changes.insert(change, connection);
                 }
                 self.order(ordering::Event::Request(request.into()));
+            }
+            MembershipRequest::Move(wish) => {
+                let ordered = Ordered::Move(wish);
+                match self.judge.check_certified(&ordered, self.core.roster()) {
+                    Ok(()) => self.submit(&ordered),
+                    Err(reason) => {
+                        let change = ordered.certified_key().unwrap_or_default();
+                        let reply = MembershipReply::Changed { change, result: Err(reason) };
+                        self.answer_membership(connection, reply);
+                    }
+                }
             }
             MembershipRequest::Status => {
                 let status = self.status();
@@ -125,6 +151,8 @@ impl Reactor {
             applied: self.scheduler.applied(),
             pending: self.core.pending_requests() as u64,
             diverged: self.scheduler.diverged().map(str::to_string),
+            term: self.scheduler.term(),
+            accusations: self.scheduler.accusations().collect(),
         }
     }
 

@@ -17,6 +17,7 @@ mod reactor;
 mod recovery;
 mod reexecution;
 mod run;
+mod sequences;
 mod setup;
 mod worker;
 

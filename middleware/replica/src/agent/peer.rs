@@ -5,7 +5,7 @@ use bytes::Bytes;
 use steeldb_ordering::Message;
 use steeldb_types::{Slot, TxId, limits};
 use steeldb_wire::codec::{self, DecodeError};
-use steeldb_wire::transaction::{Stream, VoteBundle};
+use steeldb_wire::transaction::{SignedAccusation, Stream, VoteBundle};
 
 /// A frame between replicas.
 pub(super) enum PeerMessage {
@@ -15,6 +15,8 @@ pub(super) enum PeerMessage {
     Votes(VoteBundle),
     /// A piece of the master's stream.
     Stream(Stream),
+    /// An accusation of the master.
+    Accusation(SignedAccusation),
     /// Asks for what is kept of a committed transaction.
     FetchEffects {
         /// The transaction.
@@ -40,6 +42,7 @@ const VOTES: u8 = 2;
 const STREAM: u8 = 3;
 const FETCH: u8 = 4;
 const EFFECTS: u8 = 5;
+const ACCUSATION: u8 = 6;
 
 impl PeerMessage {
     pub(super) fn encode(&self) -> Bytes {
@@ -47,6 +50,7 @@ impl PeerMessage {
             PeerMessage::Ordering(message) => (ORDERING, message.encode()),
             PeerMessage::Votes(bundle) => (VOTES, codec::encode(bundle)),
             PeerMessage::Stream(stream) => (STREAM, codec::encode(stream)),
+            PeerMessage::Accusation(signed) => (ACCUSATION, codec::encode(signed)),
             PeerMessage::FetchEffects { tx, slot, from } => (FETCH, codec::encode(&(*tx, *slot, *from))),
             PeerMessage::Effects { tx, from, part } => (EFFECTS, codec::encode(&(*tx, *from, part))),
         };
@@ -61,6 +65,9 @@ impl PeerMessage {
             Some((&ORDERING, body)) => Message::decode(body).map(PeerMessage::Ordering),
             Some((&VOTES, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Votes),
             Some((&STREAM, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Stream),
+            Some((&ACCUSATION, body)) => {
+                codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Accusation)
+            }
             Some((&FETCH, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
                 .map(|(tx, slot, from)| PeerMessage::FetchEffects { tx, slot, from }),
             Some((&EFFECTS, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)

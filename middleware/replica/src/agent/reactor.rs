@@ -7,7 +7,7 @@ use super::fetching::Fetching;
 use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::promises::Promises;
-use super::{maintenance, worker};
+use super::{maintenance, sequences, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
@@ -43,7 +43,6 @@ const EVENTS_AT_ONCE: usize = 64;
 
 pub(super) struct Reactor {
     pub(super) me: ReplicaId,
-    pub(super) master: ReplicaId,
     pub(super) started: Instant,
     pub(super) judge: Judge,
     pub(super) promises: Promises,
@@ -245,14 +244,15 @@ impl Reactor {
                 }
             }
             // The master's own link vouches for it as well as its signature does; that is for pieces passed on by others.
-            Ok(PeerMessage::Stream(stream)) if peer == self.master => {
-                self.schedule(Event::Stream(stream.entries));
-            }
             Ok(PeerMessage::Stream(stream)) => {
-                let Some(key) = self.core.roster().key(self.master) else { return };
-                match stream.verify(key) {
-                    Ok(()) => self.schedule(Event::Stream(stream.entries)),
-                    Err(error) => tracing::warn!(%peer, %error, "a stream that the master did not sign"),
+                let (epoch, entries) = (stream.epoch, stream.entries);
+                self.schedule(Event::Stream { from: peer, epoch, entries });
+            }
+            Ok(PeerMessage::Accusation(signed)) => {
+                let Some(key) = self.core.roster().key(peer) else { return };
+                match signed.verify(key) {
+                    Ok(()) if signed.replica == peer => self.schedule(Event::Accused(signed)),
+                    _ => tracing::warn!(%peer, "a peer sent an accusation that it did not sign"),
                 }
             }
             Ok(PeerMessage::FetchEffects { tx, slot, from }) => {
@@ -434,6 +434,11 @@ impl Reactor {
                 self.links.send_peer(to, PeerMessage::Votes(bundle).encode());
             }
             Effect::SendStream(stream) => self.to_members(&PeerMessage::Stream(stream).encode()),
+            Effect::SendAccusation(signed) => self.to_members(&PeerMessage::Accusation(signed).encode()),
+            Effect::TermBegan(term) => self.term_began(term),
+            Effect::SkipSequences { database } => {
+                tokio::spawn(sequences::skip(self.socket_dir.clone(), database, self.internal.clone()));
+            }
             Effect::Reply { connection, message } => {
                 self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
             }
@@ -478,7 +483,7 @@ impl Reactor {
         last.is_some_and(|last| *last >= id.sequence)
     }
 
-    fn submit(&mut self, ordered: &Ordered) {
+    pub(super) fn submit(&mut self, ordered: &Ordered) {
         if let Some(key) = ordered.certified_key() {
             let request = Request::Certified { key, payload: codec::encode(ordered) };
             self.order(ordering::Event::Request(request.into()));
@@ -513,7 +518,7 @@ impl Reactor {
             links: self.links.clone(),
             reports,
             patience: self.idle_timeout,
-            draws: self.me == self.master,
+            draws: self.scheduler.is_master(),
             settings: Vec::new(),
             effects: self.catch_up.effects.clone(),
         };

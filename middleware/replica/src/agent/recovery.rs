@@ -8,7 +8,7 @@ use std::path::Path;
 use steeldb_ordering::{Delivery, Request};
 use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
-use steeldb_types::{Slot, TxId};
+use steeldb_types::{Slot, TxId, View};
 
 /// Commits that are looked up at once.
 const LOOKED_UP_AT_ONCE: usize = 1000;
@@ -23,18 +23,22 @@ pub(super) struct Recovered {
     pub missing: Vec<Missing>,
 }
 
-/// Replays the deliveries that the ordering core gave when it was restored, and settles what was prepared.
+/// Replays the deliveries that the ordering core gave when it was restored onto the order's beginning, `open`, and settles
+/// what was prepared. `view_made_by` knows the view that a change of the membership made.
 pub(super) async fn recover(
     socket_dir: &Path,
     databases: &[String],
     deliveries: &[Delivery],
+    mut open: OpenTransactions,
+    view_made_by: impl Fn(&[u8]) -> Option<View>,
 ) -> anyhow::Result<Recovered> {
-    let mut open = OpenTransactions::default();
     let mut commits = Vec::new();
     for delivery in deliveries {
         for (position, request) in &delivery.requests {
             if request.is_membership() {
-                open.change_view(*position);
+                let view = view_made_by(request.payload())
+                    .with_context(|| format!("the change of the membership at {position} made no view"))?;
+                open.change_view(*position, view);
                 continue;
             }
             let ordered = crate::validity::decode(request_payload(request)).map_err(|reason| {

@@ -10,7 +10,7 @@ use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
 use super::{anchors, decoder, journal, membership, setup};
 use crate::effects::{self, Effects};
-use crate::scheduler::{self, Scheduler};
+use crate::scheduler::{self, OpenTransactions, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -86,7 +86,11 @@ async fn serve(
         }
     }
     let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
-    let Recovered { open, in_doubt, missing } = recovery::recover(&socket_dir, &names, &deliveries).await?;
+    let Recovered { open, in_doubt, missing } = {
+        let open = OpenTransactions::new(config.master, config.view.clone());
+        let view_made_by = |payload: &[u8]| membership::view_made_by(&core, payload);
+        recovery::recover(&socket_dir, &names, &deliveries, open, view_made_by).await?
+    };
     drop(deliveries);
 
     let mut scheduler = Scheduler::new(scheduler::Config {
@@ -103,6 +107,7 @@ async fn serve(
         drain_timeout_us: config.ddl_drain_timeout.as_micros() as u64,
         execution: config.execution,
         soft_barrier_us: config.soft_barrier.as_micros() as u64,
+        master_silence_us: config.master_silence.as_micros() as u64,
     });
     scheduler.restore(open, in_doubt, missing);
 
@@ -141,11 +146,10 @@ async fn serve(
     let mut reactor = Reactor {
         promises: Promises::default(),
         judge: Judge {
-            master: config.master,
+            administrators: config.administrators.clone(),
             clients: config.clients.clone(),
             memo: RefCell::new(SignatureMemo::new(65_536)),
         },
-        master: config.master,
         started: Instant::now(),
         core,
         scheduler,

@@ -102,6 +102,11 @@ impl Ballot {
         self.against.contains_key(&replica)
     }
 
+    /// Whether `replica` has voted.
+    pub(super) fn has_vote_of(&self, replica: ReplicaId) -> bool {
+        self.prepared.contains_key(&replica) || self.against.contains_key(&replica)
+    }
+
     /// Whether replicas prepared different effects.
     pub(super) fn differs_in_effects(&self) -> bool {
         self.groups().len() > 1

@@ -6,7 +6,7 @@ use super::maintaining::Statement;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_types::{ClientId, Position, SessionKey, Slot, Timestamp, TxId, View};
+use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, Slot, Term, Timestamp, TxId, View};
 use steeldb_wire::transaction::{AbortReason, CommitCertificate, Ordered, Outcome, ReplicaMessage, VoteKind};
 
 /// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
@@ -15,7 +15,6 @@ use steeldb_wire::transaction::{AbortReason, CommitCertificate, Ordered, Outcome
 pub(super) const OPEN_PER_CLIENT_MAX: usize = 16_384;
 
 /// Transactions whose BEGIN is delivered and whose outcome is not. A function of the order.
-#[derive(Default)]
 pub struct OpenTransactions {
     transactions: BTreeMap<TxId, Opened>,
     by_client: BTreeMap<ClientId, BTreeMap<Slot, TxId>>,
@@ -24,6 +23,9 @@ pub struct OpenTransactions {
     delivered: Position,
     /// The last commit of each database that raised the wall.
     walls: BTreeMap<String, Position>,
+    /// The master's term, and who may be one.
+    term: Term,
+    view: View,
 }
 
 /// An open transaction.
@@ -47,6 +49,34 @@ pub struct Missing {
 }
 
 impl OpenTransactions {
+    /// At the beginning of the order: none, under the first master of the first view.
+    pub fn new(master: ReplicaId, view: View) -> OpenTransactions {
+        OpenTransactions {
+            transactions: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            delivered: Position::default(),
+            walls: BTreeMap::new(),
+            term: Term::first(master),
+            view,
+        }
+    }
+
+    /// The master's term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// The master goes: the next member takes over.
+    pub(super) fn depose(&mut self) {
+        self.term = self.term.next(&self.view);
+    }
+
+    /// Another replica becomes the master.
+    pub(super) fn move_to(&mut self, master: ReplicaId) {
+        self.term = self.term.under(master);
+    }
+
     /// The slot of an open transaction.
     pub fn slot(&self, tx: TxId) -> Option<Slot> {
         self.transactions.get(&tx).map(|opened| opened.slot)
@@ -90,8 +120,13 @@ impl OpenTransactions {
     ///
     /// Votes name the slot of their transaction and no view. So that all votes of a certificate were cast in one view, the
     /// one whose weights judge it, no transaction outlives the view that it began in.
-    pub fn change_view(&mut self, position: Position) -> Vec<TxId> {
+    /// A master that is no member any more is followed by the next one.
+    pub fn change_view(&mut self, position: Position, view: View) -> Vec<TxId> {
         self.delivered = position;
+        self.view = view;
+        if !self.view.contains(self.term.master) {
+            self.depose();
+        }
         self.sessions.clear();
         self.by_client.clear();
         std::mem::take(&mut self.transactions).into_keys().collect()
@@ -157,6 +192,18 @@ impl OpenTransactions {
                 let Opened { database, timestamp, .. } = opened;
                 let certificate = certificate.clone();
                 commits.then_some(Missing { position, database, timestamp, certificate })
+            }
+            Ordered::Depose(certificate) => {
+                if certificate.term == self.term {
+                    self.depose();
+                }
+                None
+            }
+            Ordered::Move(wish) => {
+                if wish.term == self.term {
+                    self.move_to(wish.to);
+                }
+                None
             }
             Ordered::Maintain { .. } | Ordered::Verify { .. } => None,
         }
@@ -259,6 +306,8 @@ impl Scheduler {
                     self.commit_delivered(position, certificate, late);
                 }
             }
+            Ordered::Depose(certificate) => self.depose_delivered(&certificate),
+            Ordered::Move(wish) => self.move_delivered(&wish),
             Ordered::Maintain { database, role, sql, .. } => {
                 if let Some((session, sequence)) = request {
                     let statement = Statement { session, sequence, database, role, sql };
@@ -276,12 +325,16 @@ impl Scheduler {
 
     /// A view begins behind the order's position: what was open ends, as after a conflict, and can be tried again.
     pub(super) fn view_changed(&mut self, position: Position, view: View) {
-        let ended = self.open.change_view(position);
+        let term = self.open.term();
+        let ended = self.open.change_view(position, view.clone());
         tracing::info!(view = view.number().0, %position, ended = ended.len(), "the membership changed");
         self.config.view = view;
         self.applying.delivered(position);
         for tx in ended {
             self.abort_locally(tx, AbortReason::ViewChanged);
+        }
+        if self.open.term() != term {
+            self.begin_term();
         }
         self.pump();
     }

@@ -2,10 +2,10 @@
 
 use super::event::{AnchorId, Connection};
 use crate::script::Step;
-use steeldb_types::{Position, SessionKey, Slot, Timestamp, TxId};
+use steeldb_types::{Position, SessionKey, Slot, Term, Timestamp, TxId};
 use steeldb_wire::transaction::{
-    Draws, Modes, OperationKind, Ordered, ReplicaMessage, SqlState, StatementId, StatementText, Stream,
-    VoteBundle,
+    Draws, Modes, OperationKind, Ordered, ReplicaMessage, SignedAccusation, SqlState, StatementId,
+    StatementText, Stream, VoteBundle,
 };
 
 /// Something to be done.
@@ -85,6 +85,15 @@ pub enum Effect {
     SendVotes(VoteBundle),
     /// Send a piece of the master's stream to all other replicas.
     SendStream(Stream),
+    /// Send an accusation of the master to all other replicas.
+    SendAccusation(SignedAccusation),
+    /// A master's term has begun: clients are to know.
+    TermBegan(Term),
+    /// Put the sequences of a database past what earlier masters may have drawn.
+    SkipSequences {
+        /// The database.
+        database: String,
+    },
     /// Send votes to one replica again.
     ResendVotes {
         /// To whom.

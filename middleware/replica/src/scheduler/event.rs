@@ -2,7 +2,8 @@
 
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
-    ClientMessage, Draws, Executed, Ordered, SignedFinish, SignedVote, SqlState, TableDigest,
+    ClientMessage, Draws, Executed, Ordered, SignedAccusation, SignedFinish, SignedVote, SqlState,
+    TableDigest,
 };
 
 /// A connection of a client, as the transport numbers it.
@@ -43,8 +44,22 @@ pub enum Event {
         /// The view from here on.
         view: View,
     },
-    /// Entries of the master's stream; its signature is verified.
-    Stream(Vec<Executed>),
+    /// Entries of a master's stream, as they came over that replica's authenticated link.
+    Stream {
+        /// Whose link.
+        from: ReplicaId,
+        /// The master epoch.
+        epoch: u64,
+        /// The entries; none when the master has nothing to say.
+        entries: Vec<Executed>,
+    },
+    /// A replica accuses the master; its signature is verified.
+    Accused(SignedAccusation),
+    /// The sequences of a database are past what earlier masters may have drawn.
+    SequencesSkipped {
+        /// The database.
+        database: String,
+    },
     /// Votes of a replica; their signature is verified.
     Votes(Vec<(SignedVote, Option<SignedFinish>)>),
     /// A link to a peer is there again: what may have been lost is sent again.

@@ -54,6 +54,7 @@ impl Scheduler {
         if executed > finish.operations || head != finish.transcript || slot != finish.slot {
             let operation = transaction.first_difference().unwrap_or(finish.operations.min(executed));
             tracing::warn!(%tx, %slot, operation, "results differ from what the client was shown");
+            self.note_difference(tx);
             self.reply_transcript(tx, false, Some(operation));
             if finish.decision == Decision::Commit {
                 self.cast_against(tx, VoteKind::Mismatch { operation });
@@ -126,7 +127,8 @@ impl Scheduler {
         }
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         match result {
-            Err(_) if !master && !transaction.checks_late && transaction.may_redo() => {
+            // At a new master, too: it may have checked too early when it was none.
+            Err(_) if !transaction.checks_late && transaction.may_redo() => {
                 transaction.checks_late = true;
                 self.undo(tx, None);
             }

@@ -24,8 +24,10 @@ mod ended;
 mod event;
 mod finishing;
 mod maintaining;
+mod mastership;
 mod operations;
 mod preparing;
+mod resuming;
 mod scripting;
 mod sessions;
 mod speculation;
@@ -44,6 +46,7 @@ use ballot::Ballot;
 use early::{EarlyStream, EarlyVotes};
 use ended::Ended;
 use maintaining::Maintaining;
+use mastership::Mastership;
 use speculation::Speculation;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionKey, TxId, View, limits};
@@ -58,7 +61,7 @@ const GATHER_US: u64 = limits::GATHER.as_micros() as u64;
 pub struct Config {
     /// This replica.
     pub me: ReplicaId,
-    /// The master.
+    /// The master of the first term.
     pub master: ReplicaId,
     /// The view.
     pub view: View,
@@ -82,6 +85,8 @@ pub struct Config {
     pub execution: Execution,
     /// T_soft, microseconds.
     pub soft_barrier_us: u64,
+    /// How long a master may be silent before it is accused, microseconds.
+    pub master_silence_us: u64,
 }
 
 /// A client's key and what it may use (A4).
@@ -134,19 +139,26 @@ pub struct Scheduler {
     streaming_since_us: Option<u64>,
     stream_next: u64,
     diverged: Option<String>,
+    mastership: Mastership,
+    /// At a new master: transactions that have not done again what their clients were shown, and until when they go first.
+    resuming: BTreeSet<TxId>,
+    resume_until_us: u64,
+    /// At a new master: databases whose sequences are yet to be put past what was drawn before.
+    skipping: BTreeSet<String>,
     bytes_by_client: BTreeMap<ClientId, usize>,
 }
 
 impl Scheduler {
     /// A scheduler that has seen the order up to `delivered`, with the transactions that are open there.
     pub fn new(config: Config) -> Scheduler {
+        let open = OpenTransactions::new(config.master, config.view.clone());
         Scheduler {
             config,
             now_us: 0,
             effects: VecDeque::new(),
             sessions: BTreeMap::new(),
             transactions: BTreeMap::new(),
-            open: OpenTransactions::default(),
+            open,
             applying: Applying::default(),
             anchors: Anchors::default(),
             maintaining: Maintaining::default(),
@@ -168,6 +180,10 @@ impl Scheduler {
             streaming_since_us: None,
             stream_next: 0,
             diverged: None,
+            mastership: Mastership::new(),
+            resuming: BTreeSet::new(),
+            resume_until_us: 0,
+            skipping: BTreeSet::new(),
             bytes_by_client: BTreeMap::new(),
         }
     }
@@ -182,7 +198,9 @@ impl Scheduler {
                 self.delivered(position, timestamp, late, request, payload);
             }
             Event::ViewChanged { position, view } => self.view_changed(position, view),
-            Event::Stream(entries) => self.stream_entries(entries),
+            Event::Stream { from, epoch, entries } => self.stream_piece(from, epoch, entries),
+            Event::Accused(signed) => self.accused(signed),
+            Event::SequencesSkipped { database } => self.sequences_skipped(&database),
             Event::Votes(votes) => self.votes(votes),
             Event::PeerUp(replica) => self.resend_votes(replica),
             Event::Backend { session, report } => self.backend_report(session, report),
@@ -216,11 +234,6 @@ impl Scheduler {
     /// The next thing to do. Call [`Scheduler::flush`] before draining, so that what was decided is signed and sent.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
-    }
-
-    /// Whether this replica is the master.
-    pub fn is_master(&self) -> bool {
-        self.config.me == self.config.master
     }
 
     /// Why this replica's data can no longer be trusted, if so.

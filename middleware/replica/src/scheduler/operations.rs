@@ -136,12 +136,11 @@ impl Scheduler {
 
     /// Entries of the master's stream arrive.
     pub(super) fn stream_entries(&mut self, entries: Vec<Executed>) {
-        if self.is_master() {
-            return;
-        }
+        let epoch = self.open.term().epoch;
         for mut entry in entries.into_iter().filter(|entry| entry.draws.is_sound()) {
             let tx = entry.tx;
             entry.arrival = self.speculation.arrives();
+            entry.epoch = epoch;
             if self.transactions.contains_key(&tx) {
                 self.keep_entry(entry);
                 self.advance(tx);
@@ -175,13 +174,27 @@ impl Scheduler {
         if entry.number == 0 || entry.number > limits::OPERATIONS_MAX + 1 || held >= ENTRIES_HELD_MAX {
             return;
         }
-        if let std::collections::btree_map::Entry::Vacant(vacant) = transaction.stream.entry(entry.number) {
-            let (tx, number) = (entry.tx, entry.number);
-            self.entries_held += draws::weight(&entry);
-            vacant.insert(entry);
-            transaction.active_at_us = now;
-            self.place(tx, number);
+        let (tx, number, epoch, head) = (entry.tx, entry.number, entry.epoch, entry.transcript);
+        match transaction.stream.get(&number) {
+            Some(before) if before.epoch >= epoch => return,
+            // An earlier master's, of something that was executed here by then.
+            Some(before) => self.entries_held = self.entries_held.saturating_sub(draws::weight(before)),
+            None => {}
         }
+        self.entries_held += draws::weight(&entry);
+        transaction.stream.insert(number, entry);
+        transaction.active_at_us = now;
+        let here = (number as usize).checked_sub(1).and_then(|index| transaction.heads.get(index));
+        let otherwise = here.is_some_and(|here| *here != head)
+            && transaction.phase == Phase::Running
+            && transaction.may_redo()
+            && transaction.reconciled != Some(epoch);
+        if otherwise {
+            // Executed here behind an earlier master, and it went another way at this one.
+            transaction.reconciled = Some(epoch);
+            return self.undo(tx, None);
+        }
+        self.place(tx, number);
     }
 
     /// Sends to the backend whatever may run now.
@@ -262,6 +275,13 @@ impl Scheduler {
         }
         let number = transaction.sent + 1;
         let Some(buffered) = transaction.waiting.get(&number) else { return false };
+        if master
+            && (self.skipping.contains(&transaction.database)
+                || self.awaits_resume(tx)
+                || self.lets_shown_go_first(tx, number))
+        {
+            return false;
+        }
         let ddl = buffered.class == Class::Ddl;
         let leading_before_slot = master && buffered.operation.leading && !transaction.begun;
         if !transaction.begun && !leading_before_slot || leading_before_slot && self.is_backend_busy(tx) {
@@ -289,6 +309,9 @@ impl Scheduler {
             }
             // Of timing alone: any other error a lying master could have every replica vouch for.
             adopted = entry.adopted.filter(is_of_timing);
+        } else if number <= transaction.shown_upto {
+            // Shown by an earlier master, of timing.
+            adopted = transaction.stream.get(&number).and_then(|entry| entry.adopted).filter(is_of_timing);
         } else if ddl && self.others_run(tx) {
             // Rule 9: DDL starts once others have ended, or after a bounded wait.
             let until = transaction.drain_until_us.unwrap_or(now + self.config.drain_timeout_us);
@@ -317,6 +340,9 @@ impl Scheduler {
         let begin_leading = leading_before_slot && !transaction.leading_begun;
         transaction.leading_begun |= leading_before_slot;
         let modes = transaction.modes;
+        // What an earlier master showed is done again with what it drew.
+        let again = number <= transaction.shown_upto && transaction.stream.contains_key(&number);
+        let show = master && number > transaction.shown_upto;
         let Buffered { operation, statement, class, mut copy, data, bytes } = buffered;
         if matches!(operation.kind, OperationKind::CopyIn { .. }) && matches!(copy, CopyState::None) && master
         {
@@ -337,17 +363,18 @@ impl Scheduler {
                 statement: operation.statement,
                 row_order: operation.row_order,
                 kind: operation.kind.clone(),
-                show: master,
-                draws: (!master).then(|| draws::hand_over(transaction, number)),
+                show,
+                draws: (!master || again).then(|| draws::hand_over(transaction, number)),
             },
         };
         // At the master nothing is executed twice. Elsewhere it may be, or must be told to those who missed it.
         let kept = (!master).then(|| data.clone());
-        let again = kept.is_some();
-        transaction
-            .issued
-            .insert(number, Issued { operation, statement, class, copy, kept, bytes, early: None });
-        if !again {
+        let keeps = kept.is_some();
+        transaction.issued.insert(
+            number,
+            Issued { operation, statement, class, copy, kept, bytes, shown: show, early: None },
+        );
+        if !keeps {
             self.release(tx, bytes);
         }
         self.speculation.started(tx, number);
@@ -436,12 +463,29 @@ impl Scheduler {
         let known = self.transactions.get(&tx).is_some_and(|transaction| transaction.transcript.is_some());
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
+            let transaction = self.transactions.get(&tx);
+            let again = transaction.is_some_and(|transaction| number <= transaction.shown_upto);
+            let before =
+                transaction.and_then(|transaction| transaction.stream.get(&number)).filter(|_| again);
+            let draws = before.map_or(result.draws, |before| before.draws.clone());
+            let otherwise = again
+                && transaction
+                    .and_then(|transaction| transaction.shown)
+                    .is_some_and(|shown| shown.operations == number && shown.transcript != head);
+            if otherwise {
+                return self.not_reproduced(tx);
+            }
             if known {
-                let word = Word { adopted, copied: result.copy_started, check: false, draws: result.draws };
+                let word = Word { adopted, copied: result.copy_started, check: false, draws };
                 self.stream(tx, number, head, word);
             }
-            let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
-            self.reply(tx.session, message);
+            if again {
+                self.shown_again();
+            } else {
+                let message =
+                    ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
+                self.reply(tx.session, message);
+            }
         }
         self.advance(tx);
     }
@@ -464,6 +508,7 @@ impl Scheduler {
             check,
             draws,
             arrival: 0,
+            epoch: 0,
         });
     }
 }

@@ -1,6 +1,7 @@
 //! Sessions: what clients open, define and close, and what their backends report.
 
 use super::event::{BackendReport, Connection};
+use super::resuming::Shown;
 use super::transaction::{Phase, Session, Transaction};
 use super::{Command, Effect, Scheduler};
 use std::collections::BTreeMap;
@@ -86,6 +87,11 @@ impl Scheduler {
                     self.backend(tx.session, Command::Cancel);
                 }
             }
+            ClientMessage::Resume { tx, epoch, operations, transcript } => {
+                if self.owns(connection, client, tx) {
+                    self.resume_asked(tx, Shown { epoch, operations, transcript });
+                }
+            }
             // The agent hands these to the ordering core.
             ClientMessage::Request { .. } => {}
         }
@@ -169,6 +175,7 @@ impl Scheduler {
         let session = Session {
             connection,
             database: database.clone(),
+            role: role.clone(),
             preamble: preamble(&database, &role, &parameters),
             ready: false,
             backend: None,

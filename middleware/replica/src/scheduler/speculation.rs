@@ -159,6 +159,11 @@ impl Speculation {
         self.awaited.remove(&tx);
     }
 
+    /// A master's term is over, and with it the order in which it ran things.
+    pub(super) fn void(&mut self) {
+        *self = Speculation { arrived: self.arrived, looked_us: self.looked_us, ..Speculation::default() };
+    }
+
     /// It is the next one's turn if this was the first.
     fn pass_on(&mut self, index: u64) {
         let first = self.unstarted.first() == Some(&index);

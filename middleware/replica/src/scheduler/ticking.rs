@@ -34,11 +34,14 @@ impl Scheduler {
     /// Time passed.
     pub(super) fn tick(&mut self) {
         self.stream_due = true;
+        self.watch_master();
+        self.resume_overdue();
         let mut due = Due::default();
         for transaction in self.transactions.values() {
             self.look_at(transaction, &mut due);
         }
         for tx in due.expired {
+            self.note_unvoted(tx);
             self.cast_against(tx, VoteKind::Expired);
         }
         for tx in due.gone {
@@ -136,8 +139,10 @@ impl Scheduler {
             matches!(buffered.operation.kind, OperationKind::CopyIn { .. })
                 && !matches!(buffered.copy, CopyState::Ended { .. })
         });
-        let master_gave_up =
-            self.ballots.get(&transaction.tx).is_some_and(|ballot| ballot.is_against(self.config.master));
+        let master_gave_up = self
+            .ballots
+            .get(&transaction.tx)
+            .is_some_and(|ballot| ballot.is_against(self.open.term().master));
         transaction.stream.len() < transaction.received as usize && !waits_for_copy && !master_gave_up
     }
 }

@@ -1,6 +1,7 @@
 //! A transaction at one replica.
 
 use super::event::{AnchorId, DecodedSet};
+use super::resuming::Shown;
 use crate::guard::Class;
 use crate::script::Step;
 use std::collections::{BTreeMap, VecDeque};
@@ -99,6 +100,8 @@ pub(super) struct Issued {
     pub kept: Option<VecDeque<Vec<u8>>>,
     /// What it occupies as long as it is kept.
     pub bytes: usize,
+    /// Its result goes to the client: this replica was the master.
+    pub shown: bool,
     /// A result that came before the COPY data's end.
     pub early: Option<super::operations::OperationResult>,
 }
@@ -138,6 +141,12 @@ pub(super) struct Transaction {
     pub redone: u32,
     /// The constraints' check waits for the master's: it failed when it did not.
     pub checks_late: bool,
+    /// How far its client was shown it before a master's term began, as it says; at that master, operations up to there
+    /// are not shown again.
+    pub shown: Option<Shown>,
+    pub shown_upto: u32,
+    /// The last master epoch whose stream made it be done again here.
+    pub reconciled: Option<u64>,
     pub transcript: Option<Transcript>,
     /// Operations that came, by number, and are not yet sent to the backend.
     pub waiting: BTreeMap<u32, Buffered>,
@@ -210,6 +219,9 @@ impl Transaction {
             redo_after: None,
             redone: 0,
             checks_late: false,
+            shown: None,
+            shown_upto: 0,
+            reconciled: None,
             transcript: None,
             waiting: BTreeMap::new(),
             issued: BTreeMap::new(),
@@ -288,6 +300,7 @@ impl Transaction {
 pub(super) struct Session {
     pub connection: super::event::Connection,
     pub database: String,
+    pub role: String,
     /// The digest that transcripts start from.
     pub preamble: Digest,
     pub ready: bool,

@@ -3,9 +3,7 @@
 use super::ballot::Ballot;
 use super::{Effect, GATHER_US, Scheduler};
 use steeldb_types::{Execution, ReplicaId, TxId, limits};
-use steeldb_wire::transaction::{
-    Executed, Ordered, SignedFinish, SignedVote, Stream, Vote, VoteBundle, VoteKind,
-};
+use steeldb_wire::transaction::{Ordered, SignedFinish, SignedVote, Vote, VoteBundle, VoteKind};
 
 impl Scheduler {
     /// Votes against a transaction, once. What is prepared stays prepared.
@@ -41,7 +39,9 @@ impl Scheduler {
                     self.send_stream(std::mem::take(&mut piece));
                 }
             }
-            self.send_stream(piece);
+            if !piece.is_empty() {
+                self.send_stream(piece);
+            }
         }
         while !self.cast.is_empty() {
             let rest = self.cast.split_off(self.cast.len().min(limits::VOTE_BATCH_MAX));
@@ -49,14 +49,6 @@ impl Scheduler {
             let Some(bundle) = VoteBundle::new(batch, &self.config.key) else { return };
             self.push(Effect::SendVotes(bundle.clone()));
             self.votes(bundle.open_own(self.config.me));
-        }
-    }
-
-    fn send_stream(&mut self, entries: Vec<Executed>) {
-        if !entries.is_empty() {
-            let first = self.stream_next;
-            self.stream_next += entries.len() as u64;
-            self.push(Effect::SendStream(Stream::new(0, first, entries, &self.config.key)));
         }
     }
 

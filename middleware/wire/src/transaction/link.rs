@@ -5,7 +5,7 @@ use super::{
 };
 use crate::auth::Signature;
 use borsh::{BorshDeserialize, BorshSerialize};
-use steeldb_types::{Digest, Position, SessionId, Slot, Timestamp, TxId};
+use steeldb_types::{Digest, Position, SessionId, Slot, Term, Timestamp, TxId};
 
 /// From a shim to a replica. The link names the client.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -90,6 +90,18 @@ pub enum ClientMessage {
     },
     /// About who the replicas are.
     Membership(MembershipRequest),
+    /// The client knows of the master's term, and what of its transaction it was shown before: the new master goes on from
+    /// there.
+    Resume {
+        /// The transaction.
+        tx: TxId,
+        /// The master epoch.
+        epoch: u64,
+        /// How many operations were answered to their end.
+        operations: u32,
+        /// The transcript of these.
+        transcript: Digest,
+    },
 }
 
 /// What became of a transaction, as a replica tells the shim.
@@ -242,4 +254,11 @@ pub enum ReplicaMessage {
     },
     /// About who the replicas are.
     Membership(MembershipReply),
+    /// Which term runs: sent when a client connects, and whenever one begins.
+    Term(Term),
+    /// The master cannot go on with the transaction: what its client was shown cannot be shown again here.
+    NotReproduced {
+        /// The transaction.
+        tx: TxId,
+    },
 }

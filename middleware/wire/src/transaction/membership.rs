@@ -1,9 +1,10 @@
 //! What clients and replicas say to each other about who the replicas are. Changes and the decisions that made views
 //! are the ordering core's, which signs and proves them: here they are bytes.
 
+use super::{Cause, MasterMove};
 use crate::auth::{PublicKey, Signature};
 use borsh::{BorshDeserialize, BorshSerialize};
-use steeldb_types::{Digest, Position, ReplicaId, ViewNumber};
+use steeldb_types::{Digest, Position, ReplicaId, Term, ViewNumber};
 
 /// From a client.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -17,6 +18,8 @@ pub enum MembershipRequest {
         /// Over the payload.
         signature: Signature,
     },
+    /// Orders an administrator's wish for another master; whoever passes it on.
+    Move(MasterMove),
     /// Asks where the replica stands.
     Status,
     /// Asks for the decisions that made the views after one.
@@ -71,6 +74,10 @@ pub struct ReplicaStatus {
     pub pending: u64,
     /// Why its data can no longer be trusted, if so.
     pub diverged: Option<String>,
+    /// The master's term.
+    pub term: Term,
+    /// What replicas accuse the master of at the moment, as this one has heard.
+    pub accusations: Vec<(ReplicaId, Cause)>,
 }
 
 /// What a change is known by in [`MembershipReply::Changed`].

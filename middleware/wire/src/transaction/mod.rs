@@ -8,6 +8,7 @@
 mod certificate;
 mod finish;
 mod link;
+mod mastership;
 mod membership;
 mod merkle;
 mod operation;
@@ -21,6 +22,7 @@ mod vote;
 pub use certificate::{AbortCertificate, CertificateError, CommitCertificate, SignatureMemo};
 pub use finish::{Decision, Finish, SignedFinish};
 pub use link::{AbortReason, ClientMessage, Outcome, ReplicaMessage, TableDigest};
+pub use mastership::{Accusation, Cause, DeposeCertificate, MasterMove, SignedAccusation};
 pub use membership::{MembershipReply, MembershipRequest, ReplicaStatus, change_digest};
 pub use merkle::{MerklePath, MerkleTree};
 pub use operation::{CopyDigest, Operation, OperationKind, StatementId, StatementText};

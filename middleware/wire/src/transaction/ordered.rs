@@ -1,6 +1,6 @@
 //! What is put in the total order: BEGIN, the outcomes, and work that no transaction block can hold.
 
-use super::{AbortCertificate, CommitCertificate};
+use super::{AbortCertificate, CommitCertificate, DeposeCertificate, MasterMove};
 use borsh::{BorshDeserialize, BorshSerialize};
 use steeldb_types::{Digest, SessionKey, Slot, TxId};
 
@@ -58,11 +58,15 @@ pub enum Ordered {
     Commit(CommitCertificate),
     /// A transaction aborts (rule 7). Certified.
     Abort(AbortCertificate),
+    /// The master is deposed: the next replica takes over. Certified.
+    Depose(DeposeCertificate),
+    /// An administrator names another master. Certified by its signature.
+    Move(MasterMove),
 }
 
 impl Ordered {
     /// The key under which a certified request is ordered: one per transaction and outcome, so that a waiting Abort
-    /// never hides a Commit.
+    /// never hides a Commit; one per term that ends.
     pub fn certified_key(&self) -> Option<Digest> {
         match self {
             Ordered::Commit(certificate) => Some(Digest::of(
@@ -72,6 +76,13 @@ impl Ordered {
             Ordered::Abort(certificate) => Some(Digest::of(
                 "steeldb/certified/abort",
                 &[&crate::codec::encode(&(certificate.tx, certificate.slot))],
+            )),
+            Ordered::Depose(certificate) => {
+                Some(Digest::of("steeldb/certified/depose", &[&crate::codec::encode(&certificate.term)]))
+            }
+            Ordered::Move(wish) => Some(Digest::of(
+                "steeldb/certified/move",
+                &[&crate::codec::encode(&(wish.term, wish.roster, wish.to, wish.administrator))],
             )),
             _ => None,
         }

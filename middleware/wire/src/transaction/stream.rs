@@ -27,6 +27,9 @@ pub struct Executed {
     /// Its place among all that a replica has received of the stream; does not travel.
     #[borsh(skip)]
     pub arrival: u64,
+    /// The master epoch in whose stream it came; does not travel.
+    #[borsh(skip)]
+    pub epoch: u64,
     /// It is no operation of the client's but the constraints' check behind the last one (B5).
     pub check: bool,
 }

@@ -30,9 +30,10 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             copied: false,
             check: false,
             arrival: 0,
+            epoch: 0,
         })
         .collect();
-    one.event(Event::Stream(entries));
+    one.stream_of_master(entries);
     assert_eq!(one.scheduler.active(), 0);
     assert_eq!(one.scheduler.early_stream.len(), 65_536);
 }

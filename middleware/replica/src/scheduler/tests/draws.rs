@@ -22,6 +22,7 @@ fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
         copied: false,
         check: false,
         arrival: 0,
+        epoch: 0,
         draws,
     }
 }
@@ -69,7 +70,7 @@ fn a9_others_take_the_masters_draws_and_vote() {
     let t = tx(1, 1);
     let slot = one.begin(t);
     one.operation(t, 1, READ);
-    one.event(Event::Stream(vec![entry(t, 1, drawn([7, 8])), entry(t, 2, Draws::NONE)]));
+    one.stream_of_master(vec![entry(t, 1, drawn([7, 8])), entry(t, 2, Draws::NONE)]);
     one.finish(t, slot, Decision::Commit, &[READ]);
     let handed = one.commands().iter().any(
         |command| matches!(command, Command::Execute { draws: Some(draws), .. } if *draws == drawn([7, 8])),
@@ -84,13 +85,13 @@ fn a_masters_draws_take_the_room_of_entries() {
     // Runs of one value each.
     let draws = drawn((0..1000).map(|n| n * n));
     let weight = 1 + draws.size() / 64;
-    one.event(Event::Stream((0..1000).map(|of| entry(tx(of, 1), 1, draws.clone())).collect()));
+    one.stream_of_master((0..1000).map(|of| entry(tx(of, 1), 1, draws.clone())).collect());
     assert!(one.scheduler.early_stream.len() <= 65_536 && one.scheduler.early_stream.len() > 65_536 - weight);
     one.open(5000);
     let t = tx(5000, 1);
     let slot = one.begin(t);
     one.operations(t, &[WRITE]);
-    one.event(Event::Stream(vec![entry(t, 1, draws), entry(t, 2, Draws::NONE)]));
+    one.stream_of_master(vec![entry(t, 1, draws), entry(t, 2, Draws::NONE)]);
     assert_eq!(one.scheduler.entries_held, weight + 1);
     one.finish(t, slot, Decision::Commit, &[WRITE]);
     one.deliver(commit(t, slot, &[WRITE]));

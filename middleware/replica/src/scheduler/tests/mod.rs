@@ -10,10 +10,12 @@ mod certificates;
 mod clients;
 mod draws;
 mod finishing;
+mod mastership;
 mod operations;
 mod random;
 mod reexecuting;
 mod restart;
+mod resuming;
 mod speculation;
 mod walls;
 mod waves;
@@ -21,16 +23,17 @@ mod world;
 
 use super::*;
 use backend::Backend;
-use steeldb_types::{Digest, SessionId, Slot, Timestamp};
+use steeldb_types::{Digest, SessionId, Slot, Term, Timestamp};
 use steeldb_wire::transaction::{
-    ClientMessage, Decision, Draws, Finish, Modes, Operation, OperationKind, Ordered, Outcome, SignatureMemo,
-    SignedVote, SqlState, StatementId, StatementText, Transcript, VoteBundle,
+    ClientMessage, Decision, DeposeCertificate, Draws, Finish, Modes, Operation, OperationKind, Ordered,
+    Outcome, SignatureMemo, SignedVote, SqlState, StatementId, StatementText, Transcript, VoteBundle,
 };
 
 const SECOND: u64 = 1_000_000;
 const VOTE_TIMEOUT: u64 = 5 * SECOND;
 const IDLE_TIMEOUT: u64 = 300 * SECOND;
 const SOFT_BARRIER: u64 = 20_000;
+const MASTER_SILENCE: u64 = 2 * SECOND;
 const CLIENT: ClientId = ClientId(1);
 const OTHER_CLIENT: ClientId = ClientId(2);
 const CONNECTION: Connection = Connection(1);
@@ -63,6 +66,7 @@ fn config(me: u16, master: u16) -> Config {
         drain_timeout_us: SECOND,
         execution: Execution::Deferred,
         soft_barrier_us: SOFT_BARRIER,
+        master_silence_us: MASTER_SILENCE,
     }
 }
 
@@ -278,6 +282,12 @@ impl One {
         }
     }
 
+    /// A piece of the stream of the term's master.
+    fn stream_of_master(&mut self, entries: Vec<Executed>) {
+        let term = self.scheduler.term();
+        self.event(Event::Stream { from: term.master, epoch: term.epoch, entries });
+    }
+
     /// The master's stream entries 1..=k and that of the constraints' check.
     fn stream(&mut self, tx: TxId, operations: u32, barrier: u64) {
         for number in 1..=operations {
@@ -297,7 +307,7 @@ impl One {
 
     fn entry_of(&mut self, tx: TxId, number: u32, barrier: u64, adopted: Option<SqlState>, check: bool) {
         let barrier = Position(barrier);
-        self.event(Event::Stream(vec![Executed {
+        self.stream_of_master(vec![Executed {
             tx,
             number,
             transcript: Digest::default(),
@@ -307,7 +317,8 @@ impl One {
             copied: false,
             check,
             arrival: 0,
-        }]));
+            epoch: 0,
+        }]);
     }
 
     /// The master's stream entries, with what it found.
@@ -324,9 +335,10 @@ impl One {
                 copied: false,
                 check: number as usize > statements.len(),
                 arrival: 0,
+                epoch: 0,
                 draws: Draws::NONE,
             };
-            self.event(Event::Stream(vec![entry]));
+            self.stream_of_master(vec![entry]);
         }
     }
 

@@ -43,6 +43,8 @@ struct Client {
     aborted: BTreeSet<usize>,
     transcripts: BTreeMap<usize, (Digest, bool)>,
     over: bool,
+    term: Term,
+    terms: BTreeMap<usize, Term>,
 }
 
 impl Client {
@@ -144,6 +146,28 @@ impl Client {
         }
     }
 
+    fn master(&self) -> usize {
+        usize::from(self.term.master.0)
+    }
+
+    /// A replica speaks of a term: believed of f + 1. What runs goes on at its master.
+    fn term_said(&mut self, world: &mut World, from: usize, term: Term) {
+        self.terms.insert(from, term);
+        let alike = self.terms.values().filter(|said| **said == term).count();
+        if term.epoch <= self.term.epoch || alike < 2 {
+            return;
+        }
+        self.term = term;
+        if self.over || self.finished || self.counter == 0 {
+            return;
+        }
+        let operations = self.answered;
+        let shown = self.statements.get(..operations as usize).unwrap_or_default();
+        let transcript = self.slot.map(|slot| transcript(self.tx(), slot, shown)).unwrap_or_default();
+        let resume = ClientMessage::Resume { tx: self.tx(), epoch: term.epoch, operations, transcript };
+        world.client_to(self.master(), self.connection(), resume);
+    }
+
     fn hear(
         &mut self,
         world: &mut World,
@@ -152,9 +176,11 @@ impl Client {
         acknowledged: &mut BTreeMap<TxId, Position>,
     ) {
         match message {
-            ReplicaMessage::Begun { tx, slot, .. } if from == 0 && tx == self.tx() => self.slot = Some(slot),
-            ReplicaMessage::Executed { tx, number, .. } if from == 0 && tx == self.tx() => {
-                self.answered = number;
+            ReplicaMessage::Begun { tx, slot, .. } if from == self.master() && tx == self.tx() => {
+                self.slot = Some(slot);
+            }
+            ReplicaMessage::Executed { tx, number, .. } if from == self.master() && tx == self.tx() => {
+                self.answered = self.answered.max(number);
             }
             ReplicaMessage::Outcome { tx, outcome } if tx == self.tx() => match outcome {
                 Outcome::Committed { position } => {
@@ -164,6 +190,7 @@ impl Client {
                     self.aborted.insert(from);
                 }
             },
+            ReplicaMessage::Term(term) => self.term_said(world, from, term),
             ReplicaMessage::Transcript { tx, transcript, read_only, .. } if tx == self.tx() => {
                 self.transcripts.entry(from).or_insert((transcript, read_only));
             }
@@ -241,6 +268,8 @@ fn run(seed: u64) -> (usize, usize) {
                 aborted: BTreeSet::new(),
                 transcripts: BTreeMap::new(),
                 over: false,
+                term: Term::first(ReplicaId(0)),
+                terms: BTreeMap::new(),
             };
             (session(of), client)
         })
@@ -251,6 +280,14 @@ fn run(seed: u64) -> (usize, usize) {
         world.at(start, Message::Alarm(client.key));
     }
     world.at(0, Message::Tick);
+    // Masters come and go, too.
+    let mut term = Term::first(ReplicaId(0));
+    for _ in 0..world.rng.random_range(0..4) {
+        let certificate = DeposeCertificate { term, accusations: vec![] };
+        let at = world.rng.random_range(0..40 * SECOND);
+        world.at(at, Message::ToOrder(Ordered::Depose(certificate)));
+        term = term.next(&View::of_size(4).unwrap());
+    }
     // A transaction takes its client 15 s at most; then what is left has T_vote and the idle time-out to end.
     let until = (20 * TRANSACTIONS + 400) * SECOND;
     while let Some(message) = world.next(until) {

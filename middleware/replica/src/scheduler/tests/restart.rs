@@ -5,7 +5,7 @@ use super::*;
 /// A replica whose log holds the BEGINs of sessions 1..=n, with what is prepared and what is decided and missing.
 fn restarted(begins: u64, in_doubt: &[u64], missing: &[u64]) -> One {
     let mut one = One::slave();
-    let mut open = OpenTransactions::default();
+    let mut open = OpenTransactions::new(ReplicaId(0), View::of_size(4).unwrap());
     for of in 1..=begins {
         one.position += 1;
         open.replay(Position(one.position), Timestamp(1), &begin(tx(of, 1), "app"));

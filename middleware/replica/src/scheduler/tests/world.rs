@@ -188,10 +188,26 @@ impl World {
                     if self.rng.random_range(0..200) == 0 {
                         self.break_link(from, to);
                     } else {
-                        let event = Event::Stream(stream.entries.clone());
+                        let (epoch, entries) = (stream.epoch, stream.entries.clone());
+                        let event = Event::Stream { from: ReplicaId(from as u16), epoch, entries };
                         self.send((from, to, 0), Message::ToReplica(to, event));
                     }
                 }
+            }
+            Effect::SendAccusation(signed) => {
+                for to in (0..N).filter(|to| *to != from) {
+                    self.send((from, to, 0), Message::ToReplica(to, Event::Accused(signed)));
+                }
+            }
+            Effect::TermBegan(term) => {
+                for (connection, session) in self.connections.clone() {
+                    let message = Message::ToClient(session, from, ReplicaMessage::Term(term));
+                    self.send((from, CLIENT_END, connection), message);
+                }
+            }
+            Effect::SkipSequences { database } => {
+                let event = Event::SequencesSkipped { database };
+                self.send((BACKEND, from, 4_000_000), Message::ToReplica(from, event));
             }
             Effect::Reply { connection, message } => {
                 if let Some(session) = self.connections.get(&connection.0).copied() {
@@ -255,7 +271,7 @@ impl World {
 
     /// The commits that the order holds, by position: their transactions and write sets.
     pub(super) fn commits(&self) -> BTreeMap<Position, (TxId, Digest)> {
-        let mut open = OpenTransactions::default();
+        let mut open = OpenTransactions::new(ReplicaId(0), View::of_size(4).unwrap());
         let positions = (1..).map(Position);
         let mut replay = |position, payload| {
             let commit = open.replay(position, Timestamp(1), payload)?.certificate;

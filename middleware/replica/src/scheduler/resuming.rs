@@ -1,0 +1,268 @@
+//! Going on under another master (section 4 of the design): what becomes of the transactions that run when a term begins.
+//!
+//! The old master's stream is void. The new master holds the same snapshots and, up to where it executed them, the same
+//! operations. A transaction goes on there from what its client was shown: the client says how far that is and with which
+//! transcript (`Resume`). What the new master has executed beyond it without showing it, it undoes and does again; what
+//! was shown and comes out otherwise here cannot be reproduced, and its client is told (40001).
+//!
+//! Nothing of this is needed for safety: a transaction still commits only with the equal votes of a quorum on what its
+//! client was shown.
+
+use super::operations::Word;
+use super::transaction::Phase;
+use super::{Effect, Scheduler, draws};
+use steeldb_types::{Digest, TxId};
+use steeldb_wire::transaction::{ReplicaMessage, VoteKind};
+
+/// How long a new master lets what was shown before go first, microseconds. It keeps the locks where they were.
+const SHOWN_FIRST_US: u64 = 1_000_000;
+
+/// How far a client was shown a transaction, by its own word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// In which master epoch it said so.
+    pub epoch: u64,
+    /// How many operations.
+    pub operations: u32,
+    /// Their transcript.
+    pub transcript: Digest,
+}
+
+impl Scheduler {
+    /// A term begins: what runs is carried over.
+    pub(super) fn carry_over(&mut self) {
+        self.early_stream = Default::default();
+        self.speculation.void();
+        self.barriers.clear();
+        self.draining.clear();
+        self.streamed.clear();
+        self.streaming_since_us = None;
+        self.stream_next = 0;
+        self.resuming.clear();
+        self.resume_until_us = 0;
+        self.skipping.clear();
+        let master = self.is_master();
+        let now = self.now_us;
+        let all: Vec<TxId> = self.transactions.keys().copied().collect();
+        for tx in &all {
+            let Some(transaction) = self.transactions.get_mut(tx) else { continue };
+            transaction.active_at_us = now;
+            transaction.drain_until_us = None;
+            if transaction.prepared_vote.is_none() && transaction.against_vote.is_none() {
+                transaction.finished_at_us = transaction.finished_at_us.max(now);
+            }
+            // The results that this replica was showing, nobody takes any more.
+            let showing = transaction.issued.values().any(|issued| issued.shown);
+            let leading = transaction.slot.is_none() && transaction.leading_begun;
+            transaction.shown_upto = 0;
+            if leading {
+                // Its locks were the old master's to hold (A10): no order knows of it.
+                self.drop_without_slot(*tx);
+            } else if showing {
+                self.cast_against(*tx, VoteKind::Blocked);
+                self.give_up(*tx);
+            } else if !master {
+                self.void_entries(*tx);
+            }
+        }
+        if master {
+            self.take_over(&all);
+        }
+        for tx in all {
+            self.advance(tx);
+        }
+    }
+
+    /// Drops the old stream's entries for what is not sent to its backend yet.
+    fn void_entries(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let void = transaction.stream.split_off(&(transaction.sent + 1));
+        let weight: usize = void.values().map(draws::weight).sum();
+        self.entries_held = self.entries_held.saturating_sub(weight);
+    }
+
+    /// This replica is the master from now on.
+    fn take_over(&mut self, all: &[TxId]) {
+        let databases: std::collections::BTreeSet<String> =
+            self.config.clients.values().flat_map(|rights| rights.databases.iter().cloned()).collect();
+        for database in &databases {
+            self.push(Effect::SkipSequences { database: database.clone() });
+        }
+        self.skipping = databases;
+        self.resume_until_us = self.now_us + SHOWN_FIRST_US;
+        let epoch = self.open.term().epoch;
+        for tx in all {
+            let Some(transaction) = self.transactions.get_mut(tx) else { continue };
+            if transaction.outcome.is_some() {
+                continue;
+            }
+            match (&transaction.phase, &transaction.finish) {
+                (Phase::Running | Phase::Completing, Some(signed)) => {
+                    // Nothing is shown any more. Its executed operations are streamed again: a replica may lack them.
+                    let (operations, transcript) = (signed.finish.operations, signed.finish.transcript);
+                    transaction.shown_upto = operations;
+                    transaction.shown = Some(Shown { epoch, operations, transcript });
+                    self.stream_again(*tx, false);
+                }
+                (Phase::Running, None) => {
+                    self.resuming.insert(*tx);
+                    if transaction.shown.is_some_and(|shown| shown.epoch == epoch) {
+                        self.resume(*tx);
+                    }
+                }
+                (Phase::Queued { .. } | Phase::Preparing { .. } | Phase::Prepared { .. }, _) => {
+                    self.stream_again(*tx, true);
+                }
+                (Phase::GivenUp, None) => {
+                    self.reply(tx.session, ReplicaMessage::NotReproduced { tx: *tx });
+                }
+                _ => {}
+            }
+        }
+        self.shown_again();
+    }
+
+    /// The client says how far it was shown its transaction.
+    pub(super) fn resume_asked(&mut self, tx: TxId, shown: Shown) {
+        let epoch = self.open.term().epoch;
+        if shown.epoch < epoch {
+            return;
+        }
+        let Some(transaction) = self.transactions.get_mut(&tx) else {
+            if shown.operations > 0 && self.is_master() && shown.epoch == epoch {
+                self.reply(tx.session, ReplicaMessage::NotReproduced { tx });
+            }
+            return;
+        };
+        if transaction.shown.is_some_and(|said| said.epoch >= shown.epoch) {
+            return; // the first word counts
+        }
+        transaction.shown = Some(shown);
+        if shown.epoch == epoch && self.is_master() {
+            self.resume(tx);
+            self.shown_again();
+            self.advance(tx);
+        }
+    }
+
+    /// Goes on with a transaction from what its client was shown.
+    fn resume(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let Some(shown) = transaction.shown else { return };
+        if transaction.phase != Phase::Running || transaction.finish.is_some() {
+            if transaction.phase == Phase::GivenUp {
+                self.reply(tx.session, ReplicaMessage::NotReproduced { tx });
+            }
+            return;
+        }
+        transaction.shown_upto = shown.operations;
+        let executed = transaction.executed();
+        let beyond =
+            executed > shown.operations || transaction.issued.keys().any(|number| *number > shown.operations);
+        let head = transaction.heads.last().copied();
+        if beyond && !transaction.may_redo() {
+            self.not_reproduced(tx);
+        } else if beyond {
+            self.undo(tx, None);
+        } else if executed > 0 && executed == shown.operations && head != Some(shown.transcript) {
+            self.not_reproduced(tx);
+        } else {
+            if transaction.begun
+                && let Some(slot) = transaction.slot
+            {
+                let timestamp = transaction.timestamp;
+                self.reply(tx.session, ReplicaMessage::Begun { tx, slot, timestamp });
+            }
+            self.stream_again(tx, false);
+        }
+    }
+
+    /// What the client was shown comes out otherwise here, or cannot be done again.
+    pub(super) fn not_reproduced(&mut self, tx: TxId) {
+        tracing::warn!(%tx, "what a transaction showed cannot be reproduced at the new master");
+        self.reply(tx.session, ReplicaMessage::NotReproduced { tx });
+        self.cast_against(tx, VoteKind::Blocked);
+        self.give_up(tx);
+    }
+
+    /// Puts what a transaction has executed here into this master's stream.
+    fn stream_again(&mut self, tx: TxId, checked: bool) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        let words: Vec<(u32, Digest, Word)> = (1..)
+            .zip(transaction.heads.iter().copied())
+            .map(|(number, head)| {
+                let before = transaction.stream.get(&number);
+                let word = Word {
+                    adopted: before.and_then(|entry| entry.adopted),
+                    copied: before.is_some_and(|entry| entry.copied),
+                    check: false,
+                    draws: before.map(|entry| entry.draws.clone()).unwrap_or_default(),
+                };
+                (number, head, word)
+            })
+            .collect();
+        let last = transaction.heads.last().copied();
+        let head = last.or(transaction.transcript.map(|transcript| transcript.head())).unwrap_or_default();
+        let check = (transaction.executed() + 1, head, Word { check: true, ..Word::default() });
+        for (number, head, word) in words.into_iter().chain(checked.then_some(check)) {
+            self.stream(tx, number, head, word);
+        }
+    }
+
+    /// Whether an operation waits for those that were shown before the term began, so that their locks are theirs again.
+    pub(super) fn lets_shown_go_first(&self, tx: TxId, number: u32) -> bool {
+        let shown = self.transactions.get(&tx).is_some_and(|transaction| number <= transaction.shown_upto);
+        !shown && !self.resuming.is_empty() && self.now_us < self.resume_until_us
+    }
+
+    /// Whether the transaction's client has yet to say how far it was shown.
+    pub(super) fn awaits_resume(&self, tx: TxId) -> bool {
+        let epoch = self.open.term().epoch;
+        let said = |shown: Option<Shown>| shown.is_some_and(|shown| shown.epoch == epoch);
+        self.resuming.contains(&tx) && self.transactions.get(&tx).is_some_and(|t| !said(t.shown))
+    }
+
+    /// Transactions that have done again what was shown are waited for no longer; when none is left, all go on.
+    pub(super) fn shown_again(&mut self) {
+        if self.resuming.is_empty() {
+            return;
+        }
+        let epoch = self.open.term().epoch;
+        let transactions = &self.transactions;
+        self.resuming.retain(|tx| {
+            transactions.get(tx).is_some_and(|transaction| {
+                let behind = match transaction.shown.filter(|shown| shown.epoch == epoch) {
+                    Some(shown) => transaction.executed() < shown.operations || transaction.undoing,
+                    None => true,
+                };
+                behind && transaction.phase == Phase::Running
+            })
+        });
+        if self.resuming.is_empty() {
+            self.advance_everyone();
+        }
+    }
+
+    /// What was shown had its time to go first.
+    pub(super) fn resume_overdue(&mut self) {
+        if self.resume_until_us != 0 && self.now_us >= self.resume_until_us {
+            self.resume_until_us = 0;
+            self.shown_again();
+            self.advance_everyone();
+        }
+    }
+
+    /// The sequences of a database are past what earlier masters may have drawn.
+    pub(super) fn sequences_skipped(&mut self, database: &str) {
+        if self.skipping.remove(database) {
+            self.advance_everyone();
+        }
+    }
+
+    fn advance_everyone(&mut self) {
+        let all: Vec<TxId> = self.transactions.keys().copied().collect();
+        for tx in all {
+            self.advance(tx);
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What becomes of running transactions when another master takes over.
+
+use super::*;
+
+impl One {
+    /// Replica 1 takes over: this one.
+    fn take_over(&mut self) {
+        let term = self.scheduler.term();
+        self.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
+        assert!(self.scheduler.is_master());
+        for database in ["app", "other"] {
+            self.event(Event::SequencesSkipped { database: database.into() });
+        }
+    }
+
+    fn resume(&mut self, tx: TxId, slot: Slot, shown: &[u32]) {
+        let epoch = self.scheduler.term().epoch;
+        let (operations, transcript) = (shown.len() as u32, transcript(tx, slot, shown));
+        self.say(ClientMessage::Resume { tx, epoch, operations, transcript });
+    }
+
+    /// Operations sent to the backend whose results the client is shown.
+    fn shown(&self, tx: TxId) -> Vec<u32> {
+        let shown = |command: &&Command| match command {
+            Command::Execute { tx: of, number, show: true, .. } if *of == tx => Some(*number),
+            _ => None,
+        };
+        self.commands().iter().filter_map(shown).collect()
+    }
+
+    fn silently(&self, tx: TxId) -> Vec<u32> {
+        let silent = |command: &&Command| match command {
+            Command::Execute { tx: of, number, show: false, .. } if *of == tx => Some(*number),
+            _ => None,
+        };
+        self.commands().iter().filter_map(silent).collect()
+    }
+
+    fn not_reproduced(&self, tx: TxId) -> bool {
+        self.count(|effect| {
+            matches!(effect, Effect::Reply { message: ReplicaMessage::NotReproduced { tx: of }, .. } if *of == tx)
+        }) > 0
+    }
+
+    /// The numbers that it has streamed of a transaction as the master.
+    fn streamed(&mut self, tx: TxId) -> Vec<u32> {
+        self.pass(SECOND);
+        self.effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::SendStream(stream) if stream.epoch == 1 => Some(&stream.entries),
+                _ => None,
+            })
+            .flatten()
+            .filter(|entry| entry.tx == tx)
+            .map(|entry| entry.number)
+            .collect()
+    }
+
+    fn undone(&self, tx: TxId) -> usize {
+        let ends =
+            |command: &&&Command| matches!(command, Command::End { tx: of, commit: false } if *of == tx);
+        self.commands().iter().filter(ends).count()
+    }
+}
+
+/// One that executes ahead, with an open session and a transaction of which the old master streamed so much.
+fn follower(operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
+    let mut one = One::speculative();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, operations);
+    for number in 1..=streamed {
+        let transcript = transcript(t, slot, &operations[..number]);
+        one.stream_of_master(vec![Executed {
+            tx: t,
+            number: number as u32,
+            transcript,
+            barrier: Position(0),
+            adopted: None,
+            copied: false,
+            check: false,
+            draws: Draws::NONE,
+            arrival: 0,
+            epoch: 0,
+        }]);
+    }
+    (one, t, slot)
+}
+
+#[test]
+fn the_new_master_goes_on_from_what_was_shown() {
+    let (mut one, t, slot) = follower(&[WRITE, READ, READ], 2);
+    assert_eq!(one.silently(t), [1, 2]);
+    one.take_over();
+    assert_eq!(one.shown(t), [], "not before its client has said how far it was shown");
+    one.resume(t, slot, &[WRITE, READ]);
+    assert_eq!(one.shown(t), [3]);
+    assert_eq!(one.undone(t), 0);
+    assert_eq!(one.streamed(t), [1, 2, 3], "others may lack what the old master streamed");
+    one.finish(t, slot, Decision::Commit, &[WRITE, READ, READ]);
+    assert_eq!(one.cast(t), [prepared(&[WRITE, READ, READ], t, slot)]);
+}
+
+#[test]
+fn what_the_client_said_before_the_new_master_knew_of_its_term_counts() {
+    let (mut one, t, slot) = follower(&[WRITE, READ], 1);
+    let (operations, transcript) = (1, transcript(t, slot, &[WRITE]));
+    one.say(ClientMessage::Resume { tx: t, epoch: 1, operations, transcript });
+    assert_eq!(one.shown(t), []);
+    one.take_over();
+    assert_eq!(one.shown(t), [2]);
+}
+
+#[test]
+fn what_was_shown_and_not_executed_here_is_done_first_and_shown_no_more() {
+    let (mut one, t, slot) = follower(&[WRITE, READ, READ], 1);
+    one.take_over();
+    one.resume(t, slot, &[WRITE, READ]);
+    assert_eq!(one.silently(t), [1, 2]);
+    assert_eq!(one.shown(t), [3]);
+    assert!(!one.not_reproduced(t));
+}
+
+#[test]
+fn what_was_executed_beyond_what_was_shown_is_undone_and_done_again() {
+    let (mut one, t, slot) = follower(&[WRITE, READ, READ], 3);
+    one.take_over();
+    one.resume(t, slot, &[WRITE]);
+    assert_eq!(one.undone(t), 1);
+    assert_eq!(one.silently(t), [1, 2, 3, 1]);
+    assert_eq!(one.shown(t), [2, 3], "the client has not seen these");
+    one.finish(t, slot, Decision::Commit, &[WRITE, READ, READ]);
+    assert_eq!(one.cast(t), [prepared(&[WRITE, READ, READ], t, slot)]);
+}
+
+#[test]
+fn what_was_shown_and_comes_out_otherwise_cannot_be_reproduced() {
+    for streamed in [0, 1, 2] {
+        let (mut one, t, _) = follower(&[WRITE, READ], streamed);
+        one.take_over();
+        let epoch = one.scheduler.term().epoch;
+        let resume = ClientMessage::Resume { tx: t, epoch, operations: 1, transcript: Digest([7; 32]) };
+        one.say(resume);
+        // With two executed, it is found when it is done again.
+        assert!(one.not_reproduced(t), "{streamed}");
+        assert_eq!(one.cast(t), [VoteKind::Blocked]);
+        assert_eq!(one.shown(t), []);
+    }
+}
+
+#[test]
+fn a_finished_transaction_needs_no_word_of_its_client() {
+    let (mut one, t, slot) = follower(&[WRITE, READ], 1);
+    one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
+    assert_eq!(one.cast(t), [], "the old master's word on the second is missing");
+    one.take_over();
+    assert_eq!(one.cast(t), [prepared(&[WRITE, READ], t, slot)]);
+    assert_eq!(one.shown(t), []);
+    assert_eq!(one.streamed(t), [1, 2, 3], "with the check");
+}
+
+#[test]
+fn the_old_stream_is_void_and_the_new_one_is_heard_though_it_is_early() {
+    let mut one = One::new(2, 0);
+    one.scheduler = Scheduler::new(Config { execution: Execution::Speculative, ..config(2, 0) });
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE, READ]);
+    let entry = |number: u32| Executed {
+        tx: t,
+        number,
+        transcript: transcript(t, slot, &[WRITE, READ][..number as usize]),
+        barrier: Position(0),
+        adopted: None,
+        copied: false,
+        check: false,
+        draws: Draws::NONE,
+        arrival: 0,
+        epoch: 0,
+    };
+    let piece = |from: u16, epoch, number| Event::Stream {
+        from: ReplicaId(from),
+        epoch,
+        entries: vec![entry(number)],
+    };
+    one.event(piece(1, 0, 1));
+    assert_eq!(one.executed(t), 0, "not the master's");
+    one.event(piece(1, 1, 1));
+    one.event(piece(3, 1, 2));
+    assert_eq!(one.executed(t), 0, "of a term that is not known yet");
+    let term = one.scheduler.term();
+    one.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
+    assert_eq!(one.executed(t), 1, "kept, and replica 3 is no master");
+    one.event(piece(0, 0, 2));
+    assert_eq!(one.executed(t), 1, "the old master's");
+    one.event(piece(1, 1, 2));
+    assert_eq!(one.executed(t), 2);
+}
+
+#[test]
+fn what_went_another_way_behind_the_old_master_is_done_again() {
+    let mut one = One::new(2, 0);
+    one.scheduler = Scheduler::new(Config { execution: Execution::Speculative, ..config(2, 0) });
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.backend.fails.insert((t, 1), "23505");
+    one.operations(t, &[WRITE]);
+    one.entry(t, 1, 0, None);
+    assert_eq!(one.executed(t), 1);
+    let term = one.scheduler.term();
+    one.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
+    one.vouched(t, slot, &[WRITE]);
+    assert_eq!((one.undone(t), one.executed(t)), (1, 2));
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
+}
+
+#[test]
+fn a_deposed_master_gives_up_what_it_was_showing_and_keeps_what_it_has_shown() {
+    let mut one = One::master();
+    for of in [1, 2] {
+        one.open(of);
+    }
+    let (shown, showing) = (tx(1, 1), tx(2, 1));
+    let slot = one.begin(shown);
+    one.operations(shown, &[WRITE]);
+    one.begin(showing);
+    one.backend.held.push(backend::Held::Executed);
+    one.operations(showing, &[READ]);
+    let term = one.scheduler.term();
+    one.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
+    assert_eq!(one.cast(showing), [VoteKind::Blocked]);
+    assert_eq!(one.cast(shown), []);
+    one.vouched(shown, slot, &[WRITE]);
+    one.finish(shown, slot, Decision::Commit, &[WRITE]);
+    assert_eq!(one.cast(shown), [prepared(&[WRITE], shown, slot)]);
+}
+
+#[test]
+fn what_was_shown_goes_first_and_nobody_waits_for_it_for_ever() {
+    let (mut one, t, slot) = follower(&[WRITE], 0);
+    one.open(2);
+    one.take_over();
+    let new = tx(2, 1);
+    one.begin(new);
+    one.operations(new, &[WRITE]);
+    assert_eq!(one.shown(new), [], "another one's locks come first");
+    one.resume(t, slot, &[WRITE]);
+    assert_eq!(one.silently(t), [1]);
+    assert_eq!(one.shown(new), [1]);
+
+    let (mut one, _, _) = follower(&[WRITE], 0);
+    one.open(2);
+    one.take_over();
+    one.begin(new);
+    one.operations(new, &[WRITE]);
+    one.pass(2 * SECOND);
+    assert_eq!(one.shown(new), [1], "its client says nothing");
+}
+
+#[test]
+fn a9_a_new_master_runs_nothing_before_its_sequences_are_past_what_was_drawn() {
+    let (mut one, _, _) = follower(&[], 0);
+    one.open(2);
+    let term = one.scheduler.term();
+    one.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
+    one.pass(2 * SECOND);
+    let skips = one.count(|effect| matches!(effect, Effect::SkipSequences { .. }));
+    assert_eq!(skips, 2, "of both databases");
+    let new = tx(2, 1);
+    one.begin(new);
+    one.operations(new, &[WRITE]);
+    assert_eq!(one.shown(new), []);
+    one.event(Event::SequencesSkipped { database: "other".into() });
+    assert_eq!(one.shown(new), []);
+    one.event(Event::SequencesSkipped { database: "app".into() });
+    assert_eq!(one.shown(new), [1]);
+}

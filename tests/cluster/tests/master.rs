@@ -1,0 +1,173 @@
+//! Changes of the master on real servers: what runs goes on, and clients see a pause.
+
+use std::time::Duration;
+use steeldb_client_shim::Completion;
+use steeldb_cluster_tests::{Client, Cluster, administrator_key};
+use steeldb_types::{Execution, ReplicaId, Term};
+use steeldb_wire::transaction::MasterMove;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn move_master(client: &Client, to: u16) -> Result<Term, steeldb_client_shim::ShimError> {
+    let (term, roster) = (client.shim.term(), client.shim.roster().unwrap());
+    let wish = MasterMove::new(term, roster.digest(), ReplicaId(to), &administrator_key());
+    client.shim.move_master(&wish, PATIENCE).await
+}
+
+fn value(answer: &steeldb_cluster_tests::Answer) -> &str {
+    assert_eq!(answer.sqlstate, None);
+    answer.rows[0][0].as_deref().unwrap()
+}
+
+/// Transactions at all stages, the master's host lost under them: none of them ends.
+async fn survives_a_crash(execution: Execution) {
+    let mut cluster = Cluster::start_watching(4, execution).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id int primary key, v text)").await.unwrap();
+    client.execute("insert into t select i, 'old' from generate_series(1, 9) i").await.unwrap();
+
+    let mut running = client.another().await.unwrap();
+    running.begin();
+    running.run("update t set v = 'first' where id = 1").await.unwrap();
+    assert_eq!(value(&running.run("select v from t where id = 1").await.unwrap()), "first");
+    let mut reading = client.another().await.unwrap();
+    reading.begin();
+    assert_eq!(value(&reading.run("select count(*) from t").await.unwrap()), "9");
+    let mut failed = client.another().await.unwrap();
+    failed.begin();
+    failed.run("savepoint s").await.unwrap();
+    let error = failed.run("insert into t values (9, 'twice')").await.unwrap();
+    assert_eq!(error.sqlstate.as_deref(), Some("23505"));
+
+    cluster.crash_replica(0).await.unwrap();
+    // A new one has to wait for the new master, and changes what the readers must not see.
+    client.execute("insert into t values (10, 'new')").await.unwrap();
+    assert_eq!(client.shim.term(), Term { epoch: 1, master: ReplicaId(1) });
+    assert_eq!(value(&reading.run("select count(*) from t").await.unwrap()), "9", "its own snapshot");
+    assert!(matches!(reading.commit().await, Ok(Completion::Committed(_))));
+    running.run("update t set v = 'second' where id = 2").await.unwrap();
+    assert_eq!(value(&running.run("select v from t where id = 1").await.unwrap()), "first");
+    running.commit().await.unwrap();
+    failed.run("rollback to s").await.unwrap();
+    failed.run("insert into t values (11, 'after')").await.unwrap();
+    failed.commit().await.unwrap();
+    let rows =
+        client.execute("select string_agg(v, ' ' order by id) from t where id in (1, 2, 10, 11)").await;
+    assert_eq!(value(&rows.unwrap()), "first second new after");
+
+    // The old master comes back, follows, and holds the same.
+    cluster.start_replica(0).await.unwrap();
+    assert!(client.shim.connected(PATIENCE).await);
+    client.execute("insert into t values (12, 'with all')").await.unwrap();
+    client.identical().await;
+    assert_eq!(client.shim.term().epoch, 1, "it does not take over again");
+    drop((running, reading, failed, client));
+    cluster.stop_all().await.unwrap();
+
+    // Which term runs is in the order: all start again under the new master.
+    cluster.start_all().await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    assert_eq!(value(&client.execute("select count(*) from t").await.unwrap()), "12");
+    let statuses = client.shim.status(PATIENCE).await;
+    assert!(statuses.values().all(|status| status.term == Term { epoch: 1, master: ReplicaId(1) }));
+    cluster.stop_all().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_go_on_when_the_masters_host_crashes() {
+    survives_a_crash(Execution::Speculative).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_go_on_when_the_masters_host_crashes_under_deferred_execution() {
+    survives_a_crash(Execution::Deferred).await;
+}
+
+/// An administrator moves the master round, under transactions that draw from sequences and wait for locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_master_is_moved_under_load_and_back() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id serial primary key, v int)").await.unwrap();
+    client.execute("create table counter (id int primary key, n int)").await.unwrap();
+    client.execute("insert into counter values (1, 0)").await.unwrap();
+
+    let mut workers = Vec::new();
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    for worker in 0..3 {
+        let mut session = client.another().await.unwrap();
+        let stopped = stopped.clone();
+        workers.push(tokio::spawn(async move {
+            let (mut committed, mut retried) = (0, 0);
+            while !*stopped.borrow() {
+                session.begin();
+                let sql = format!("insert into t (v) values ({worker}) returning id");
+                let mut result = session.run(&sql).await.map(|_| ());
+                if result.is_ok() && worker == 0 {
+                    result = session.run("update counter set n = n + 1").await.map(|_| ());
+                }
+                let result = match result {
+                    Ok(()) => session.commit().await.map(|_| ()),
+                    Err(error) => {
+                        let _ = session.rollback().await;
+                        Err(error)
+                    }
+                };
+                match result {
+                    Ok(()) => committed += 1,
+                    Err(error) => {
+                        assert!(["40001", "40P01"].contains(&error.sqlstate.as_str()), "{error}");
+                        retried += 1;
+                    }
+                }
+            }
+            (committed, retried)
+        }));
+    }
+    for (epoch, to) in (1..).zip([1, 3, 2, 0]) {
+        let term = move_master(&client, to).await.unwrap();
+        assert_eq!(term, Term { epoch, master: ReplicaId(to) });
+        client.execute("select 1").await.unwrap();
+        // Something is committed under each master.
+        client.execute("insert into t (v) values (9)").await.unwrap();
+    }
+    stop.send(true).unwrap();
+    let mut committed = 4;
+    for worker in workers {
+        let (done, retried) = worker.await.unwrap();
+        assert!(done > 0 && retried < done.max(8), "{done} committed, {retried} to be retried");
+        committed += done;
+    }
+    let rows = client.execute("select count(*)::int, count(distinct id)::int from t").await.unwrap();
+    let committed = committed.to_string();
+    assert_eq!(
+        rows.rows[0],
+        [Some(committed.clone()), Some(committed)],
+        "nothing lost, no number drawn twice"
+    );
+    client.identical().await;
+
+    let same = move_master(&client, 0).await.unwrap_err();
+    assert!(same.message.contains("already"), "{same}");
+    let nobody = move_master(&client, 7).await.unwrap_err();
+    assert!(nobody.message.contains("no member"), "{nobody}");
+    cluster.stop_all().await.unwrap();
+}
+
+/// A replica that only follows may be lost at any time; the next master is lost as well, and comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_master_after_the_other_is_lost() {
+    let mut cluster = Cluster::start_watching(4, Execution::Speculative).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id int primary key)").await.unwrap();
+    for (lost, id) in [(0, 1), (1, 2), (2, 3)] {
+        cluster.crash_replica(lost).await.unwrap();
+        client.execute(&format!("insert into t values ({id})")).await.unwrap();
+        assert_eq!(client.shim.term().master, ReplicaId(lost + 1));
+        cluster.start_replica(lost).await.unwrap();
+        assert!(client.shim.connected(PATIENCE).await);
+        client.identical().await;
+    }
+    assert_eq!(value(&client.execute("select count(*) from t").await.unwrap()), "3");
+    cluster.stop_all().await.unwrap();
+}

@@ -459,7 +459,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_key() {
         type Change = fn(&mut ClusterFile);
-        let changes: [(&str, Change); 19] = [
+        let changes: [(&str, Change); 20] = [
             ("cluster.faults", |c| c.faults = 0),
             ("cluster.faults", |c| c.faults = 2),
             ("cluster.faults", |c| c.heavy = vec![ReplicaId(0)]),

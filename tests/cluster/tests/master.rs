@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use steeldb_client_shim::Completion;
-use steeldb_cluster_tests::{Client, Cluster, administrator_key};
+use steeldb_cluster_tests::{Answer, Client, Cluster, administrator_key};
 use steeldb_types::{Execution, ReplicaId, Term};
 use steeldb_wire::transaction::MasterMove;
 
@@ -14,7 +14,7 @@ async fn move_master(client: &Client, to: u16) -> Result<Term, steeldb_client_sh
     client.shim.move_master(&wish, PATIENCE).await
 }
 
-fn value(answer: &steeldb_cluster_tests::Answer) -> &str {
+fn value(answer: &Answer) -> &str {
     assert_eq!(answer.sqlstate, None);
     answer.rows[0][0].as_deref().unwrap()
 }
@@ -102,9 +102,10 @@ async fn the_master_is_moved_under_load_and_back() {
             while !*stopped.borrow() {
                 session.begin();
                 let sql = format!("insert into t (v) values ({worker}) returning id");
-                let mut result = session.run(&sql).await.map(|_| ());
+                let drawn = |answer: Answer| assert_eq!(answer.sqlstate, None, "drawing and inserting");
+                let mut result = session.run(&sql).await.map(drawn);
                 if result.is_ok() && worker == 0 {
-                    result = session.run("update counter set n = n + 1").await.map(|_| ());
+                    result = session.run("update counter set n = n + 1").await.map(drop);
                 }
                 let result = match result {
                     Ok(()) => session.commit().await.map(|_| ()),

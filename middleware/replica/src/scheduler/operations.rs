@@ -276,7 +276,7 @@ impl Scheduler {
         let number = transaction.sent + 1;
         let Some(buffered) = transaction.waiting.get(&number) else { return false };
         if master
-            && (self.skipping.contains(&transaction.database)
+            && (self.skipping.contains(&transaction.database) && number > transaction.shown_upto
                 || self.awaits_resume(tx)
                 || self.lets_shown_go_first(tx, number))
         {

@@ -9,10 +9,10 @@
 //! client was shown.
 
 use super::operations::Word;
-use super::transaction::Phase;
+use super::transaction::{Phase, Transaction};
 use super::{Effect, Scheduler, draws};
 use steeldb_types::{Digest, TxId};
-use steeldb_wire::transaction::{ReplicaMessage, VoteKind};
+use steeldb_wire::transaction::{Executed, ReplicaMessage, VoteKind};
 
 /// How long a new master lets what was shown before go first, microseconds. It keeps the locks where they were.
 const SHOWN_FIRST_US: u64 = 1_000_000;
@@ -26,6 +26,12 @@ pub(super) struct Shown {
     pub operations: u32,
     /// Their transcript.
     pub transcript: Digest,
+}
+
+/// Whether an earlier master drew for operations that are yet to be done again, behind the `done`th and up to `shown`.
+fn owes_draws(transaction: &Transaction, done: u32, shown: u32) -> bool {
+    let drew = |(number, entry): (&u32, &Executed)| *number > done && !entry.draws.is_empty();
+    shown > done && transaction.stream.range(..=shown).any(drew)
 }
 
 impl Scheduler {
@@ -83,12 +89,8 @@ impl Scheduler {
 
     /// This replica is the master from now on.
     fn take_over(&mut self, all: &[TxId]) {
-        let databases: std::collections::BTreeSet<String> =
+        self.skipping =
             self.config.clients.values().flat_map(|rights| rights.databases.iter().cloned()).collect();
-        for database in &databases {
-            self.push(Effect::SkipSequences { database: database.clone() });
-        }
-        self.skipping = databases;
         self.resume_until_us = self.now_us + SHOWN_FIRST_US;
         let epoch = self.open.term().epoch;
         for tx in all {
@@ -102,6 +104,7 @@ impl Scheduler {
                     let (operations, transcript) = (signed.finish.operations, signed.finish.transcript);
                     transaction.shown_upto = operations;
                     transaction.shown = Some(Shown { epoch, operations, transcript });
+                    self.resuming.insert(*tx);
                     self.stream_again(*tx, false);
                 }
                 (Phase::Running, None) => {
@@ -160,7 +163,9 @@ impl Scheduler {
         let beyond =
             executed > shown.operations || transaction.issued.keys().any(|number| *number > shown.operations);
         let head = transaction.heads.last().copied();
-        if beyond && !transaction.may_redo() {
+        let done = if beyond { 0 } else { executed };
+        let too_late = self.resume_until_us == 0 && owes_draws(transaction, done, shown.operations);
+        if too_late || beyond && !transaction.may_redo() {
             self.not_reproduced(tx);
         } else if beyond {
             self.undo(tx, None);
@@ -212,7 +217,7 @@ impl Scheduler {
     /// Whether an operation waits for those that were shown before the term began, so that their locks are theirs again.
     pub(super) fn lets_shown_go_first(&self, tx: TxId, number: u32) -> bool {
         let shown = self.transactions.get(&tx).is_some_and(|transaction| number <= transaction.shown_upto);
-        !shown && !self.resuming.is_empty() && self.now_us < self.resume_until_us
+        !shown && self.resume_until_us != 0 && !self.resuming.is_empty()
     }
 
     /// Whether the transaction's client has yet to say how far it was shown.
@@ -224,7 +229,7 @@ impl Scheduler {
 
     /// Transactions that have done again what was shown are waited for no longer; when none is left, all go on.
     pub(super) fn shown_again(&mut self) {
-        if self.resuming.is_empty() {
+        if self.resume_until_us == 0 {
             return;
         }
         let epoch = self.open.term().epoch;
@@ -239,17 +244,39 @@ impl Scheduler {
             })
         });
         if self.resuming.is_empty() {
-            self.advance_everyone();
+            self.skip_sequences();
         }
     }
 
     /// What was shown had its time to go first.
     pub(super) fn resume_overdue(&mut self) {
-        if self.resume_until_us != 0 && self.now_us >= self.resume_until_us {
-            self.resume_until_us = 0;
-            self.shown_again();
-            self.advance_everyone();
+        if self.resume_until_us == 0 || self.now_us < self.resume_until_us {
+            return;
         }
+        self.shown_again();
+        // What an earlier master drew cannot be drawn again beside what this one draws from now on.
+        let resuming: Vec<TxId> = self.resuming.iter().copied().collect();
+        for tx in resuming {
+            let owes = self.transactions.get(&tx).is_some_and(|transaction| {
+                owes_draws(transaction, transaction.executed(), transaction.shown_upto)
+            });
+            if owes {
+                self.not_reproduced(tx);
+            }
+        }
+        self.skip_sequences();
+    }
+
+    /// What was shown is done again: from here on this master draws by itself.
+    fn skip_sequences(&mut self) {
+        if self.resume_until_us == 0 {
+            return;
+        }
+        self.resume_until_us = 0;
+        for database in self.skipping.clone() {
+            self.push(Effect::SkipSequences { database });
+        }
+        self.advance_everyone();
     }
 
     /// The sequences of a database are past what earlier masters may have drawn.

@@ -85,7 +85,7 @@ fn a11_a_replica_that_was_away_executes_ddl_again_on_its_slots_snapshot() {
 #[test]
 fn a11_ddl_that_is_missing_after_a_restart_is_executed_again_in_its_place() {
     let mut one = One::slave();
-    let mut open = OpenTransactions::default();
+    let mut open = OpenTransactions::new(ReplicaId(0), View::of_size(4).unwrap());
     let (t, u, v) = (tx(1, 1), tx(2, 1), tx(3, 1));
     let mut at = 0;
     let mut replay = |payload: Ordered| {

@@ -5,6 +5,8 @@ DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
 SECONDS ?= 60
+# Works with the stable toolchain; FUZZ="cargo +nightly fuzz" works as well.
+FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 SEEDS ?= 0..18446744073709551615
 
 .PHONY: help demo build setup test lint test-ordering test-cluster simulate bench bench-ordering fuzz nightly clean
@@ -32,7 +34,7 @@ lint:            ## Formatting and lints
 test-ordering:   ## The ordering core and its simulation
 	$(CARGO) test --locked -p steeldb-ordering -p steeldb-simulation
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
-	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients caught
+	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
 
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
@@ -47,14 +49,14 @@ bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster 
 bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
 	scripts/bench-ordering.sh
 
-fuzz:            ## Every fuzz target under libFuzzer for SECONDS each; needs cargo-fuzz and a nightly toolchain
-	set -e; for target in $$(cargo +nightly fuzz list); do \
-	    cargo +nightly fuzz run $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20; done
+fuzz:            ## Every fuzz target under libFuzzer for SECONDS each; needs cargo-fuzz (cargo install cargo-fuzz)
+	set -e; for target in $$($(FUZZ) list); do \
+	    $(FUZZ) run --sanitizer none $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20; done
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
-	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients caught
+	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
 
 clean:           ## Remove what was built
 	$(CARGO) clean

@@ -165,10 +165,7 @@ impl Core {
 
     /// Takes in a decision, from wherever, if it is the next one.
     fn take_decision(&mut self, decision: Arc<Decision>) -> Result<(), String> {
-        let mut next = self.log.next();
-        if self.config.has(PlantedBug::OutOfOrderDelivery) && decision.instance() > next {
-            next = decision.instance();
-        }
+        let next = self.log.next();
         if self.transfer.is_installing() || decision.instance() != next || decision.proposal.instance != next
         {
             return Ok(());

@@ -97,7 +97,7 @@ pub enum PlantedBug {
     BoundOnOneWord,
     /// A batch is taken for the one that a proof is about.
     BatchNotMatched,
-    /// A later decision is taken for the next one.
+    /// What is decided is delivered at once, though instances before it are not decided.
     OutOfOrderDelivery,
     /// After a restart, a replica does not know what it voted for.
     OwnVotesForgotten,

@@ -444,7 +444,11 @@ impl Core {
         if self.transfer.is_installing() {
             return false;
         }
-        let decided = |core: &Core| core.window.get(core.window.first()).and_then(|i| i.decided.clone());
+        let out_of_order = self.config.has(PlantedBug::OutOfOrderDelivery);
+        let decided = |core: &Core| match out_of_order {
+            true => core.window.iter().find_map(|instance| instance.decided.clone()),
+            false => core.window.get(core.window.first()).and_then(|instance| instance.decided.clone()),
+        };
         let mut any = false;
         while let Some(decision) = decided(self) {
             // The delivery depends on this replica's ACCEPT, which may be in the quorum, but not on the decision's own

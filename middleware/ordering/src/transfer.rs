@@ -12,7 +12,7 @@ use crate::record::Record;
 use crate::{Decision, InstanceNumber};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use steeldb_types::{ReplicaId, limits};
+use steeldb_types::{FaultModel, ReplicaId, limits};
 use steeldb_wire::codec;
 
 /// Chunks asked for at once.
@@ -83,7 +83,8 @@ impl Fetching {
 
 impl Core {
     /// A peer does not keep the decisions it was asked for. Once that is true of a correct one, its checkpoint is
-    /// fetched: one liar cannot make a replica that is a little behind fetch a whole state.
+    /// fetched: one liar cannot make a replica that is a little behind fetch a whole state. In the crash model nobody
+    /// lies, and there may be only one other that has not crashed.
     pub(crate) fn on_checkpoint_offer(
         &mut self,
         cx: &Context<'_>,
@@ -115,8 +116,10 @@ impl Core {
             self.transfer.views.insert(decision.instance(), Arc::clone(decision));
         }
         self.transfer.offers.insert(from, certificate);
+        let view = self.membership.view();
         if self.transfer.fetching.is_none()
-            && !self.membership.view().has_correct(self.transfer.offers.keys().copied())
+            && view.model() == FaultModel::Byzantine
+            && !view.has_correct(self.transfer.offers.keys().copied())
         {
             return self.fetch_from_next();
         }

@@ -6,7 +6,7 @@ use steeldb_ordering::{
     AcceptAll, Checkpoint, Claim, Config, Core, Decision, Effect, Event, InstanceNumber, Message, Now, Part,
     Proposal, Record, Regency, Request, RequestId, Restored, Roster,
 };
-use steeldb_types::{ClientId, ReplicaId, SessionId, SessionKey, Timestamp, View};
+use steeldb_types::{ClientId, FaultModel, ReplicaId, SessionId, SessionKey, Timestamp, View, ViewNumber};
 use steeldb_wire::auth::SecretKey;
 
 const N: u16 = 4;
@@ -32,6 +32,7 @@ struct Replica {
 }
 
 struct Cluster {
+    view: View,
     replicas: Vec<Replica>,
     queue: VecDeque<(usize, Event)>,
     now_us: u64,
@@ -53,10 +54,10 @@ fn request(sequence: u64) -> Arc<Request> {
     Arc::new(Request::signed(RequestId { session, sequence }, vec![sequence as u8], &client()))
 }
 
-fn config(me: usize) -> Config {
-    let publics = (0..usize::from(N)).map(|i| key(i).public()).collect();
+fn config(me: usize, view: &View) -> Config {
+    let publics = (0..usize::from(view.n())).map(|i| key(i).public()).collect();
     let clients = BTreeMap::from([(ClientId(1), client().public())]);
-    let genesis = Roster::of_keys(View::of_size(N).unwrap(), publics).unwrap();
+    let genesis = Roster::of_keys(view.clone(), publics).unwrap();
     let mut config = Config::new(ReplicaId(me as u16), genesis, key(me), clients);
     config.checkpoint_interval = INTERVAL;
     config.decisions_kept = 2;
@@ -99,14 +100,20 @@ impl Replica {
 
 impl Cluster {
     fn new() -> Cluster {
+        Cluster::of(View::of_size(N).unwrap())
+    }
+
+    fn of(view: View) -> Cluster {
+        let n = usize::from(view.n());
         let mut cluster = Cluster {
-            replicas: (0..N).map(|_| Replica::new()).collect(),
+            view,
+            replicas: (0..n).map(|_| Replica::new()).collect(),
             queue: VecDeque::new(),
             now_us: 0,
             twist: Box::new(|_, _, message| Some(message)),
             down: BTreeSet::new(),
         };
-        for replica in 0..usize::from(N) {
+        for replica in 0..n {
             cluster.start(replica);
         }
         cluster
@@ -115,10 +122,11 @@ impl Cluster {
     fn start(&mut self, at: usize) {
         let replica = &mut self.replicas[at];
         let delivered = InstanceNumber(replica.application.upto);
-        replica.core = Some(Core::new(config(at), Restored::new(delivered, replica.log.clone())).unwrap());
+        replica.core =
+            Some(Core::new(config(at, &self.view), Restored::new(delivered, replica.log.clone())).unwrap());
         self.down.remove(&at);
         self.effects(at);
-        for peer in (0..usize::from(N)).filter(|peer| *peer != at) {
+        for peer in (0..self.replicas.len()).filter(|peer| *peer != at) {
             self.queue.push_back((at, Event::LinkUp(ReplicaId(peer as u16))));
             self.queue.push_back((peer, Event::LinkUp(ReplicaId(at as u16))));
         }
@@ -141,14 +149,14 @@ impl Cluster {
 
     fn pass(&mut self, us: u64) {
         self.now_us += us;
-        self.queue.extend((0..usize::from(N)).map(|at| (at, Event::Tick)));
+        self.queue.extend((0..self.replicas.len()).map(|at| (at, Event::Tick)));
         self.run();
     }
 
     /// Orders requests one after the other.
     fn order(&mut self, sequences: std::ops::RangeInclusive<u64>) {
         for sequence in sequences {
-            self.queue.extend((0..usize::from(N)).map(|at| (at, Event::Request(request(sequence)))));
+            self.queue.extend((0..self.replicas.len()).map(|at| (at, Event::Request(request(sequence)))));
             self.run();
         }
     }
@@ -177,7 +185,7 @@ impl Cluster {
             }
             Effect::Send { to, message } => self.say(at, usize::from(to.0), message),
             Effect::Broadcast { message } => {
-                for to in (0..usize::from(N)).filter(|to| *to != at) {
+                for to in (0..self.replicas.len()).filter(|to| *to != at) {
                     self.say(at, to, message.clone());
                 }
             }
@@ -298,6 +306,25 @@ fn a_replica_that_was_away_gets_the_checkpoint_then_decisions() {
     cluster.order(32..=32);
     assert_eq!(cluster.executed(3), bytes(32));
     assert!(cluster.replicas.iter().all(|replica| replica.accused.is_empty()));
+}
+
+/// Where nobody lies, there need not be two that offer a state: of three, one may have crashed for good.
+#[test]
+fn in_the_crash_model_the_only_other_replica_is_enough() {
+    let mut cluster = Cluster::of(View::new(ViewNumber(0), FaultModel::Crash, 3, 1, vec![]).unwrap());
+    cluster.stop(2);
+    cluster.order(1..=22);
+    cluster.stop(1);
+    cluster.start(2);
+    for _ in 0..20 {
+        cluster.pass(1_000_000);
+    }
+    assert_eq!(cluster.replicas[2].installed, [InstanceNumber(20)]);
+    cluster.order(23..=23);
+    for _ in 0..20 {
+        cluster.pass(1_000_000);
+    }
+    assert_eq!(cluster.executed(2), bytes(23), "it asks for what lies between once it hears of more");
 }
 
 #[test]

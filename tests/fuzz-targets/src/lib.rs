@@ -1,4 +1,4 @@
-//! The bodies of all fuzz targets. `fuzz/` hands them to libFuzzer, which needs a nightly toolchain; the tests of this
+//! The bodies of all fuzz targets. `fuzz/` hands them to libFuzzer, with the tools that needs; the tests of this
 //! crate drive the same functions with a seeded generator and the corpus, on stable.
 //!
 //! A target panics when it finds something. It takes any bytes, and gives the same answer to the same ones.

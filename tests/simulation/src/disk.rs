@@ -1,9 +1,10 @@
-//! A replica's disk: frames of records, of which a power cut keeps a part and tears the next, and which may rot.
+//! A replica's disk: frames of records, of which a power cut keeps a part and tears the next, and which may rot. What a
+//! checkpoint makes superfluous is let go of.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::VecDeque;
-use steeldb_ordering::Record;
+use steeldb_ordering::{InstanceNumber, Record};
 use steeldb_types::Hasher;
 
 const SUM_BYTES: usize = 8;
@@ -58,12 +59,36 @@ impl Disk {
         *self = Disk::default();
     }
 
-    /// The records up to the first damaged frame, which is cut off with all behind it.
+    /// The records up to the first damaged frame, which is cut off with all behind it; the last checkpoint first, without
+    /// the decisions that it contains.
     pub(crate) fn recover(&mut self) -> Vec<Record> {
         self.unsynced.clear();
-        let (records, end) = read(&self.durable);
+        let (mut records, end) = read(&self.durable);
         self.durable.truncate(end);
+        let checkpoints = records.iter().filter(|record| matches!(record, Record::Checkpoint(_)));
+        let Some(last) = checkpoints.max_by_key(|record| ends_at(record)).cloned() else { return records };
+        records.retain(|record| match record {
+            Record::Checkpoint(_) => false,
+            Record::Decision(decision) => decision.instance() > ends_at(&last),
+            _ => true,
+        });
+        records.insert(0, last);
         records
+    }
+
+    /// Lets go of decisions and votes before an instance, and of all checkpoints but the last.
+    pub(crate) fn drop_before(&mut self, before: InstanceNumber) {
+        let (records, end) = read(&self.durable);
+        let checkpoints = records.iter().filter(|record| matches!(record, Record::Checkpoint(_)));
+        let last = checkpoints.map(ends_at).max();
+        let kept = records.iter().filter(|record| match record {
+            Record::Checkpoint(_) => Some(ends_at(record)) == last,
+            Record::Regency(_) | Record::Passive { .. } => true,
+            _ => ends_at(record) >= before,
+        });
+        let mut durable: Vec<u8> = kept.flat_map(|record| frame(&record.encode())).collect();
+        durable.extend(&self.durable[end..]);
+        self.durable = durable;
     }
 
     /// All records, those not yet confirmed included.
@@ -71,6 +96,18 @@ impl Disk {
         let (mut records, _) = read(&self.durable);
         records.extend(self.unsynced.iter().flat_map(|(_, frame)| read(frame).0));
         records
+    }
+}
+
+/// The instance that a record is about.
+fn ends_at(record: &Record) -> InstanceNumber {
+    match record {
+        Record::Regency(_) => InstanceNumber(0),
+        Record::Write { proposal, .. } => proposal.instance,
+        Record::Accept { instance, .. } => *instance,
+        Record::Decision(decision) => decision.instance(),
+        Record::Checkpoint(stable) => stable.certificate.instance,
+        Record::Passive { upto } => *upto,
     }
 }
 

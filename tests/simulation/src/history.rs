@@ -1,9 +1,11 @@
 //! What observers saw: the input of the invariants.
 
 use crate::application::Reply;
+use borsh::{BorshDeserialize, BorshSerialize};
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_ordering::{Delivery, QueueSizes, Request, RequestKey, Tentative};
-use steeldb_types::{FaultModel, ReplicaId};
+use std::sync::Arc;
+use steeldb_ordering::{Delivery, InstanceNumber, QueueSizes, Request, RequestKey, Tentative};
+use steeldb_types::{FaultModel, Position, ReplicaId, Timestamp};
 use steeldb_wire::auth::PublicKey;
 
 /// A delivery at a correct replica.
@@ -16,6 +18,28 @@ pub struct Observed {
     pub wall_us: i64,
     /// What.
     pub delivery: Delivery,
+}
+
+/// A batch that was executed.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub struct Batch {
+    /// In which instance.
+    pub instance: InstanceNumber,
+    /// When, by the agreed time.
+    pub timestamp: Timestamp,
+    /// What, and where in the order.
+    pub requests: Vec<(Position, Arc<Request>)>,
+}
+
+impl Batch {
+    /// What a delivery is to the application.
+    pub fn of(delivery: &Delivery) -> Batch {
+        Batch {
+            instance: delivery.instance,
+            timestamp: delivery.timestamp,
+            requests: delivery.requests.clone(),
+        }
+    }
 }
 
 /// Everything the invariants look at.
@@ -43,7 +67,7 @@ pub struct History {
     /// Every delivery at a correct replica, in the order seen, those that its application lost in a crash included.
     pub observed: Vec<Observed>,
     /// By correct replica, what its application holds now.
-    pub applied: BTreeMap<ReplicaId, Vec<Delivery>>,
+    pub applied: BTreeMap<ReplicaId, Vec<Batch>>,
     /// The most that was ever in each queue of a correct replica.
     pub queues: QueueSizes,
     /// Accusations of a correct replica by another.

@@ -12,6 +12,7 @@
 mod adversaries;
 mod application;
 mod campaign;
+mod checkpoints;
 mod clock;
 mod disk;
 mod history;
@@ -27,9 +28,10 @@ mod world;
 
 pub use application::Reply;
 pub use campaign::{Campaign, Report};
-pub use history::{History, Observed};
+pub use history::{Batch, History, Observed};
 pub use scenario::{
-    Ambush, CLIENT_FAULTS, ClientFault, Clients, Clocks, FAULTS, Fault, Network, Power, Scenario,
+    AMBUSHES, Ambush, AmbushKind, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault,
+    Network, Power, Scenario,
 };
 pub use trace::Trace;
 

@@ -39,22 +39,18 @@ pub const PLANTS: &[Plant] = &[
     plant(PlantedBug::TimeNotChecked, &["time"], needs::invalid_proposer),
     plant(PlantedBug::QueueUnbounded, &["bounded memory"], needs::flood),
     plant(PlantedBug::SuspicionForgotten, &["liveness"], needs::silent_leader),
-];
-
-/// Bugs that are planted and have not been shown to be caught yet: to be moved into the table above one by one, with
-/// what they turn out to need.
-pub const UNPROVEN: &[Plant] = &[
-    plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::repeated_messages),
-    plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::anything),
-    plant(PlantedBug::VotesInLeftRegency, &["agreement"], needs::lost_accepts),
-    plant(PlantedBug::OutOfOrderDelivery, &["total order"], needs::lying_sender),
-    plant(PlantedBug::ReplyBeforeDurable, &["agreement", "durability"], needs::crash_model),
-    plant(PlantedBug::RegencyForgotten, &["agreement", "durability"], needs::power_cuts),
+    plant(PlantedBug::CheckpointOfOne, &["state", "checkpoints", "agreement"], needs::lying_state_sender),
+    plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::repeating_leaders),
+    plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::belief),
+    plant(PlantedBug::VotesInLeftRegency, &["agreement"], needs::late_writes),
+    plant(PlantedBug::OutOfOrderDelivery, &["total order"], needs::window),
+    plant(PlantedBug::ReplyBeforeDurable, &["agreement", "durability"], needs::power_loss),
+    plant(PlantedBug::RegencyForgotten, &["agreement", "durability"], needs::relapse),
     plant(PlantedBug::SelectionNotChecked, &["agreement"], needs::forging_successor),
 ];
 
 /// Seeds that are always enough.
-const SEEDS_MAX: u64 = 80;
+const SEEDS_MAX: u64 = 200;
 
 const fn plant(bug: PlantedBug, breaks: &'static [&'static str], needs: fn(&mut Scenario)) -> Plant {
     Plant { bug, breaks, needs, seeds_max: SEEDS_MAX }
@@ -62,13 +58,13 @@ const fn plant(bug: PlantedBug, breaks: &'static [&'static str], needs: fn(&mut 
 
 /// What makes a bug matter: one option, over whatever else the seed has drawn.
 mod needs {
-    use crate::scenario::{Ambush, ClientFault, Fault, Scenario};
+    use crate::scenario::{Ambush, AmbushKind, Checkpoints, ClientFault, Fault, Scenario};
     use steeldb_types::{FaultModel, ReplicaId};
 
     fn of(scenario: &mut Scenario, model: FaultModel, n: u16) {
         (scenario.model, scenario.n) = (model, n);
         scenario.faulty.clear();
-        scenario.power.slow_disk = None;
+        (scenario.power.slow_disk, scenario.power.away) = (None, None);
     }
 
     pub(super) fn anything(_: &mut Scenario) {}
@@ -100,9 +96,54 @@ mod needs {
         scenario.network.partitions = 2;
     }
 
-    pub(super) fn ambush(scenario: &mut Scenario) {
-        scenario.ambush = Some(Ambush { instance: 1 + scenario.seed % 3, blackout: false });
+    fn of_kind(scenario: &mut Scenario, kind: AmbushKind) {
+        scenario.ambush = Some(Ambush { instance: 1 + scenario.seed % 3, kind });
         scenario.faults_us += 1_000_000;
+    }
+
+    pub(super) fn ambush(scenario: &mut Scenario) {
+        of_kind(scenario, AmbushKind::CutOff);
+    }
+
+    /// An ambush, and else a quiet cluster whose disks are slow beside its network: nothing in between spoils it.
+    fn sharp(scenario: &mut Scenario, kind: AmbushKind) {
+        of_kind(scenario, kind);
+        scenario.faults_us += 1_000_000;
+        let (network, power) = (&mut scenario.network, &mut scenario.power);
+        (network.loss, network.accepts_lost, network.delay_max_us) = (0.0, 0.0, 2_000);
+        (network.partitions, network.one_way_partitions) = (0, 0);
+        (power.crashes, power.blackouts, power.restarts_of_all, power.away) = (0, 0, 0, None);
+        power.disk_max_us = 50_000;
+        scenario.checkpoints = None;
+        scenario.clients.sessions += 1;
+        scenario.clients.faulty.clear();
+    }
+
+    pub(super) fn belief(scenario: &mut Scenario) {
+        byzantine(scenario);
+        sharp(scenario, AmbushKind::Believed);
+    }
+
+    pub(super) fn late_writes(scenario: &mut Scenario) {
+        byzantine(scenario);
+        sharp(scenario, AmbushKind::LateWrites);
+    }
+
+    pub(super) fn relapse(scenario: &mut Scenario) {
+        byzantine(scenario);
+        sharp(scenario, AmbushKind::Relapse);
+    }
+
+    pub(super) fn power_loss(scenario: &mut Scenario) {
+        of(scenario, FaultModel::Crash, 3);
+        sharp(scenario, AmbushKind::PowerLoss);
+    }
+
+    /// The first leaders propose again what was executed.
+    pub(super) fn repeating_leaders(scenario: &mut Scenario) {
+        of(scenario, FaultModel::Byzantine, 7);
+        scenario.faulty = [0, 1].map(|leader| (ReplicaId(leader), vec![Fault::InvalidProposer])).into();
+        scenario.clients.requests_per_session += 3;
     }
 
     pub(super) fn forging_successor(scenario: &mut Scenario) {
@@ -126,6 +167,13 @@ mod needs {
         scenario.faulty = vec![(replica, vec![Fault::LyingSender])];
     }
 
+    pub(super) fn lying_state_sender(scenario: &mut Scenario) {
+        lying_sender(scenario);
+        scenario.checkpoints = Some(Checkpoints { interval: 1 + scenario.seed % 2, kept: 0 });
+        scenario.power.away = scenario.correct().last().copied();
+        scenario.clients.requests_per_session += 2;
+    }
+
     pub(super) fn invalid_proposer(scenario: &mut Scenario) {
         byzantine(scenario);
         scenario.faulty = vec![(ReplicaId(0), vec![Fault::InvalidProposer])];
@@ -141,15 +189,7 @@ mod needs {
         scenario.power.crashes = 3;
         scenario.power.blackouts = 2;
         scenario.power.restarts_of_all = 2;
-        scenario.ambush = Some(Ambush { instance: 1 + scenario.seed % 3, blackout: true });
-        scenario.faults_us += 1_000_000;
-    }
-
-    pub(super) fn crash_model(scenario: &mut Scenario) {
-        of(scenario, FaultModel::Crash, 3);
-        scenario.power.disk_max_us = 50_000;
-        scenario.power.crashes = 8;
-        scenario.network.accepts_lost = 0.5;
+        of_kind(scenario, AmbushKind::Blackout);
     }
 
     /// Several instances in flight, and requests to fill them.

@@ -41,6 +41,8 @@ enum Fault {
     Silent,
     /// As a leader, proposes changes that nobody signed, and those that are past.
     Forger,
+    /// As a leader, proposes changes that are past.
+    Replayer,
 }
 
 #[allow(clippy::large_enum_variant, reason = "nearly all are messages")]
@@ -107,6 +109,7 @@ impl World {
         let faulty = rng.random_range(0..n);
         let fault = match rng.random_range(0..3) {
             0 => Some(Fault::Silent),
+            1 if !crash_model && rng.random_bool(0.5) => Some(Fault::Replayer),
             1 if !crash_model => Some(Fault::Forger),
             _ => None,
         };
@@ -126,7 +129,8 @@ impl World {
             nodes: (0..NODES).map(node).collect(),
             oracle: Oracle::new(model, n, 1, keys),
             genesis,
-            window: *[1, 1, 2, 4].choose(&mut rng).unwrap(),
+            // With more in flight the membership does not change.
+            window: if fault == Some(Fault::Replayer) { 1 } else { *[1, 1, 2, 4].choose(&mut rng).unwrap() },
             loss: *[0.0, 0.05, 0.3].choose(&mut rng).unwrap(),
             delay_max_us: *[2_000, 20_000, 150_000].choose(&mut rng).unwrap(),
             cut_off: vec![],
@@ -151,6 +155,14 @@ impl World {
             let at_us = self.rng.random_range(0..FAULTS_US);
             self.at(at_us, Happening::Change);
         }
+        if self.replays() {
+            // While clients still ask: it is in their requests' place that old changes are proposed.
+            for _ in 0..6 {
+                let at_us = self.rng.random_range(0..FAULTS_US / 3);
+                self.at(at_us, Happening::Change);
+            }
+            self.wanted += 4;
+        }
         for _ in 0..self.rng.random_range(0..4) {
             let (at_us, at) = (self.rng.random_range(0..FAULTS_US), self.rng.random_range(0..NODES));
             self.at(at_us, Happening::Crash { at });
@@ -165,6 +177,10 @@ impl World {
             self.at(until_us, Happening::CutOff { at: vec![] });
         }
         self.at(FAULTS_US, Happening::Heal);
+    }
+
+    fn replays(&self) -> bool {
+        self.nodes.iter().any(|node| node.fault == Some(Fault::Replayer))
     }
 
     fn at(&mut self, at_us: u64, happening: Happening) {
@@ -336,6 +352,7 @@ impl World {
         let message = match self.nodes[usize::from(from)].fault {
             Some(Fault::Silent) => return,
             Some(Fault::Forger) => self.forge(message),
+            Some(Fault::Replayer) => self.replay(message),
             None => message,
         };
         let (loss, delay_max_us) = if self.healed { (0.0, 5_000) } else { (self.loss, self.delay_max_us) };
@@ -371,6 +388,18 @@ impl World {
         Message::Propose { regency, proposal: Arc::new(proposal) }
     }
 
+    /// The same old change to all, instead of what clients asked for.
+    fn replay(&mut self, message: Message) -> Message {
+        let Message::Propose { regency, proposal } = message else { return message };
+        let asked = proposal.requests.iter().any(|request| matches!(**request, Request::Membership { .. }));
+        let old = usize::from(proposal.digest().0[0]) % (self.changes.len() + 1);
+        let Some(request) = self.changes.get(old).filter(|_| !asked).cloned() else {
+            return Message::Propose { regency, proposal };
+        };
+        let proposal = Proposal { requests: vec![Arc::new(request)], ..(*proposal).clone() };
+        Message::Propose { regency, proposal: Arc::new(proposal) }
+    }
+
     /// The first session asks for its next request, and again until it is delivered somewhere.
     fn ask(&mut self, sequence: u64) {
         let highest = self.sequences().into_iter().max().unwrap_or(0);
@@ -400,7 +429,9 @@ impl World {
         let next = roster.next_id().0;
         let joining = Joining { key: replica_key(next % NODES).public(), address: format!("h{next}:1") };
         let some = *view.members().choose(&mut self.rng).unwrap();
-        match self.rng.random_range(0..5) {
+        // What can be done again later: another leader.
+        let kinds = if self.replays() && self.rng.random_bool(0.7) { 4..5 } else { 0..5 };
+        match self.rng.random_range(kinds) {
             0 => change.remove.push(some),
             1 if next < NODES => change.add.push(joining),
             2 if next < NODES => {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use steeldb_ordering::{
     Claim, Decision, InstanceNumber, Message, Proof, Proposal, Request, RequestKey, SignedStopData,
+    StableCheckpoint,
 };
 use steeldb_types::{Digest, ReplicaId, Timestamp};
 use steeldb_wire::auth::SecretKey;
@@ -21,6 +22,8 @@ pub(crate) struct Loot {
     pub(crate) decisions: VecDeque<Arc<Decision>>,
     /// Others' genuine STOPDATAs, of several regencies.
     pub(crate) stop_data: VecDeque<SignedStopData>,
+    /// Genuine checkpoints.
+    checkpoints: VecDeque<Arc<StableCheckpoint>>,
     /// Genuine ACCEPTs by claim.
     accepts: VecDeque<Proof>,
 }
@@ -33,6 +36,7 @@ impl Loot {
             requests: BTreeMap::new(),
             decisions: VecDeque::new(),
             stop_data: VecDeque::new(),
+            checkpoints: VecDeque::new(),
             accepts: VecDeque::new(),
         }
     }
@@ -65,6 +69,17 @@ impl Loot {
             }
             _ => {}
         }
+    }
+
+    /// Takes in a checkpoint that one of them has.
+    pub(crate) fn note_checkpoint(&mut self, stable: &Arc<StableCheckpoint>) {
+        keep(&mut self.checkpoints, Arc::clone(stable));
+    }
+
+    /// The genuine checkpoint of an instance, or the last one.
+    pub(crate) fn checkpoint(&self, instance: Option<InstanceNumber>) -> Option<&Arc<StableCheckpoint>> {
+        let mut known = self.checkpoints.iter().rev();
+        known.find(|stable| instance.is_none_or(|instance| stable.certificate.instance == instance))
     }
 
     fn note_requests(&mut self, requests: &[Arc<Request>]) {

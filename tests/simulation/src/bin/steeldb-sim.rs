@@ -21,9 +21,10 @@ struct Arguments {
     /// One scenario of the exhaustive kind, by its number.
     #[arg(long, group = "what")]
     twins: Option<u64>,
-    /// Every scenario of the exhaustive kind.
-    #[arg(long, group = "what")]
-    all_twins: bool,
+    /// Every scenario of the exhaustive kind, or those with numbers of a range.
+    #[arg(long, group = "what", value_name = "FROM..TO", value_parser = range, num_args = 0..=1,
+        default_missing_value = "0..18446744073709551615")]
+    all_twins: Option<(u64, u64)>,
     /// Stop after so many events; liveness is not demanded then. For one seed or scenario.
     #[arg(long)]
     steps: Option<u64>,
@@ -51,12 +52,12 @@ fn main() -> ExitCode {
         };
         return one(&script.scenario(), &arguments);
     }
-    if arguments.all_twins {
+    if let Some((from, to)) = arguments.all_twins {
         let scenario = |number| generator.script(number).map(|script| script.scenario());
         return many(Campaign {
             scenario,
-            from: 0,
-            to: generator.len(),
+            from,
+            to: to.min(generator.len()),
             time_max: arguments.seconds.map(Duration::from_secs),
             shorten: true,
         });

@@ -10,6 +10,7 @@ pub mod integrity;
 pub mod liveness;
 pub mod memory;
 pub mod proofs;
+pub mod state;
 pub mod tentative;
 pub mod time;
 pub mod total_order;
@@ -21,9 +22,10 @@ use crate::history::History;
 pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
 
 /// What holds at every moment.
-pub const SAFETY: [Invariant; 12] = [
+pub const SAFETY: [Invariant; 13] = [
     ("agreement", agreement::check),
     ("total order", total_order::check),
+    ("state", state::check),
     ("integrity", integrity::check),
     ("external validity", external_validity::check),
     ("exactly once", exactly_once::check),

@@ -49,7 +49,7 @@ fn convince(history: &History, proof: &Proof) -> Result<(), String> {
 }
 
 /// Whether replicas are a quorum, by numbers written down here.
-pub(super) fn is_enough(history: &History, signers: &BTreeSet<ReplicaId>) -> Result<bool, String> {
+pub(crate) fn is_enough(history: &History, signers: &BTreeSet<ReplicaId>) -> Result<bool, String> {
     // Equal weights: any so many. Five Byzantine replicas: 0 and 1 weigh 2, the others 1, and a quorum 5.
     let equal = signers.len() as u16;
     let (weight, needed): (u16, u16) = match (history.model, history.n) {

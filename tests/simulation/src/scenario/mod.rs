@@ -29,7 +29,8 @@ pub enum Fault {
     VoteForger,
     /// Forgets its votes in STOPDATA, makes others' up, and shows proofs that prove nothing.
     ProofForger,
-    /// Answers who is behind with altered, shuffled and invented decisions.
+    /// Answers who is behind with altered, shuffled and invented decisions and states, and vouches for states that never
+    /// were.
     LyingSender,
     /// Leads as slowly as it can without being suspected, or a little more slowly.
     SlowLeader,
@@ -74,15 +75,44 @@ pub enum ClientFault {
 pub const CLIENT_FAULTS: [ClientFault; 4] =
     [ClientFault::SomeReplicasOnly, ClientFault::TwoFaced, ClientFault::Flood, ClientFault::WrongSignature];
 
-/// What the network and the power supply conspire to do the moment a chosen instance is first decided somewhere: the
-/// replica that decided is cut off until the faults end, and ACCEPTs of that regency no longer arrive.
+/// What the network and the power supply conspire to do around a chosen instance: the worst that may happen to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ambush {
     /// Which instance springs it.
     pub instance: u64,
-    /// Whether all others lose power at that moment, and whatever their disks had not confirmed.
-    pub blackout: bool,
+    /// How.
+    pub kind: AmbushKind,
 }
+
+/// The kinds of ambush. "The first to decide" is the first correct replica that delivers the instance; who is cut off is
+/// so until the faults end, and ACCEPTs of a regency in which somebody was cut off no longer arrive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AmbushKind {
+    /// The first to decide is cut off.
+    CutOff,
+    /// The first to decide is cut off, and all others lose power, and whatever their disks had not confirmed.
+    Blackout,
+    /// One replica hears of no vote; the first to decide loses power, and whoever accepted with it is cut off.
+    PowerLoss,
+    /// When enough replicas have replied tentatively for a client to believe it, all lose power, and the leader is cut off.
+    Believed,
+    /// WRITEs of the first regency are late: they arrive when the next leader sends its SYNC. Then the first to decide is
+    /// cut off.
+    LateWrites,
+    /// WRITEs of the first regency are late, and when the next leader sends its SYNC all others lose power; they do not hear
+    /// it before one has decided, which is cut off.
+    Relapse,
+}
+
+/// Every kind of ambush.
+pub const AMBUSHES: [AmbushKind; 6] = [
+    AmbushKind::CutOff,
+    AmbushKind::Blackout,
+    AmbushKind::PowerLoss,
+    AmbushKind::Believed,
+    AmbushKind::LateWrites,
+    AmbushKind::Relapse,
+];
 
 /// What the links do while faults happen. Afterwards they are reliable and fast.
 #[derive(Clone, PartialEq, Debug)]
@@ -114,6 +144,8 @@ pub struct Power {
     pub blackouts: u32,
     /// Failures at all replicas at once.
     pub restarts_of_all: u32,
+    /// A replica that is off, if it is a correct one, from some early moment on until the faults end.
+    pub away: Option<ReplicaId>,
     /// The slowest disk write, microseconds.
     pub disk_max_us: u64,
     /// A replica whose disk is twenty times slower than the others'.
@@ -127,6 +159,15 @@ pub struct Clocks {
     pub skew_max_us: i64,
     /// How much faster or slower than others a clock runs at most, millionths.
     pub drift_max_ppm: i64,
+}
+
+/// How often states are kept, and logs cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoints {
+    /// Instances between two of them.
+    pub interval: u64,
+    /// Instances before the last one whose decisions stay in the log.
+    pub kept: u64,
 }
 
 /// Who asks for what.
@@ -165,7 +206,9 @@ pub struct Scenario {
     pub clients: Clients,
     /// Consensus instances in flight.
     pub window: usize,
-    /// What happens at a first decision.
+    /// Whether replicas take checkpoints, and how often.
+    pub checkpoints: Option<Checkpoints>,
+    /// What happens around a chosen instance.
     pub ambush: Option<Ambush>,
     /// Who can talk to whom in each regency, in a scenario of the Twins kind.
     pub script: Option<Script>,

@@ -1,7 +1,10 @@
 //! Swarm testing: a seed switches each kind of trouble on or off by itself, then draws its strength. Runs in which
 //! only some kinds happen reach states that runs with a little of everything never do.
 
-use super::{Ambush, CLIENT_FAULTS, ClientFault, Clients, Clocks, FAULTS, Fault, Network, Power, Scenario};
+use super::{
+    AMBUSHES, Ambush, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault, Network,
+    Power, Scenario,
+};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -20,7 +23,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
     let network = network(&mut rng, calm);
     let power = power(&mut rng, calm, n);
     let ambush = (!calm && rng.random_bool(0.3))
-        .then(|| Ambush { instance: rng.random_range(1..=3), blackout: rng.random_bool(0.4) });
+        .then(|| Ambush { instance: rng.random_range(1..=3), kind: pick(&mut rng, &AMBUSHES) });
     let faults_us = rng.random_range(300_000..=1_500_000) + if ambush.is_some() { 1_000_000 } else { 0 };
     let window = pick(&mut rng, &[1, 1, 1, 2, 4, 8]);
     let mut scenario = Scenario {
@@ -34,11 +37,15 @@ pub(super) fn draw(seed: u64) -> Scenario {
         clocks: clocks(&mut rng),
         clients: clients(&mut rng, window),
         window,
+        checkpoints: None,
         ambush,
         script: None,
         #[cfg(feature = "planted-bugs")]
         planted_bug: None,
     };
+    if rng.random_bool(0.35) {
+        checkpoints(&mut rng, &mut scenario);
+    }
     scenario.faulty = faulty(&mut rng, &scenario);
     scenario
 }
@@ -77,6 +84,7 @@ fn power(rng: &mut ChaCha8Rng, calm: bool, n: u16) -> Power {
         blackouts: count(rng, 0.3 * some, 2),
         restarts_of_all: count(rng, 0.2 * some, 2),
         disk_max_us: pick(rng, &[1_000, 3_000, 50_000]),
+        away: None,
         slow_disk: rng.random_bool(0.2).then(|| ReplicaId(rng.random_range(0..n))),
     }
 }
@@ -103,6 +111,16 @@ fn clients(rng: &mut ChaCha8Rng, window: usize) -> Clients {
     }
 }
 
+/// Checkpoints, and in half of these runs a replica for which the others' logs do not wait.
+fn checkpoints(rng: &mut ChaCha8Rng, scenario: &mut Scenario) {
+    scenario.checkpoints =
+        Some(Checkpoints { interval: rng.random_range(1..=4), kept: rng.random_range(0..=2) });
+    if rng.random_bool(0.5) {
+        scenario.power.away = Some(ReplicaId(rng.random_range(0..scenario.n)));
+        scenario.clients.requests_per_session += 3;
+    }
+}
+
 fn faulty(rng: &mut ChaCha8Rng, scenario: &Scenario) -> Vec<(ReplicaId, Vec<Fault>)> {
     let f = scenario.f();
     let liars = if rng.random_bool(0.8) { rng.random_range(1..=f) } else { 0 };
@@ -114,7 +132,14 @@ fn faulty(rng: &mut ChaCha8Rng, scenario: &Scenario) -> Vec<(ReplicaId, Vec<Faul
         replicas.rotate_left(rng.random_range(0..=1));
     }
     let liars = replicas[..usize::from(liars)].iter().map(|replica| ReplicaId(*replica));
-    liars.map(|replica| (replica, faults(rng, scenario.model))).collect()
+    let mut faulty: Vec<(ReplicaId, Vec<Fault>)> =
+        liars.map(|replica| (replica, faults(rng, scenario.model))).collect();
+    // Whoever is given states should meet somebody who lies about them.
+    let lies = scenario.power.away.is_some() && scenario.model == FaultModel::Byzantine;
+    if let Some((_, faults)) = faulty.first_mut().filter(|_| lies && rng.random_bool(0.5)) {
+        *faults = vec![Fault::LyingSender];
+    }
+    faulty
 }
 
 /// One fault, or two that go together.

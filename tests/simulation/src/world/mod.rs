@@ -1,5 +1,7 @@
 //! The world: a queue of happenings in virtual time, and what each does.
 
+mod ambush;
+mod checkpoints;
 mod clients;
 mod describe;
 mod network;
@@ -20,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use steeldb_ordering::{Config, Message, QueueSizes, Regency, Request, RequestKey, Roster};
+use steeldb_ordering::{Config, InstanceNumber, Message, QueueSizes, Request, RequestKey, Roster};
 use steeldb_types::{ReplicaId, View, ViewNumber};
 use steeldb_wire::auth::SecretKey;
 
@@ -42,6 +44,7 @@ enum Happening {
     Arrive { at: usize, from: ReplicaId, message: Message },
     Flush { at: usize, life: u32, upto: u64 },
     Tick { at: usize, life: u32 },
+    Checkpointed { at: usize, life: u32, instance: InstanceNumber, fetched: bool },
     Ask { lane: usize, request: usize },
     Answer { key: RequestKey, from: ReplicaId, reply: crate::application::Reply },
     Crash { at: Vec<usize> },
@@ -66,8 +69,7 @@ pub(crate) struct World<'a> {
     links: Links,
     loot: Loot,
     workload: Workload,
-    /// Cut off by an ambush, which also stops ACCEPTs of this regency and those before.
-    ambushed: Option<(usize, Regency)>,
+    ambush: ambush::State,
     healed: bool,
     history: History,
     trace: Trace,
@@ -136,7 +138,7 @@ impl<'a> World<'a> {
             nodes,
             loot,
             workload,
-            ambushed: None,
+            ambush: ambush::State::default(),
             healed: false,
             history,
             trace: Trace::new(explain),
@@ -179,6 +181,9 @@ impl<'a> World<'a> {
             Happening::Arrive { at, from, message } => self.arrive(at, from, message),
             Happening::Flush { at, life, upto } => self.flush(at, life, upto),
             Happening::Tick { at, life } => self.tick(at, life),
+            Happening::Checkpointed { at, life, instance, fetched } => {
+                self.checkpointed(at, life, instance, fetched);
+            }
             Happening::Ask { lane, request } => self.ask(lane, request),
             Happening::Answer { key, from, reply } => self.answer(&key, from, reply),
             Happening::Crash { at } => at.into_iter().for_each(|node| self.crash(node)),
@@ -214,7 +219,7 @@ impl<'a> World<'a> {
         self.note("healed");
         self.healed = true;
         self.links.mend();
-        self.ambushed = None;
+        self.ambush = ambush::State::over();
         for node in 0..self.nodes.len() {
             if !self.nodes[node].faulty {
                 self.start(node);
@@ -294,12 +299,14 @@ fn config(
     config.pending_requests_max = PENDING_MAX;
     config.pending_requests_per_client_max = PENDING_PER_CLIENT_MAX;
     config.decisions_kept_bytes = DECISIONS_KEPT_BYTES;
+    if let Some(checkpoints) = scenario.checkpoints {
+        config.checkpoint_interval = checkpoints.interval;
+        config.decisions_kept = checkpoints.kept;
+    }
     #[cfg(feature = "planted-bugs")]
     {
         config.planted_bug = scenario.planted_bug;
     }
-    #[cfg(not(feature = "planted-bugs"))]
-    let _ = scenario;
     config
 }
 

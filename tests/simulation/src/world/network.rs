@@ -116,13 +116,10 @@ impl World<'_> {
             Message::Accept { .. } if !self.healed => loss.max(network.accepts_lost),
             _ => loss,
         };
-        let stopped = self.ambushed.is_some_and(|(cut_off, regency)| {
-            let late = matches!(message, Message::Accept { claim, .. } if claim.regency <= regency);
-            from == cut_off || to == cut_off || late
-        });
-        if !self.links.hears(from, to) || stopped || self.rng.random_bool(loss) {
+        if !self.links.hears(from, to) || self.rng.random_bool(loss) {
             return;
         }
+        let Some(message) = self.pass_ambush(from, to, message) else { return };
         if self.rng.random_bool(duplication) {
             let delay_us = self.rng.random_range(100..=delay_max_us);
             self.arrives(from, to, message.clone(), after_us + delay_us);
@@ -131,7 +128,7 @@ impl World<'_> {
         self.arrives(from, to, message, after_us + delay_us);
     }
 
-    fn arrives(&mut self, from: usize, to: usize, message: Message, after_us: u64) {
+    pub(super) fn arrives(&mut self, from: usize, to: usize, message: Message, after_us: u64) {
         let mut at_us = self.now_us + after_us;
         if self.scenario.network.in_order {
             let last = self.links.last.entry((from, to)).or_default();

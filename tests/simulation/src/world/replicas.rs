@@ -3,7 +3,7 @@
 use super::{Happening, World};
 use crate::adversaries::Stage;
 use crate::clock::EPOCH_US;
-use crate::history::Observed;
+use crate::history::{Batch, Observed};
 use crate::world::describe::describe;
 use rand::Rng;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ impl World<'_> {
         let started = node.start();
         let (id, faulty) = (node.id, node.faulty);
         self.note(&format!("{id} starts (node {at})"));
+        self.show_applied(at);
         if let Err(reason) = started {
             // What a rotten disk says may make no sense: that replica stays down.
             if !faulty {
@@ -46,7 +47,7 @@ impl World<'_> {
         let id = self.nodes[at].id;
         self.note(&format!("{id} crashes"));
         if self.nodes[at].core.is_some() {
-            self.nodes[at].crash(&mut self.rng);
+            self.power_off(at);
         }
         self.show_applied(at);
     }
@@ -54,18 +55,24 @@ impl World<'_> {
     pub(super) fn wipe(&mut self, at: usize) {
         let id = self.nodes[at].id;
         self.note(&format!("{id} loses everything"));
-        self.nodes[at].crash(&mut self.rng);
+        self.power_off(at);
         self.nodes[at].wipe();
     }
 
     pub(super) fn rot(&mut self, at: usize) {
         let id = self.nodes[at].id;
         self.note(&format!("{id} crashes, and its disk rots"));
-        self.nodes[at].crash(&mut self.rng);
+        self.power_off(at);
         self.nodes[at].disk.rot(&mut self.rng);
     }
 
-    fn show_applied(&mut self, at: usize) {
+    fn power_off(&mut self, at: usize) {
+        if let Err(reason) = self.nodes[at].crash(&mut self.rng) {
+            self.failure.get_or_insert(("codec", format!("a state does not decode: {reason}")));
+        }
+    }
+
+    pub(super) fn show_applied(&mut self, at: usize) {
         let node = &self.nodes[at];
         if !node.faulty {
             self.history.applied.insert(node.id, node.application.applied().to_vec());
@@ -89,7 +96,7 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, at: usize, from: ReplicaId, message: Message) {
-        if self.nodes[at].core.is_none() {
+        if self.nodes[at].core.is_none() || self.is_stopped(&message) {
             return;
         }
         let id = self.nodes[at].id;
@@ -156,6 +163,7 @@ impl World<'_> {
             Effect::Persist { sequence, record } => self.persist(at, sequence, &record),
             Effect::Send { to, message } => self.say(at, to, message),
             Effect::Broadcast { message } => {
+                self.ambush_sync(at, &message);
                 for to in self.scenario.replicas().filter(|to| *to != id) {
                     self.say(at, to, message.clone());
                 }
@@ -164,7 +172,9 @@ impl World<'_> {
             Effect::Tentative(tentative) => {
                 self.note(&format!("{id} vouches for {} {:?}", tentative.instance, tentative.claim));
                 if !self.nodes[at].faulty {
+                    let (instance, claim) = (tentative.instance, tentative.claim);
                     self.history.vouched.push((id, tentative));
+                    self.ambush_belief(instance, claim);
                 }
             }
             Effect::Revoke { instance } => self.note(&format!("{id} takes {instance} back")),
@@ -180,7 +190,10 @@ impl World<'_> {
                     _ => None,
                 };
                 let records = self.nodes[at].disk.records().into_iter();
-                let decisions = records.filter_map(of).take(DECISIONS_READ_MAX).collect();
+                let kept = records.filter_map(of).zip(from.0..);
+                // Those before may have been let go of.
+                let consecutive = kept.take_while(|(decision, number)| decision.instance().0 == *number);
+                let decisions = consecutive.map(|(decision, _)| decision).take(DECISIONS_READ_MAX).collect();
                 self.handle(at, Event::DecisionsRead { peer, decisions });
             }
             Effect::RegencyInstalled { regency, leader } => {
@@ -193,18 +206,27 @@ impl World<'_> {
             Effect::StateDiffers { instance } => {
                 self.failure.get_or_insert(("checkpoints", format!("{id} differs at {instance}")));
             }
-            // No core here takes checkpoints yet.
-            Effect::TakeCheckpoint { .. }
-            | Effect::ReadChunk { .. }
-            | Effect::StoreChunk { .. }
-            | Effect::InstallCheckpoint { .. }
-            | Effect::DropCheckpoints { .. }
-            | Effect::Truncate { .. } => {}
+            Effect::TakeCheckpoint { instance } => self.take_checkpoint(at, instance),
+            Effect::ReadChunk { peer, instance, chunk } => {
+                let bytes = self.nodes[at].checkpoints.chunk(instance, chunk);
+                self.handle(at, Event::ChunkRead { peer, instance, chunk, bytes });
+            }
+            Effect::StoreChunk { instance, chunk, bytes } => {
+                self.nodes[at].checkpoints.store(instance, chunk, bytes);
+            }
+            Effect::InstallCheckpoint { instance, chunks } => self.install_checkpoint(at, instance, chunks),
+            Effect::DropCheckpoints { before } => self.nodes[at].checkpoints.drop_before(before),
+            Effect::Truncate { before } => self.nodes[at].disk.drop_before(before),
         }
     }
 
     fn persist(&mut self, at: usize, sequence: u64, record: &Record) {
         let node = &mut self.nodes[at];
+        if let Record::Checkpoint(stable) = record
+            && node.faulty
+        {
+            self.loot.note_checkpoint(stable);
+        }
         node.disk.write(sequence, record);
         let life = node.life;
         let slow = if self.scenario.power.slow_disk == Some(node.id) { 20 } else { 1 };
@@ -235,27 +257,13 @@ impl World<'_> {
         let keys: Vec<_> = delivery.requests.iter().map(|(_, request)| request.key()).collect();
         self.note(&format!("{id} delivers {} {keys:?}", delivery.instance));
         if !faulty {
-            self.history.applied.entry(id).or_default().push(delivery.clone());
-            self.ambush(at, &delivery);
+            self.history.applied.entry(id).or_default().push(Batch::of(&delivery));
+            self.ambush_decision(at, &delivery);
             let wall_us = EPOCH_US + self.now_us as i64;
             self.history.observed.push(Observed { replica: id, at_us: self.now_us, wall_us, delivery });
         }
         for key in keys {
             self.reply(at, key);
-        }
-    }
-
-    /// The worst moment: one replica has decided, and nobody else knows.
-    fn ambush(&mut self, at: usize, delivery: &Delivery) {
-        let Some(ambush) = self.scenario.ambush else { return };
-        if self.healed || self.ambushed.is_some() || delivery.instance.0 != ambush.instance {
-            return;
-        }
-        self.note(&format!("ambush: node {at} is cut off"));
-        self.ambushed = Some((at, delivery.proof.claim.regency));
-        if ambush.blackout {
-            let others = (0..self.nodes.len()).filter(|node| *node != at && !self.nodes[*node].faulty);
-            self.power_fails(self.now_us, others.collect());
         }
     }
 }

@@ -44,6 +44,12 @@ impl World<'_> {
             let spared = correct.choose(&mut self.rng).copied();
             self.power_fails(at, correct.iter().copied().filter(|node| Some(*node) != spared).collect());
         }
+        if let Some(away) = self.scenario.power.away.map(|away| usize::from(away.0))
+            && correct.contains(&away)
+        {
+            let at = self.rng.random_range(0..self.scenario.faults_us / 4);
+            self.at(at, Happening::Crash { at: vec![away] });
+        }
         for _ in 0..self.scenario.power.restarts_of_all {
             let at = self.moment();
             self.power_fails(at, correct.clone());

@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 8] = [
+pub const MIGRATIONS: [Migration; 9] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -35,6 +35,7 @@ pub const MIGRATIONS: [Migration; 8] = [
     migration!(6, "publication"),
     migration!(7, "ddl_effects"),
     migration!(8, "sequences"),
+    migration!(9, "draws"),
 ];
 
 /// Why the schema was not installed.

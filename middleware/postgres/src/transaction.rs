@@ -120,6 +120,27 @@ impl Record {
         )
     }
 
+    /// The call of `steeldb.record_draws`, authorised by `secret`: the least and the greatest value that the transaction
+    /// drew from each sequence, by its qualified name. Nothing to call when it drew none.
+    pub fn draws_sql(&self, secret: &RecordSecret, marks: &BTreeMap<String, (i64, i64)>) -> Option<String> {
+        if marks.is_empty() {
+            return None;
+        }
+        let line = |(name, (least, greatest)): (&String, &(i64, i64))| {
+            format!("{} {least} {greatest}", hex::encode(name))
+        };
+        let lines = marks.iter().map(line).collect::<Vec<_>>().join("\n");
+        let bytea = |bytes: &[u8]| format!("pg_catalog.decode('{}', 'hex')", hex::encode(bytes));
+        let mac = secret.draws_mac(&self.tx_id(), &lines);
+        // Digits, spaces and ends of lines alone, as bytes: no literal that a session's settings could read otherwise.
+        Some(format!(
+            "SELECT steeldb.record_draws({}, pg_catalog.convert_from({}, 'UTF8'), {})",
+            bytea(&self.tx_id()),
+            bytea(lines.as_bytes()),
+            bytea(&mac),
+        ))
+    }
+
     // PostgreSQL has no unsigned numbers; neither comes near the sign in a cluster's life.
     fn slot_number(&self) -> i64 {
         i64::try_from(self.slot.0).unwrap_or(i64::MAX)
@@ -181,6 +202,16 @@ impl RecordSecret {
         mac.update(&record.slot_number().to_be_bytes());
         mac.update(&record.operations_number().to_be_bytes());
         mac.update(&record.transcript.0);
+        mac.finalize().into_bytes().into()
+    }
+
+    /// HMAC-SHA-256 over what a transaction drew; `steeldb.record_draws` computes the same.
+    fn draws_mac(&self, tx_id: &[u8], lines: &str) -> [u8; 32] {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { return [0; 32] };
+        mac.update(b"steeldb/record-draws/");
+        mac.update(&(tx_id.len() as u32).to_be_bytes());
+        mac.update(tx_id);
+        mac.update(lines.as_bytes());
         mac.finalize().into_bytes().into()
     }
 

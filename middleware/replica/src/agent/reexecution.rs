@@ -4,6 +4,7 @@
 use super::worker::{Input, Reexecuting, Report};
 use crate::scheduler::{BackendReport, Command, Reexecution};
 use crate::script::{Script, Step};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 use steeldb_postgres::{AGENT_ROLE, Backend};
@@ -99,7 +100,18 @@ impl<W: Fn()> Execution<W> {
         let gid = steeldb_postgres::transaction::gid(tx, script.slot);
         let (slot, operations, transcript) = (script.slot, wanted.operations, wanted.transcript);
         let steps = Some(script.steps.clone());
-        self.tell(Command::Prepare { tx, slot, operations, transcript, gid, ddl: true, script: steps });
+        let mut marks = BTreeMap::new();
+        script.steps.iter().for_each(|step| step.draws.mark(&mut marks));
+        self.tell(Command::Prepare {
+            tx,
+            slot,
+            operations,
+            transcript,
+            gid,
+            ddl: true,
+            script: steps,
+            marks,
+        });
         match self.report().await? {
             BackendReport::Prepared { result: Ok(effects), .. } => Ok(effects),
             BackendReport::Prepared { result: Err(sqlstate), .. } => {

@@ -34,6 +34,14 @@ const SKIP_SQL: &str = "
             BEGIN
                 reached := coalesce(pg_catalog.pg_sequence_last_value(item.seqrelid)::numeric,
                                     item.seqstart::numeric - item.seqincrement);
+                -- What committed transactions drew may never have reached this server's sequence.
+                IF item.seqincrement > 0 THEN
+                    SELECT greatest(reached, pg_catalog.max(d.greatest)) INTO reached
+                    FROM steeldb.draw d WHERE d.sequence = steeldb.relation_name(item.seqrelid);
+                ELSE
+                    SELECT least(reached, pg_catalog.min(d.least)) INTO reached
+                    FROM steeldb.draw d WHERE d.sequence = steeldb.relation_name(item.seqrelid);
+                END IF;
                 room := pg_catalog.trunc((item.bound - reached) / item.seqincrement);
                 room := least(1000, pg_catalog.trunc(room / 1000));
                 IF room > 0 THEN

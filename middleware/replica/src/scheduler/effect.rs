@@ -2,6 +2,7 @@
 
 use super::event::{AnchorId, Connection};
 use crate::script::Step;
+use std::collections::BTreeMap;
 use steeldb_types::{Position, SessionKey, Slot, Term, Timestamp, TxId};
 use steeldb_wire::transaction::{
     Draws, Modes, OperationKind, Ordered, ReplicaMessage, SignedAccusation, SqlState, StatementId,
@@ -263,6 +264,8 @@ pub enum Command {
         ddl: bool,
         /// What it did, to be kept durably before, for replicas that miss it.
         script: Option<Vec<Step>>,
+        /// The least and the greatest value that it drew from each sequence.
+        marks: BTreeMap<String, (i64, i64)>,
     },
     /// End the block: commit a read-only transaction (settings stay), or roll back, cancelling what runs.
     End {

@@ -143,6 +143,8 @@ pub struct Scheduler {
     /// At a new master: transactions that have not done again what their clients were shown, and until when they go first.
     resuming: BTreeSet<TxId>,
     resume_until_us: u64,
+    /// Where its term began.
+    term_began: Position,
     /// At a new master: databases whose sequences are yet to be put past what was drawn before.
     skipping: BTreeSet<String>,
     bytes_by_client: BTreeMap<ClientId, usize>,
@@ -183,6 +185,7 @@ impl Scheduler {
             mastership: Mastership::new(),
             resuming: BTreeSet::new(),
             resume_until_us: 0,
+            term_began: Position::default(),
             skipping: BTreeSet::new(),
             bytes_by_client: BTreeMap::new(),
         }

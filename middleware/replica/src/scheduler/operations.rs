@@ -425,6 +425,7 @@ impl Scheduler {
             transaction.issued.insert(number, issued);
             return;
         }
+        let silent = !issued.shown;
         let copy = match &issued.copy {
             CopyState::Ended { digest, .. } if result.copy_started || !master => Some(*digest),
             _ => None,
@@ -464,7 +465,8 @@ impl Scheduler {
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
             let transaction = self.transactions.get(&tx);
-            let again = transaction.is_some_and(|transaction| number <= transaction.shown_upto);
+            // Sent to the backend when this replica was not the master yet, or shown by an earlier one.
+            let again = silent;
             let before =
                 transaction.and_then(|transaction| transaction.stream.get(&number)).filter(|_| again);
             let draws = before.map_or(result.draws, |before| before.draws.clone());
@@ -475,7 +477,13 @@ impl Scheduler {
             if otherwise {
                 return self.not_reproduced(tx);
             }
-            if known {
+            if !draws.is_empty()
+                && let Some(transaction) = self.transactions.get_mut(&tx)
+            {
+                transaction.drawn.insert(number, draws.clone());
+            }
+            // Until its client has said how far it was shown, nobody knows whether it stays.
+            if known && !(again && self.awaits_resume(tx)) {
                 let word = Word { adopted, copied: result.copy_started, check: false, draws };
                 self.stream(tx, number, head, word);
             }

@@ -3,7 +3,7 @@
 use super::event::DecodedSet;
 use super::scripting::with_effects;
 use super::transaction::{Phase, Undigested};
-use super::{Command, Scheduler};
+use super::{Command, Scheduler, draws};
 use steeldb_types::{Digest, TxId};
 use steeldb_wire::transaction::{SqlState, Vote, VoteKind};
 
@@ -39,6 +39,7 @@ impl Scheduler {
                 gid: transaction.gid(),
                 ddl,
                 script: transaction.script.take(),
+                marks: draws::marks(transaction),
             };
             self.set_phase(tx, Phase::Preparing { prepared: None, decoded: None });
             self.permits_used += 1;

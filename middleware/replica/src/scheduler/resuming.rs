@@ -92,6 +92,7 @@ impl Scheduler {
         self.skipping =
             self.config.clients.values().flat_map(|rights| rights.databases.iter().cloned()).collect();
         self.resume_until_us = self.now_us + SHOWN_FIRST_US;
+        self.term_began = self.open.delivered();
         let epoch = self.open.term().epoch;
         for tx in all {
             let Some(transaction) = self.transactions.get_mut(tx) else { continue };
@@ -269,7 +270,8 @@ impl Scheduler {
 
     /// What was shown is done again: from here on this master draws by itself.
     fn skip_sequences(&mut self) {
-        if self.resume_until_us == 0 {
+        // What was committed under earlier masters says how far its sequences were used.
+        if self.resume_until_us == 0 || self.applying.applied_upto() < self.term_began {
             return;
         }
         self.resume_until_us = 0;

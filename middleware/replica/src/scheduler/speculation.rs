@@ -332,6 +332,7 @@ impl Scheduler {
         transaction.redo_after = after;
         transaction.transcript = None;
         transaction.heads.clear();
+        transaction.drawn.clear();
         transaction.results.clear();
         transaction.status = b'T';
         transaction.changed_settings = false;

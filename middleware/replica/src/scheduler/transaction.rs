@@ -7,7 +7,7 @@ use crate::script::Step;
 use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
-    CommitCertificate, CopyDigest, Decision, Executed, Modes, Operation, SignedFinish, StatementId,
+    CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, StatementId,
     StatementText, Transcript, Vote,
 };
 
@@ -145,6 +145,8 @@ pub(super) struct Transaction {
     /// are not shown again.
     pub shown: Option<Shown>,
     pub shown_upto: u32,
+    /// What its operations drew here, at the master.
+    pub drawn: BTreeMap<u32, Draws>,
     /// The last master epoch whose stream made it be done again here.
     pub reconciled: Option<u64>,
     pub transcript: Option<Transcript>,
@@ -221,6 +223,7 @@ impl Transaction {
             checks_late: false,
             shown: None,
             shown_upto: 0,
+            drawn: BTreeMap::new(),
             reconciled: None,
             transcript: None,
             waiting: BTreeMap::new(),

@@ -5,6 +5,7 @@
 //! shows in a result or in a row, and those are vouched for.
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use steeldb_types::limits;
 
@@ -101,6 +102,15 @@ impl Draws {
                 .runs
                 .iter()
                 .all(|run| usize::from(run.sequence) < self.names.len() && run.last().is_some())
+    }
+
+    /// Adds the least and the greatest value that nextval gave, by sequence.
+    pub fn mark(&self, marks: &mut BTreeMap<String, (i64, i64)>) {
+        for (name, first, last) in self.values() {
+            let (least, greatest) = marks.entry(name.to_string()).or_insert((first, first));
+            *least = (*least).min(first).min(last);
+            *greatest = (*greatest).max(first).max(last);
+        }
     }
 
     /// The values that nextval gave: sequence, and the first and the last of each run.

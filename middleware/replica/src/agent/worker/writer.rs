@@ -189,13 +189,17 @@ impl Writer {
                 message::query(COMPLETE_SQL, &mut self.out)?;
                 self.expect(Expect::Complete { tx });
             }
-            Command::Prepare { tx, slot, operations, transcript, gid, ddl: _, script } => {
+            Command::Prepare { tx, slot, operations, transcript, gid, ddl: _, script, marks } => {
                 if let Some(steps) = script {
                     self.keep_script(tx, slot, &gid, steps).await?;
                 }
                 let record = Record { tx, slot, operations, transcript };
                 let ran_ddl = lock(&self.shared.ddl_effects).is_some();
                 let mut sql = record.sql(&self.secret, ran_ddl);
+                if let Some(draws) = record.draws_sql(&self.secret, &marks) {
+                    sql.push_str("; ");
+                    sql.push_str(&draws);
+                }
                 sql.push_str("; PREPARE TRANSACTION ");
                 quote::push_literal(&mut sql, &gid);
                 message::query(&sql, &mut self.out)?;

@@ -155,6 +155,42 @@ fn what_was_shown_and_comes_out_otherwise_cannot_be_reproduced() {
     }
 }
 
+/// Sent to the backend behind the old master's word, answered when the new one's term has begun.
+#[test]
+fn a_result_that_comes_between_two_masters_is_neither_shown_nor_streamed_before_the_client_speaks() {
+    for shown in [&[][..], &[WRITE]] {
+        let mut one = One::speculative();
+        one.open(1);
+        let t = tx(1, 1);
+        let slot = one.begin(t);
+        one.backend.held.push(backend::Held::Executed);
+        one.operations(t, &[WRITE]);
+        one.entry(t, 1, 0, None);
+        one.take_over();
+        one.backend.held.clear();
+        let report = BackendReport::Executed {
+            tx: t,
+            number: 1,
+            result: backend::result_of(1),
+            sqlstate: None,
+            status: b'T',
+            tag: TagKind::Plain,
+            copy_started: false,
+            draws: Draws::NONE,
+        };
+        one.event(Event::Backend { session: t.session, report });
+        let told = |effect: &Effect| {
+            matches!(effect, Effect::Reply { message: ReplicaMessage::Executed { .. }, .. })
+        };
+        assert_eq!(one.count(told), 0);
+        assert_eq!(one.streamed(t), []);
+        one.resume(t, slot, shown);
+        assert_eq!(one.streamed(t), [1]);
+        assert_eq!(one.undone(t), 1 - shown.len());
+        assert_eq!(one.count(told), 1 - shown.len());
+    }
+}
+
 #[test]
 fn a_finished_transaction_needs_no_word_of_its_client() {
     let (mut one, t, slot) = follower(&[WRITE, READ], 1);

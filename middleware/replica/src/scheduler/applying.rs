@@ -98,6 +98,11 @@ impl Applying {
         !self.in_flight.is_empty()
     }
 
+    /// Whether a commit of an earlier position is being applied.
+    fn has_under_way_before(&self, position: Position) -> bool {
+        self.in_flight.first().is_some_and(|first| *first < position)
+    }
+
     /// The position of a commit that is under way.
     pub(super) fn under_way(&self, tx: TxId) -> Option<Position> {
         self.positions.get(&tx).copied()
@@ -228,6 +233,14 @@ impl Scheduler {
             }
             match self.readiness(tx) {
                 Readiness::NotYet => {
+                    if alone {
+                        return;
+                    }
+                    at += 1;
+                }
+                // Rows are taken in the order of their commits: one may be the change of what another left, and the BEGINs
+                // that would have parted the two are given up here.
+                Readiness::CatchUp(_) if at > 0 || self.applying.has_under_way_before(position) => {
                     if alone {
                         return;
                     }

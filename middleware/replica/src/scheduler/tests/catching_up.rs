@@ -154,3 +154,20 @@ fn a11_what_was_prepared_ahead_of_its_order_makes_way_and_is_caught_up_with_itse
     assert!(slot_v > slot_u);
     assert_eq!((one.scheduler.applied(), one.scheduler.permits_used), (Position(one.position), 0));
 }
+
+/// One may be the change of what another left; the BEGINs that parted their waves were given up here.
+#[test]
+fn a11_rows_are_taken_in_the_order_of_their_commits_one_after_the_other() {
+    let mut one = One::slave();
+    one.backend.held.push(Held::CaughtUp);
+    let slots: Vec<(TxId, Slot)> = (1..=3).map(|of| (tx(of, 1), one.begin(tx(of, 1)))).collect();
+    for (tx, slot) in &slots {
+        one.deliver_late(commit(*tx, *slot, &[WRITE]), true);
+    }
+    for (done, (tx, _)) in slots.iter().enumerate() {
+        let asked: usize = slots.iter().map(|(tx, _)| one.caught_up(*tx)).sum();
+        assert_eq!((asked, one.caught_up(*tx)), (done + 1, 1));
+        one.event(Event::CaughtUp { tx: *tx, result: Ok(()) });
+    }
+    assert_eq!(one.scheduler.applied(), Position(6));
+}

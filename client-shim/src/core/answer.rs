@@ -38,6 +38,8 @@ pub(super) struct Answer {
     failed: bool,
     described: bool,
     copying: bool,
+    /// The first word of its command tag.
+    command: Option<String>,
 }
 
 impl Answer {
@@ -49,6 +51,7 @@ impl Answer {
             failed: false,
             described: false,
             copying: false,
+            command: None,
         }
     }
 
@@ -57,6 +60,10 @@ impl Answer {
         for message in messages(bytes) {
             let message = message.map_err(|_| AnswerError::Malformed)?;
             self.check(message.tag)?;
+            if message.tag == b'C' {
+                let word = message.body.split(|byte| matches!(byte, 0 | b' ')).next().unwrap_or_default();
+                self.command = Some(String::from_utf8_lossy(word).into_owned());
+            }
             self.digest.message(message.tag, message.body)?;
         }
         Ok(())
@@ -80,6 +87,11 @@ impl Answer {
     /// It describes a statement and executes nothing.
     pub(super) fn is_description(&self) -> bool {
         self.shape == Shape::Description
+    }
+
+    /// The first word of its command tag, once it has one.
+    pub(super) fn command(&self) -> Option<&str> {
+        self.command.as_deref()
     }
 
     /// What ends it.

@@ -15,6 +15,7 @@ mod outcome;
 mod report;
 mod resuming;
 mod session;
+mod settings;
 mod statements;
 mod transaction;
 mod verdict;
@@ -23,6 +24,7 @@ use crate::ShimError;
 use bytes::Bytes;
 use ordered::Ordering;
 use session::Membership;
+use settings::Settings;
 use statements::Statements;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -176,6 +178,7 @@ pub struct Core {
     opened: bool,
     over: bool,
     statements: Statements,
+    settings: Settings,
     sequence: u64,
     counter: u64,
     transaction: Option<Transaction>,
@@ -210,6 +213,7 @@ impl Core {
             opened: false,
             over: false,
             statements: Statements::new(),
+            settings: Settings::default(),
             sequence: 0,
             counter: 0,
             transaction: None,
@@ -339,6 +343,14 @@ impl Core {
         }
         match waiting {
             Waiting::Opening => self.lose(self.unusable()),
+            // It cannot be opened again where it was lost; a new one can.
+            Waiting::Replicas if self.settings.statements().is_none() => self.lose(
+                ShimError::new(
+                    "57P01",
+                    "the session's settings cannot be taken along to the replicas that are left",
+                )
+                .hint("Connect again."),
+            ),
             Waiting::Replicas => self.doom(self.unusable()),
             Waiting::Slot => self.doom(
                 ShimError::new("57P03", "the cluster does not order new transactions")
@@ -420,6 +432,9 @@ impl Core {
     }
 
     fn finish_with(&mut self, result: Result<Completion, ShimError>) {
+        if matches!(result, Ok(Completion::Committed(_))) {
+            self.settings_committed();
+        }
         self.transaction = None;
         self.events.push_back(Event::Finished(result));
         self.reopen();

@@ -314,6 +314,16 @@ impl Core {
         };
         let failed = done.answer.failed();
         let described = done.answer.is_description();
+        match done.answer.command() {
+            Some("SET" | "RESET" | "DISCARD") => {
+                if let Some(text) = transaction.text(number) {
+                    let text = text.to_string();
+                    transaction.settings.push(text);
+                }
+            }
+            Some("ROLLBACK") => transaction.settings_lost |= !transaction.settings.is_empty(),
+            _ => {}
+        }
         let head = transaction.transcript.extend(slot.filter(|_| !done.leading), step, done.answer.digest());
         if failed {
             transaction.failed = true;

@@ -179,6 +179,8 @@ impl Core {
         if !self.config.backends {
             return;
         }
+        // Without its settings it would answer otherwise there than elsewhere.
+        let Some(settings) = self.settings.statements().map(<[String]>::to_vec) else { return };
         for replica in self.which(|membership| *membership == Membership::Closed) {
             let session = self.config.session.session;
             let open = ClientMessage::OpenSession {
@@ -188,6 +190,10 @@ impl Core {
                 parameters: self.config.parameters.clone(),
             };
             self.send(vec![replica], open);
+            if !settings.is_empty() {
+                let settings = settings.clone();
+                self.send(vec![replica], ClientMessage::Restore { session, settings });
+            }
             for (statement, text) in self.statements.all() {
                 let text = text.as_ref().clone();
                 self.send(vec![replica], ClientMessage::Define { session, statement, text });

@@ -75,6 +75,9 @@ pub(super) struct Transaction {
     pub failed: bool,
     /// The order was asked to roll it back.
     pub told_order: bool,
+    /// SET and RESET statements that succeeded, and whether a savepoint may have taken some of them back.
+    pub settings: Vec<String>,
+    pub settings_lost: bool,
     /// The link to its master is lost: it goes on if another one takes over.
     pub orphaned: bool,
 }
@@ -97,6 +100,8 @@ impl Transaction {
             outstanding: VecDeque::new(),
             failed: false,
             told_order: false,
+            settings: Vec::new(),
+            settings_lost: false,
             orphaned: false,
         }
     }

@@ -178,6 +178,7 @@ impl FakeCluster {
                 }
                 self.run(at, tx, false);
             }
+            ClientMessage::Restore { .. } => {}
             ClientMessage::CloseSession { session } => {
                 self.replicas[index].sessions.remove(&session);
             }

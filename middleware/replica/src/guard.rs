@@ -23,6 +23,12 @@ pub struct Refused {
     pub keywords: String,
 }
 
+/// Whether a statement is a SET or RESET of a session's settings and an operation may hold it.
+pub fn is_setting(sql: &str) -> bool {
+    let first = Words { rest: sql }.next();
+    matches!(first.as_deref(), Some("SET" | "RESET")) && check(sql).is_ok()
+}
+
 /// Classifies one statement by its first keywords.
 ///
 /// # Errors

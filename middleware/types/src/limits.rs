@@ -158,6 +158,12 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// T_vote: after a Finish, how long a replica waits for the certificate before it signs Expired.
 pub const VOTE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Settings that a session takes along to a replica where it is opened again: how many, and their bytes in all. A session
+/// with more is not opened again there.
+pub const RESTORED_SETTINGS_MAX: usize = 64;
+/// See there.
+pub const RESTORED_BYTES_MAX: usize = 16 * 1024;
+
 /// How long a master may be silent before the others accuse it. It streams something several times as often.
 pub const MASTER_SILENCE: Duration = Duration::from_secs(2);
 

@@ -155,6 +155,25 @@ async fn the_master_is_moved_under_load_and_back() {
     cluster.stop_all().await.unwrap();
 }
 
+/// What a session has SET holds at a replica that lost it, when that one becomes the master (B11).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b11_a_sessions_settings_follow_it_to_a_replica_that_was_away() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("set datestyle = 'German, DMY'").await.unwrap();
+    client.execute("set search_path = pg_catalog").await.unwrap();
+    let date = |answer: &Answer| value(answer).to_string();
+    let sql = "select '2026-11-26'::pg_catalog.date::pg_catalog.text";
+    assert_eq!(date(&client.execute(sql).await.unwrap()), "26.11.2026");
+    cluster.stop_replica(2).await.unwrap();
+    cluster.start_replica(2).await.unwrap();
+    assert!(client.shim.connected(PATIENCE).await);
+    client.execute("select 1").await.unwrap();
+    move_master(&client, 2).await.unwrap();
+    assert_eq!(date(&client.execute(sql).await.unwrap()), "26.11.2026");
+    cluster.stop_all().await.unwrap();
+}
+
 /// A replica that only follows may be lost at any time; the next master is lost as well, and comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_master_after_the_other_is_lost() {

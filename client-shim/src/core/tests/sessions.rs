@@ -59,6 +59,26 @@ fn a_lost_link_is_made_good_before_the_next_transaction_with_all_statements() {
 }
 
 #[test]
+fn b11_a_session_that_is_opened_again_takes_its_settings_along() {
+    let mut world = World::new();
+    world.transaction(&["SET DateStyle = 'German'"]);
+    world.finish(Decision::Commit).unwrap();
+    world.transaction(&["SET TimeZone = 'UTC'"]);
+    world.finish(Decision::Rollback).unwrap();
+    world.core.link_down(ReplicaId(2));
+    world.cluster.disconnect(ReplicaId(2));
+    world.core.link_up(ReplicaId(2));
+    world.settle();
+    let restores = |message: &ClientMessage| match message {
+        ClientMessage::Restore { settings, .. } => *settings == ["SET DateStyle = 'German'"],
+        _ => false,
+    };
+    assert_eq!(world.heard(2, restores), 1);
+    world.transaction(&["INSERT 1"]);
+    assert!(world.finish(Decision::Commit).is_ok());
+}
+
+#[test]
 fn the_masters_lost_link_ends_the_transaction_and_the_next_one_waits_for_it() {
     let mut world = World::new();
     world.transaction(&["INSERT 1"]);

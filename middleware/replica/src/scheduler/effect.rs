@@ -171,6 +171,8 @@ pub struct Reexecution {
 /// A command to a session's backend.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
+    /// Set or reset a setting of the session, outside any block (B11).
+    Restore(String),
     /// Remember a statement.
     Define {
         /// Its number.

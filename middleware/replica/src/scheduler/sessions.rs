@@ -4,6 +4,7 @@ use super::event::{BackendReport, Connection};
 use super::resuming::Shown;
 use super::transaction::{Phase, Session, Transaction};
 use super::{Command, Effect, Scheduler};
+use crate::guard;
 use std::collections::BTreeMap;
 use steeldb_types::{ClientId, SessionId, SessionKey, TxId, limits};
 use steeldb_wire::transaction::{ClientMessage, ReplicaMessage, SqlState, VoteKind, preamble};
@@ -25,6 +26,11 @@ impl Scheduler {
         match message {
             ClientMessage::OpenSession { session, database, role, parameters } => {
                 self.open_session(connection, of(session), database, role, parameters);
+            }
+            ClientMessage::Restore { session, settings } => {
+                if self.is_open_over(connection, of(session)) {
+                    self.restore_settings(of(session), settings);
+                }
             }
             ClientMessage::CloseSession { session } => {
                 if self.is_open_over(connection, of(session)) {
@@ -187,6 +193,27 @@ impl Scheduler {
         };
         self.sessions.insert(key, session);
         self.push(Effect::OpenBackend { session: key, database, role, parameters });
+    }
+
+    /// The client brings a new session of its to the settings that it has elsewhere.
+    fn restore_settings(&mut self, key: SessionKey, settings: Vec<String>) {
+        let Some(session) = self.sessions.get(&key) else { return };
+        let bytes: usize = settings.iter().map(String::len).sum();
+        let fault = if session.counter > 0 {
+            Some("settings are restored before the first transaction")
+        } else if settings.len() > limits::RESTORED_SETTINGS_MAX || bytes > limits::RESTORED_BYTES_MAX {
+            Some("too many settings to restore")
+        } else if !settings.iter().all(|sql| guard::is_setting(sql)) {
+            Some("only SET and RESET restore settings")
+        } else {
+            None
+        };
+        if let Some(fault) = fault {
+            return self.drop_session(key, "08P01", fault);
+        }
+        for sql in settings {
+            self.backend(key, Command::Restore(sql));
+        }
     }
 
     /// The client closes a session. A transaction that it has finished goes on to its outcome first.

@@ -21,6 +21,13 @@ pub enum ClientMessage {
         /// The client's startup parameters, such as `DateStyle`.
         parameters: Vec<(String, String)>,
     },
+    /// Brings a session that is opened again to the settings that it has elsewhere (B11): right behind its opening.
+    Restore {
+        /// Which.
+        session: SessionId,
+        /// SET and RESET statements, in their order.
+        settings: Vec<String>,
+    },
     /// Ends a session.
     CloseSession {
         /// Which.

@@ -115,6 +115,7 @@ enum Expect {
     },
     /// What the client has set.
     Settings,
+    Restored,
     Ignored,
 }
 

@@ -86,6 +86,15 @@ impl Reader {
                     *lock(&self.shared.settings) = super::settings::parse(&text);
                     None
                 }
+                Expect::Restored => {
+                    if let Some((sqlstate, message)) = self.answer().await?.error {
+                        // It would answer otherwise than the others.
+                        let what =
+                            format!("a setting of the session cannot be restored here: {sqlstate} {message}");
+                        return Err(BackendError::Protocol(what));
+                    }
+                    None
+                }
                 Expect::Ignored => {
                     self.answer().await?;
                     None

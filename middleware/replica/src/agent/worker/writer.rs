@@ -101,6 +101,11 @@ impl Writer {
 
     async fn command(&mut self, command: Command) -> Result<(), BackendError> {
         match command {
+            Command::Restore(sql) => {
+                message::extended(&sql, &[], &mut self.out)?;
+                message::sync(&mut self.out);
+                self.expect(Expect::Restored);
+            }
             Command::Define { statement, text } => {
                 self.statements.insert(statement, text);
             }

@@ -4,6 +4,32 @@ use super::backend::Held;
 use super::*;
 
 #[test]
+fn b11_settings_are_restored_before_the_first_transaction_and_by_set_alone() {
+    let restore = |one: &mut One, settings: &[&str]| {
+        let settings = settings.iter().map(ToString::to_string).collect();
+        one.say(ClientMessage::Restore { session: SessionId(1), settings });
+    };
+    let restored = |one: &One| {
+        one.count(|effect| matches!(effect, Effect::Backend { command: Command::Restore(_), .. }))
+    };
+    let mut one = One::slave();
+    one.open(1);
+    restore(&mut one, &["SET DateStyle = 'German'", "RESET work_mem"]);
+    assert_eq!((restored(&one), one.refusals().len()), (2, 0));
+    let many = vec!["SET a.b = 1"; 65];
+    for refused in [&["DELETE FROM t"][..], &["SET TRANSACTION READ ONLY"], &many] {
+        let mut one = One::slave();
+        one.open(1);
+        restore(&mut one, refused);
+        assert_eq!((restored(&one), one.refusals().len()), (0, 1), "{refused:?}");
+    }
+    let t = tx(1, 1);
+    one.begin(t);
+    restore(&mut one, &["SET a.b = 1"]);
+    assert_eq!((restored(&one), one.refusals().len()), (2, 1), "the transaction may have begun on it");
+}
+
+#[test]
 fn g7_a_client_that_vanishes_is_gone_and_its_backend_too() {
     let mut one = One::slave();
     one.open(1);

@@ -5,7 +5,7 @@ DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
 SECONDS ?= 60
-# Works with the stable toolchain; FUZZ="cargo +nightly fuzz" works as well.
+# For the stable toolchain; or FUZZ="cargo +nightly fuzz".
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 SEEDS ?= 0..18446744073709551615
 

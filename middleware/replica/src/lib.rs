@@ -2,6 +2,7 @@
 //! [`agent`] does (sockets, clocks, disks, PostgreSQL).
 
 pub mod agent;
+pub mod certified;
 pub mod effects;
 pub mod guard;
 pub mod scheduler;

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::statement::{Statement, SyntaxError};
+use super::SyntaxError;
+use super::statement::Statement;
 
 /// The statements of one text.
 pub type Analysis = Arc<[Statement]>;

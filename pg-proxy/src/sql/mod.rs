@@ -10,7 +10,6 @@
 mod cache;
 mod classify;
 mod modes;
-mod parse;
 mod position;
 mod refuse;
 mod rewrite;
@@ -22,10 +21,12 @@ mod walk;
 pub use cache::{Analysis, Analyzer};
 pub use modes::{Isolation, TransactionModes};
 pub(crate) use rewrite::extended_path;
-pub use statement::{Flags, Refusal, Statement, StatementKind, SyntaxError};
+pub use statement::{Flags, Refusal, Statement, StatementKind};
+pub use steeldb_analysis::SyntaxError;
 
 use pg_query::protobuf::RawStmt;
 use rewrite::Source;
+use steeldb_analysis::parse;
 
 /// Analyses a query string of any number of statements; empty ones are left out.
 ///

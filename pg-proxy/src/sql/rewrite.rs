@@ -8,9 +8,9 @@ use std::cmp::Reverse;
 
 use pg_query::protobuf::{ScanToken, Token, VariableSetKind};
 
-use super::parse;
 use super::position::Edit;
 use super::walk::{Call, Findings, Literal, Setting};
+use steeldb_analysis::parse;
 
 /// Functions that are sent to schema `steeldb`, unqualified or as `pg_catalog`'s.
 const REPLICATED: [&str; 8] = [

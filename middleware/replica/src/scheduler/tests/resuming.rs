@@ -99,7 +99,7 @@ fn the_new_master_goes_on_from_what_was_shown() {
     let (mut one, t, slot) = follower(&[WRITE, READ, READ], 2);
     assert_eq!(one.silently(t), [1, 2]);
     one.take_over();
-    assert_eq!(one.shown(t), [], "not before its client has said how far it was shown");
+    assert_eq!(one.shown(t), [0u32; 0], "not before its client has said how far it was shown");
     one.resume(t, slot, &[WRITE, READ]);
     assert_eq!(one.shown(t), [3]);
     assert_eq!(one.undone(t), 0);
@@ -113,7 +113,7 @@ fn what_the_client_said_before_the_new_master_knew_of_its_term_counts() {
     let (mut one, t, slot) = follower(&[WRITE, READ], 1);
     let (operations, transcript) = (1, transcript(t, slot, &[WRITE]));
     one.say(ClientMessage::Resume { tx: t, epoch: 1, operations, transcript });
-    assert_eq!(one.shown(t), []);
+    assert_eq!(one.shown(t), [0u32; 0]);
     one.take_over();
     assert_eq!(one.shown(t), [2]);
 }
@@ -151,7 +151,7 @@ fn what_was_shown_and_comes_out_otherwise_cannot_be_reproduced() {
         // With two executed, it is found when it is done again.
         assert!(one.not_reproduced(t), "{streamed}");
         assert_eq!(one.cast(t), [VoteKind::Blocked]);
-        assert_eq!(one.shown(t), []);
+        assert_eq!(one.shown(t), [0u32; 0]);
     }
 }
 
@@ -183,7 +183,7 @@ fn a_result_that_comes_between_two_masters_is_neither_shown_nor_streamed_before_
             matches!(effect, Effect::Reply { message: ReplicaMessage::Executed { .. }, .. })
         };
         assert_eq!(one.count(told), 0);
-        assert_eq!(one.streamed(t), []);
+        assert_eq!(one.streamed(t), [0u32; 0]);
         one.resume(t, slot, shown);
         assert_eq!(one.streamed(t), [1]);
         assert_eq!(one.undone(t), 1 - shown.len());
@@ -198,7 +198,7 @@ fn a_finished_transaction_needs_no_word_of_its_client() {
     assert_eq!(one.cast(t), [], "the old master's word on the second is missing");
     one.take_over();
     assert_eq!(one.cast(t), [prepared(&[WRITE, READ], t, slot)]);
-    assert_eq!(one.shown(t), []);
+    assert_eq!(one.shown(t), [0u32; 0]);
     assert_eq!(one.streamed(t), [1, 2, 3], "with the check");
 }
 
@@ -289,7 +289,7 @@ fn what_was_shown_goes_first_and_nobody_waits_for_it_for_ever() {
     let new = tx(2, 1);
     one.begin(new);
     one.operations(new, &[WRITE]);
-    assert_eq!(one.shown(new), [], "another one's locks come first");
+    assert_eq!(one.shown(new), [0u32; 0], "another one's locks come first");
     one.resume(t, slot, &[WRITE]);
     assert_eq!(one.silently(t), [1]);
     assert_eq!(one.shown(new), [1]);
@@ -315,9 +315,9 @@ fn a9_a_new_master_runs_nothing_before_its_sequences_are_past_what_was_drawn() {
     let new = tx(2, 1);
     one.begin(new);
     one.operations(new, &[WRITE]);
-    assert_eq!(one.shown(new), []);
+    assert_eq!(one.shown(new), [0u32; 0]);
     one.event(Event::SequencesSkipped { database: "other".into() });
-    assert_eq!(one.shown(new), []);
+    assert_eq!(one.shown(new), [0u32; 0]);
     one.event(Event::SequencesSkipped { database: "app".into() });
     assert_eq!(one.shown(new), [1]);
 }

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use pg_query::protobuf::{ParseResult, ScanToken};
 use steeldb_types::limits::STATEMENT_BYTES_MAX;
 
-use super::statement::SyntaxError;
+use crate::SyntaxError;
 
 /// Texts up to this length are analysed on the caller's stack: a level of nesting takes at least two bytes.
 const SHALLOW_BYTES_MAX: usize = 512;
@@ -25,7 +25,7 @@ static LIBRARY: Mutex<()> = Mutex::new(());
 const DEPTH_HINT: &str = "Nest the statement less deeply, or split it.";
 
 /// Runs `analysis` of `sql` where its recursion fits the stack.
-pub(super) fn with_stack<T: Send>(
+pub fn with_stack<T: Send>(
     sql: &str,
     analysis: impl FnOnce() -> Result<T, SyntaxError> + Send,
 ) -> Result<T, SyntaxError> {
@@ -58,7 +58,7 @@ pub(super) fn with_stack<T: Send>(
 }
 
 /// The tree of `sql`. Call it, and drop its result, inside [`with_stack`].
-pub(super) fn parse(sql: &str) -> Result<ParseResult, SyntaxError> {
+pub fn parse(sql: &str) -> Result<ParseResult, SyntaxError> {
     match library(|| pg_query::parse(sql, 0)) {
         Ok(result) => Ok(result.protobuf),
         Err(pg_query::Error::Parse(message)) => Err(parse_error(sql, message)),
@@ -68,7 +68,7 @@ pub(super) fn parse(sql: &str) -> Result<ParseResult, SyntaxError> {
 }
 
 /// The tokens of `sql`, comments included, in order. Nothing when the scanner itself fails.
-pub(super) fn scan(sql: &str) -> Vec<ScanToken> {
+pub fn scan(sql: &str) -> Vec<ScanToken> {
     library(|| pg_query::scan_tokens(sql)).unwrap_or_default()
 }
 

@@ -14,12 +14,29 @@ pub struct ShimError {
     pub detail: Option<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// What replicas disagree on, if that is the error.
+    pub disagreement: Option<Box<Disagreement>>,
+}
+
+/// What replicas disagree on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disagreement {
+    /// The effects of the transaction, where its results agree.
+    pub effects: bool,
+    /// The statement that it is, or most likely is; empty if there is none to name.
+    pub statement: String,
 }
 
 impl ShimError {
     /// An error without detail and hint. `sqlstate` has five characters.
     pub fn new(sqlstate: &str, message: impl Into<String>) -> ShimError {
-        ShimError { sqlstate: SqlState::parse(sqlstate), message: message.into(), detail: None, hint: None }
+        ShimError {
+            sqlstate: SqlState::parse(sqlstate),
+            message: message.into(),
+            detail: None,
+            hint: None,
+            disagreement: None,
+        }
     }
 
     /// Adds a detail.

@@ -14,6 +14,6 @@ mod views;
 
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
 pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};
-pub use error::ShimError;
+pub use error::{Disagreement, ShimError};
 pub use steeldb_wire::transaction::{Decision, Modes, OperationKind, StatementText, TableDigest};
 pub use views::{Learned, Views};

@@ -9,6 +9,7 @@
 //!
 //! Invariants:
 //! - A client is told that its transaction committed only after the shim said so.
+//! - With `steeldb.verify = 'eager'`, nothing of a result is sent that only the master vouches for ([`verify`]).
 //! - No bytes of a client make the proxy panic or keep more than the limits allow.
 //! - A client that vanishes takes its session with it at once, whatever the session does.
 
@@ -16,6 +17,7 @@ mod authentication;
 mod backend;
 mod client;
 mod copy;
+mod disagreement;
 mod error;
 mod extended_query;
 mod frontend;
@@ -28,6 +30,8 @@ pub mod sql;
 mod startup;
 mod statement;
 mod transaction;
+mod verify;
 
 pub use authentication::{Authentication, Users, UsersError};
 pub use server::{ListenError, Proxy, ProxyOptions, run};
+pub use verify::Verify;

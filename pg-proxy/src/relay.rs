@@ -160,7 +160,10 @@ impl Session {
                         None => Ok(()),
                     };
                 }
-                Event::OperationFailed { error, .. } => return Err(error.into()),
+                Event::OperationFailed { error, .. } => {
+                    self.disagree(&error);
+                    return Err(error.into());
+                }
                 other => self.stray(other)?,
             }
         }

@@ -7,6 +7,7 @@ use crate::error::{Failure, PgError};
 use crate::session::Session;
 use crate::sql::Analyzer;
 use crate::startup::{Purpose, Startup, purpose};
+use crate::verify::{Verify, VerifySetting};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,8 @@ pub struct ProxyOptions {
     pub authentication: Authentication,
     /// Sessions at once; at most [`limits::SESSIONS_PER_CLIENT_MAX`], since each is a backend on every replica.
     pub sessions_max: usize,
+    /// When sessions verify results, unless they say otherwise.
+    pub verify: Verify,
     /// How long a client may take until it is authenticated.
     pub startup_timeout: Duration,
     /// How long sessions may take to end their statements when the proxy stops.
@@ -50,6 +53,7 @@ impl ProxyOptions {
             shim,
             authentication: Authentication::Trust,
             sessions_max: limits::SESSIONS_PER_CLIENT_MAX,
+            verify: Verify::default(),
             startup_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(5),
         }
@@ -221,7 +225,10 @@ async fn start<'a>(
             return Err(Failure::Fatal(PgError::fatal("57014", "canceling authentication due to timeout")));
         }
     };
-    let Some(startup) = startup else { return Ok(None) };
+    let Some(mut startup) = startup else { return Ok(None) };
+    let verify = *startup.verify.get_or_insert(server.options.verify);
+    // The backends know it, too: SHOW and RESET are theirs.
+    startup.settings.push((crate::verify::PARAMETER.to_string(), verify.name().to_string()));
     let max = server.options.sessions_max.min(limits::SESSIONS_PER_CLIENT_MAX);
     let Some(counted) = Counted::below(&server.sessions, max) else {
         return Err(too_many("sorry, too many clients already"));
@@ -245,7 +252,8 @@ async fn serve_session(server: &Server, mut client: Client, started: Started<'_>
     backend::backend_key_data(&mut client.out, key.0, key.1);
     backend::ready_for_query(&mut client.out, b'I');
     tracing::debug!(user = startup.user, database = startup.database, "session opened");
-    let mut session = Session::new(client, shim, server.analyzer.clone(), startup.defaults);
+    let verify = VerifySetting::new(startup.verify.unwrap_or_default());
+    let mut session = Session::new(client, shim, server.analyzer.clone(), startup.defaults, verify);
     let failure = match session.client.flush().await {
         Err(error) => error.into(),
         Ok(()) => {

@@ -8,10 +8,11 @@ use crate::portal::Portals;
 use crate::sql::{Analyzer, TransactionModes};
 use crate::statement::Prepared;
 use crate::transaction::{Block, Transaction};
+use crate::verify::{VerifySetting, not_alone};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
-use steeldb_client_shim::{Event, Session as Shim};
+use steeldb_client_shim::{Disagreement, Event, Session as Shim};
 
 /// A session past its start-up.
 pub(crate) struct Session {
@@ -21,6 +22,10 @@ pub(crate) struct Session {
     /// The session's `default_transaction_...`.
     pub defaults: TransactionModes,
     pub transaction: Transaction,
+    /// `steeldb.verify`.
+    pub verify: VerifySetting,
+    /// What replicas disagreed on, still to be written down.
+    pub disagreements: Vec<Disagreement>,
     /// Named statements of the extended protocol; the unnamed one under "".
     pub statements: HashMap<String, Arc<Prepared>>,
     pub portals: Portals,
@@ -40,6 +45,7 @@ impl Session {
         shim: Shim,
         analyzer: Arc<Analyzer>,
         defaults: TransactionModes,
+        verify: VerifySetting,
     ) -> Session {
         Session {
             client,
@@ -47,6 +53,8 @@ impl Session {
             analyzer,
             defaults,
             transaction: Transaction::default(),
+            verify,
+            disagreements: Vec::new(),
             statements: HashMap::new(),
             portals: Portals::default(),
             held: None,
@@ -148,7 +156,12 @@ impl Session {
                 self.ready().await
             }
             Message::Flush => {
-                if let Err(failure) = self.describe_pending().await {
+                let described = match self.describe_pending().await {
+                    // What it asks for may not be shown before Sync.
+                    Ok(()) if self.transaction.unverified_definition => Err(not_alone()),
+                    described => described,
+                };
+                if let Err(failure) = described {
                     let failure = self.fail(failure).await;
                     self.report(failure)?;
                     self.skip_to_sync = true;
@@ -187,6 +200,7 @@ impl Session {
     /// ReadyForQuery, and everything before it.
     async fn ready(&mut self) -> Result<(), Failure> {
         self.release();
+        self.note_disagreements().await?;
         let status = self.transaction.status();
         backend::ready_for_query(&mut self.client.out, status);
         Ok(self.client.flush().await?)

@@ -4,6 +4,7 @@ use crate::client::Client;
 use crate::error::{Failure, PgError};
 use crate::frontend::STARTUP_BYTES_MAX;
 use crate::sql::{Isolation, TransactionModes};
+use crate::verify::{PARAMETER, Verify};
 
 const PROTOCOL_3: u32 = 3;
 const CANCEL_REQUEST: u32 = 80_877_102;
@@ -31,6 +32,8 @@ pub(crate) struct Startup {
     pub settings: Vec<(String, String)>,
     /// The session's `default_transaction_...`.
     pub defaults: TransactionModes,
+    /// `steeldb.verify`, if it is given.
+    pub verify: Option<Verify>,
     /// `_pq_.` options that are not known, and whether a newer minor protocol was asked for: both are answered with
     /// NegotiateProtocolVersion.
     pub unknown_options: Vec<String>,
@@ -94,6 +97,7 @@ fn parse(minor: u32, body: &[u8]) -> Result<Startup, PgError> {
         database: String::new(),
         settings: Vec::new(),
         defaults: TransactionModes::default(),
+        verify: None,
         unknown_options: Vec::new(),
         newer_minor: minor > 0,
     };
@@ -149,6 +153,7 @@ impl Startup {
             "default_transaction_read_only" => self.defaults.read_only = Some(boolean()?),
             "default_transaction_deferrable" => self.defaults.deferrable = Some(boolean()?),
             "client_encoding" if !is_utf8(&value) => return Err(encoding(&value)),
+            PARAMETER => self.verify = Some(Verify::parse(&value).ok_or_else(invalid)?),
             "search_path" => {
                 let extended = crate::sql::extended_path(&value);
                 self.settings.push((name, extended.unwrap_or(value)));
@@ -236,6 +241,7 @@ mod tests {
                 ("application_name", "psql"),
                 ("options", r"-c search_path=a\ b,c --work-mem=64MB -cdefault_transaction_read_only=on"),
                 ("client_encoding", "utf-8"),
+                ("SteelDB.Verify", "Eager"),
                 ("_pq_.new", "1"),
             ]),
         )
@@ -253,6 +259,7 @@ mod tests {
             ]
         );
         assert_eq!(startup.defaults.read_only, Some(true));
+        assert_eq!(startup.verify, Some(Verify::Eager));
         assert_eq!(startup.unknown_options, ["_pq_.new"]);
         assert!(!startup.newer_minor);
         assert!(parse(2, &body(&[("user", "a")])).unwrap().newer_minor);
@@ -260,7 +267,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_by_sqlstate() {
-        let cases: [(&[(&str, &str)], &str); 7] = [
+        let cases: [(&[(&str, &str)], &str); 8] = [
+            (&[("user", "a"), ("steeldb.verify", "later")], "22023"),
             (&[], "28000"),
             (&[("user", "")], "28000"),
             (&[("user", "a"), ("replication", "database")], "0A000"),

@@ -7,6 +7,7 @@ use crate::session::Session;
 use crate::sql::{Analysis, Statement, StatementKind};
 use crate::startup::is_utf8;
 use crate::transaction::Block;
+use crate::verify::not_alone;
 use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 use steeldb_client_shim::message::messages;
@@ -95,6 +96,7 @@ impl Session {
     pub(crate) async fn run_statement(&mut self, run: Run<'_>, relay: &mut Relay) -> Result<(), Failure> {
         let statement = run.statement;
         self.check(statement)?;
+        self.check_verify(statement, run.shared)?;
         if self.control(&statement.kind).await? || self.local(statement).await? {
             return Ok(());
         }
@@ -115,7 +117,9 @@ impl Session {
             StatementKind::CopyIn => OperationKind::CopyIn { bind: run.bind },
             _ => OperationKind::Execute { bind: run.bind },
         };
+        self.transaction.unverified_definition = self.is_eager() && !flags.verify && !flags.leading;
         self.operate(NewOperation { text, keep: run.keep, kind, flags }, statement, relay).await?;
+        self.verify.ran(&statement.kind);
         if let StatementKind::RollbackTo(_) = statement.kind {
             self.transaction.failed = false;
         }
@@ -153,6 +157,7 @@ impl Session {
             leading,
             row_order,
             must_vote: flags.locks || flags.sequences,
+            verify: self.is_eager() && !leading && !matches!(statement.kind, StatementKind::Ddl { .. }),
             writes: flags.writes || flags.sequences,
         })
     }
@@ -229,13 +234,19 @@ impl Session {
         let Some(statement) = prepared.statement().filter(|statement| !is_consumed(&statement.kind)) else {
             return Ok(nothing());
         };
+        if self.is_eager() && matches!(statement.kind, StatementKind::Ddl { .. }) {
+            return Ok(nothing()); // which is what definitions answer with
+        }
+        if self.transaction.unverified_definition {
+            return Err(not_alone());
+        }
         self.enter_block();
         let mut relay = Relay::new(Describe::Taken, 0);
         let operation = NewOperation {
             text: prepared.text.clone(),
             keep: prepared.named,
             kind: OperationKind::Describe,
-            flags: OperationFlags::default(),
+            flags: OperationFlags { verify: self.is_eager(), ..OperationFlags::default() },
         };
         self.operate(operation, statement, &mut relay).await?;
         let mut taken = relay.taken.into_iter();

@@ -28,6 +28,8 @@ pub(crate) struct Transaction {
     pub snapshot: bool,
     /// A statement failed, here or at the replicas, and no ROLLBACK TO has succeeded since.
     pub failed: bool,
+    /// A definition was sent that is to be shown to nobody before its outcome (`steeldb.verify = 'eager'`).
+    pub unverified_definition: bool,
     /// Cursors, and whether their rows come in a sequence that counts.
     pub cursors: HashMap<String, bool>,
 }
@@ -68,6 +70,7 @@ impl Session {
         let transaction = std::mem::take(&mut self.transaction);
         self.portals.clear();
         if !transaction.begun {
+            self.verify.ended(Some(false));
             return Ok(match decision {
                 Decision::Commit => Completion::Committed(None),
                 Decision::Rollback => Completion::RolledBack,
@@ -76,7 +79,18 @@ impl Session {
         self.shim.finish(decision);
         loop {
             match self.event().await? {
-                Event::Finished(result) => return Ok(result?),
+                Event::Finished(result) => {
+                    let committed = match &result {
+                        Ok(Completion::Committed(_)) => Some(true),
+                        Err(error) if error.sqlstate.as_str().starts_with("08") => None,
+                        Ok(Completion::RolledBack) | Err(_) => Some(false),
+                    };
+                    self.verify.ended(committed);
+                    if let Err(error) = &result {
+                        self.disagree(error);
+                    }
+                    return Ok(result?);
+                }
                 other => self.stray(other)?,
             }
         }
@@ -106,6 +120,9 @@ impl Session {
     pub(crate) async fn fail(&mut self, failure: Failure) -> Failure {
         if !matches!(failure, Failure::Statement(_)) {
             return failure;
+        }
+        if self.transaction.unverified_definition {
+            self.held = None;
         }
         // Only the last statement's answers wait for the outcome; what the failed one follows was answered before.
         self.release();

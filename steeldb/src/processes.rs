@@ -71,6 +71,7 @@ pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let shim = shim(&config)?;
     let mut options = ProxyOptions::new(config.listen.clone(), shim.clone());
     options.sessions_max = config.max_sessions as usize;
+    options.verify = config.verify;
     options.authentication = authentication(&config.authentication, &args.config)?;
     let proxy = Proxy::bind(options).await?;
     tracing::info!(client = %config.client, listen = config.listen, "listening");

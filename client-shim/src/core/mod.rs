@@ -2,6 +2,7 @@
 //! events for the application out. No clock, no sockets, no randomness; the driver passes time-outs in.
 //!
 //! Invariants:
+//! - What is to be verified eagerly is shown on f + 1 equal transcripts, and on nothing else ([`verification`]).
 //! - The transcript covers exactly what was handed on to the application, in that order.
 //! - A transaction is said to be committed or aborted only as [`verdict`] allows.
 //! - What a replica can fill is bounded: the master's results by the window, all else by one word per replica. Messages
@@ -19,6 +20,7 @@ mod settings;
 mod statements;
 mod transaction;
 mod verdict;
+mod verification;
 
 use crate::ShimError;
 use bytes::Bytes;
@@ -83,6 +85,8 @@ pub struct OperationFlags {
     pub row_order: bool,
     /// Explicit locks or sequences (A9).
     pub must_vote: bool,
+    /// Its answer is shown once f + 1 replicas have it (rule 11).
+    pub verify: bool,
     /// It writes, as far as is known; only to name it when effects differ.
     pub writes: bool,
 }
@@ -165,6 +169,8 @@ pub enum Waiting {
     Slot,
     /// For another master to go on with the transaction: the link to its master is lost.
     Master,
+    /// For other replicas to execute what the master has, before it is shown.
+    Verification,
     /// For the transaction's outcome.
     Outcome,
 }
@@ -190,6 +196,8 @@ pub struct Core {
     unacknowledged: usize,
     /// Result bytes of earlier masters that are not yet consumed.
     stale: usize,
+    /// Of what the application is to take: bytes that were acknowledged when they were held back.
+    prepaid: usize,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     /// Counts what was waited for, so that each wait has its own time-out.
@@ -222,6 +230,7 @@ impl Core {
             unconsumed: 0,
             unacknowledged: 0,
             stale: 0,
+            prepaid: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             waits: 0,
@@ -265,11 +274,12 @@ impl Core {
             ReplicaMessage::SessionRefused { session, sqlstate, message }
                 if session == self.config.session.session =>
             {
-                self.session_refused(from, ShimError { sqlstate, message, detail: None, hint: None });
+                self.session_refused(from, ShimError { sqlstate, ..ShimError::new("", message) });
             }
             ReplicaMessage::Begun { tx, slot, .. } => self.begun(from, tx, slot),
             ReplicaMessage::Result { tx, number, messages } => self.result(from, tx, number, messages.into()),
             ReplicaMessage::Executed { tx, number, transcript, .. } => {
+                self.vouched(from, tx, number, transcript);
                 self.executed(from, tx, number, transcript);
             }
             ReplicaMessage::Transcript { tx, operations, transcript, read_only, mismatch } => {
@@ -322,6 +332,9 @@ impl Core {
         let transaction = self.transaction.as_ref()?;
         let waiting = match &transaction.phase {
             Phase::Running | Phase::Finishing { sent: false, .. } if transaction.orphaned => Waiting::Master,
+            Phase::Running | Phase::Finishing { .. } if !transaction.unverified.is_empty() => {
+                Waiting::Verification
+            }
             Phase::Running if transaction.unsent.is_empty() && transaction.begin.is_none() => return None,
             Phase::Running if !transaction.started => Waiting::Replicas,
             Phase::Running
@@ -358,6 +371,7 @@ impl Core {
                     .hint("Retry; check that enough replicas run and reach each other."),
             ),
             Waiting::Master => self.lose_master(),
+            Waiting::Verification => self.unverified_in_time(),
             Waiting::Outcome => self.settle_unreachable(),
         }
     }

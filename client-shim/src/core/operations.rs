@@ -3,6 +3,7 @@
 use super::answer::Answer;
 use super::resuming::{NotReproduced, Relayed};
 use super::transaction::{Outstanding, Phase, Step, Unsent, shape};
+use super::verification::Unverified;
 use super::{Core, Event, NewOperation};
 use crate::ShimError;
 use bytes::Bytes;
@@ -121,6 +122,7 @@ impl Core {
             leading,
             row_order: flags.row_order,
             must_vote: flags.must_vote,
+            verify: flags.verify && !leading,
             kind,
         };
         let step = match operation.kind {
@@ -132,6 +134,7 @@ impl Core {
             _ => Step::Ready(operation.digest(statement.digest, None)),
         };
         let answer = Answer::new(shape, flags.row_order);
+        let verify = operation.verify;
         transaction.outstanding.push_back(Outstanding {
             number,
             leading,
@@ -140,6 +143,9 @@ impl Core {
             copying: false,
             cancelled: false,
             step,
+            verify,
+            held: Vec::new(),
+            held_bytes: 0,
         });
         let members = self.members();
         if statement.new {
@@ -149,8 +155,8 @@ impl Core {
                 ClientMessage::Define { session, statement: statement.id, text },
             );
         }
-        if leading {
-            // Every replica takes a leading lock as it comes (A10).
+        if leading || verify {
+            // Every replica takes a leading lock as it comes (A10), and starts at once on what waits for it.
             self.send(members, ClientMessage::Operation(operation));
         } else {
             self.send_operation(members, ClientMessage::Operation(operation));
@@ -173,9 +179,9 @@ impl Core {
             return self.doom(too_large());
         }
         data.data(chunk);
-        let number = outstanding.number;
+        let (number, verify) = (outstanding.number, outstanding.verify);
         let to = self.members();
-        self.send_operation(to, ClientMessage::CopyData { tx, number, data: chunk.to_vec() });
+        self.send_copy(to, ClientMessage::CopyData { tx, number, data: chunk.to_vec() }, verify);
     }
 
     /// The end of the COPY data; `failure` is CopyFail's message.
@@ -189,9 +195,16 @@ impl Core {
         let Step::Copying { operation, statement, data } = &outstanding.step else { return };
         let copy = data.clone().finish(failure.as_deref());
         outstanding.step = Step::Ready(operation.digest(*statement, Some(copy)));
-        let number = outstanding.number;
+        let (number, verify) = (outstanding.number, outstanding.verify);
         let to = self.members();
-        self.send_operation(to, ClientMessage::CopyEnd { tx, number, failure });
+        self.send_copy(to, ClientMessage::CopyEnd { tx, number, failure }, verify);
+    }
+
+    fn send_copy(&mut self, to: Vec<ReplicaId>, message: ClientMessage, verify: bool) {
+        match verify {
+            true => self.send(to, message),
+            false => self.send_operation(to, message),
+        }
     }
 
     pub(super) fn begun(&mut self, from: ReplicaId, tx: TxId, slot: Slot) {
@@ -229,32 +242,36 @@ impl Core {
             self.unconsumed -= bytes;
             return self.master_misbehaved("it sent more than the window allows");
         }
-        let outstanding = self
-            .running(tx)
-            .filter(|transaction| !transaction.is_doomed())
+        let transaction = self.running(tx).filter(|transaction| !transaction.is_doomed());
+        let waits = transaction.as_ref().is_some_and(|transaction| !transaction.unverified.is_empty());
+        let outstanding = transaction
             .and_then(|transaction| transaction.outstanding.front_mut())
             .filter(|outstanding| outstanding.number == number);
         let Some(outstanding) = outstanding else {
             // Of a transaction that is given up: nobody will consume it, yet it took from the window.
-            return self.consumed(bytes);
+            return self.acknowledge(bytes);
         };
+        let hold = outstanding.verify || waits || !outstanding.held.is_empty();
         if let Err(error) = outstanding.answer.take(&messages) {
-            self.consumed(bytes);
+            self.acknowledge(bytes);
             return self.master_misbehaved(&error.to_string());
         }
         let failed_copy = outstanding.answer.failed()
             && outstanding.answer.copying()
             && matches!(outstanding.step, Step::Copying { .. });
-        let relayed = outstanding.relayed.take(messages);
-        match relayed {
-            Ok(messages) => {
-                // What the application has already, nobody will consume.
-                self.consumed(bytes - messages.len());
-                if !messages.is_empty() {
-                    self.events.push_back(Event::Result { number, messages });
+        if hold {
+            self.hold(messages);
+        } else {
+            match outstanding.relayed.take(messages) {
+                Ok(messages) => {
+                    // What the application has already, nobody will consume.
+                    self.acknowledge(bytes - messages.len());
+                    if !messages.is_empty() {
+                        self.events.push_back(Event::Result { number, messages });
+                    }
                 }
+                Err(NotReproduced) => return self.not_reproduced(),
             }
-            Err(NotReproduced) => return self.not_reproduced(),
         }
         if failed_copy {
             // The master wants to know where the data end, to know what the operation was.
@@ -268,6 +285,13 @@ impl Core {
         let stale = self.stale.min(bytes);
         self.stale -= stale;
         let bytes = bytes - stale;
+        let prepaid = bytes.min(self.prepaid);
+        self.prepaid -= prepaid;
+        self.acknowledge(bytes - prepaid);
+    }
+
+    /// The master may send this many bytes more.
+    pub(super) fn acknowledge(&mut self, bytes: usize) {
         self.unconsumed = self.unconsumed.saturating_sub(bytes);
         self.unacknowledged += bytes;
         if self.unacknowledged >= ACKNOWLEDGED_BYTES && !self.over {
@@ -306,7 +330,9 @@ impl Core {
         if let Some(fault) = fault {
             return self.master_misbehaved(fault);
         }
+        let waits = !transaction.unverified.is_empty();
         let Some(done) = transaction.outstanding.pop_front() else { return };
+        let Outstanding { verify, held, .. } = done;
         let step = match done.step {
             Step::Ready(digest) => digest,
             // The statement failed, or was no COPY after all, before it asked for data.
@@ -333,6 +359,9 @@ impl Core {
         }
         if !done.leading && head != theirs {
             tracing::warn!(%tx, number, "the master's transcript is not that of its answers");
+        }
+        if verify || waits {
+            return self.answered(Unverified { number, head, failed, verify, held });
         }
         self.events.push_back(Event::Executed { number, failed });
         self.pump();

@@ -113,10 +113,12 @@ impl Core {
         let Some(transaction) = self.transaction.as_mut() else { return };
         let finishing = matches!(transaction.phase, Phase::Finishing { .. });
         let mut error = Some(error);
+        let unverified: Vec<u32> =
+            transaction.unverified.drain(..).map(|operation| operation.number).collect();
         let outstanding: Vec<u32> =
             transaction.outstanding.drain(..).map(|operation| operation.number).collect();
         let unsent: Vec<u32> = transaction.unsent.drain(..).map(|operation| operation.number).collect();
-        for number in outstanding.into_iter().chain(unsent) {
+        for number in unverified.into_iter().chain(outstanding).chain(unsent) {
             let error = error.take().unwrap_or_else(ShimError::in_failed_transaction);
             self.events.push_back(Event::OperationFailed { number, error });
         }

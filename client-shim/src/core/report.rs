@@ -1,7 +1,7 @@
 //! How the end of a transaction is told to the application.
 
 use super::transaction::Transaction;
-use crate::ShimError;
+use crate::error::{Disagreement, ShimError};
 use steeldb_types::TxId;
 use steeldb_wire::transaction::AbortReason;
 
@@ -43,7 +43,7 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
                 }
                 _ => "the transaction could not be committed".to_string(),
             };
-            let error = ShimError { sqlstate, message, detail: None, hint: None }
+            let error = ShimError { sqlstate, ..ShimError::new("", message) }
                 .detail(format!("Transaction {}.", transaction.tx));
             if sqlstate.as_str().starts_with("40") { error.hint(retry) } else { error }
         }
@@ -66,6 +66,14 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
 
 /// `operation` is the first that differs, if known; `effects`: results agree and effects do not.
 pub(super) fn of_mismatch(transaction: &Transaction, operation: Option<u32>, effects: bool) -> ShimError {
+    let text = operation.and_then(|number| transaction.text(number));
+    let text = text.or_else(|| suspects(transaction, effects).first().map(|(_, text)| *text));
+    let statement = text.unwrap_or_default().to_string();
+    let error = told_of_mismatch(transaction, operation, effects);
+    ShimError { disagreement: Some(Box::new(Disagreement { effects, statement })), ..error }
+}
+
+fn told_of_mismatch(transaction: &Transaction, operation: Option<u32>, effects: bool) -> ShimError {
     let hint = "Give the statement one possible result (a total ORDER BY, no volatile functions), or retry.";
     if let Some((number, text)) = operation.and_then(|number| Some((number, transaction.text(number)?))) {
         return ShimError::new("40000", format!("replicas disagree on the result of statement {number}"))

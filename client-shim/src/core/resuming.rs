@@ -166,6 +166,9 @@ impl Outstanding {
         self.cancelled = false;
         self.answer = Answer::new(self.answer.shape(), row_order);
         self.relayed.begin_again();
+        // Nobody has seen what was held back.
+        self.held.clear();
+        self.held_bytes = 0;
     }
 }
 

@@ -3,9 +3,11 @@
 use super::answer::{Answer, Shape};
 use super::resuming::Relayed;
 use super::verdict::{Shown, Word};
+use super::verification::Unverified;
 use super::{NewOperation, OperationFlags};
 use crate::ShimError;
-use std::collections::VecDeque;
+use bytes::Bytes;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use steeldb_types::{Digest, ReplicaId, Slot, TxId, View};
 use steeldb_wire::transaction::{
@@ -37,6 +39,11 @@ pub(super) struct Outstanding {
     /// The user has asked to cancel it.
     pub cancelled: bool,
     pub step: Step,
+    /// Its answer is shown once others have it, too.
+    pub verify: bool,
+    /// What of its answer is held back.
+    pub held: Vec<Bytes>,
+    pub held_bytes: usize,
 }
 
 /// What of an operation enters the transcript.
@@ -71,6 +78,10 @@ pub(super) struct Transaction {
     pub bytes: usize,
     pub unsent: VecDeque<Unsent>,
     pub outstanding: VecDeque<Outstanding>,
+    /// Answered by the master and not shown yet, in order; all before the outstanding ones.
+    pub unverified: VecDeque<Unverified>,
+    /// What replicas say of operations that are to be verified: their transcripts, by replica.
+    pub heads: BTreeMap<u32, Vec<Option<Digest>>>,
     /// A statement failed, and no ROLLBACK TO has succeeded since.
     pub failed: bool,
     /// The order was asked to roll it back.
@@ -98,6 +109,8 @@ impl Transaction {
             bytes: 0,
             unsent: VecDeque::new(),
             outstanding: VecDeque::new(),
+            unverified: VecDeque::new(),
+            heads: BTreeMap::new(),
             failed: false,
             told_order: false,
             settings: Vec::new(),
@@ -124,7 +137,7 @@ impl Transaction {
 
     /// Nothing it sent waits for an answer.
     pub(super) fn is_answered(&self) -> bool {
-        self.unsent.is_empty() && self.outstanding.is_empty()
+        self.unsent.is_empty() && self.outstanding.is_empty() && self.unverified.is_empty()
     }
 
     pub(super) fn is_doomed(&self) -> bool {

@@ -217,7 +217,7 @@ impl Session {
             Waiting::Replicas => patience.replicas,
             Waiting::Slot => patience.slot,
             Waiting::Master => patience.master,
-            Waiting::Outcome => {
+            Waiting::Verification | Waiting::Outcome => {
                 let megabytes = u32::try_from(self.sent_bytes >> 20).unwrap_or(u32::MAX);
                 patience.outcome + self.begun_at.elapsed() * 4 + OUTCOME_PER_MEGABYTE * megabytes.min(100_000)
             }

@@ -293,10 +293,14 @@ impl FakeCluster {
         }
     }
 
-    /// Runs what may run: at the master as it comes, elsewhere when the client has finished.
+    /// Runs what may run: at the master as it comes, elsewhere when the client has finished, or waits for it.
     fn run(&mut self, at: ReplicaId, tx: TxId, finished: bool) {
         let master = at == self.master;
-        if !master && !finished {
+        let waits =
+            self.replicas[usize::from(at.0)].sessions.get_mut(&tx.session.session).is_some_and(|session| {
+                session.current(tx).operations.iter().any(|(operation, ..)| operation.verify)
+            });
+        if !master && !finished && !waits {
             return;
         }
         let index = usize::from(at.0);
@@ -310,7 +314,7 @@ impl FakeCluster {
             if transaction.slot.is_none() && !(operation.leading && master) {
                 return;
             }
-            let (number, leading) = (operation.number, operation.leading);
+            let (number, leading, verify) = (operation.number, operation.leading, operation.verify);
             let is_copy = matches!(operation.kind, OperationKind::CopyIn { .. });
             let starts_copy = is_copy && !transaction.failed && text.sql.starts_with("COPY");
             let show = master && number > transaction.shown;
@@ -351,6 +355,10 @@ impl FakeCluster {
                     Digest::default()
                 }
             };
+            let status = if transaction.failed { b'E' } else { b'T' };
+            if verify && !master {
+                self.out.push((at, ReplicaMessage::Executed { tx, number, transcript: head, status }));
+            }
             if master {
                 let heads = transaction.heads.clone();
                 self.order.heads_of_master.insert(tx, heads);

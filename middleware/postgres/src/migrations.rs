@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 9] = [
+pub const MIGRATIONS: [Migration; 10] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -36,6 +36,7 @@ pub const MIGRATIONS: [Migration; 9] = [
     migration!(7, "ddl_effects"),
     migration!(8, "sequences"),
     migration!(9, "draws"),
+    Migration { number: 10, name: "mismatch", sql: include_str!("../../../migrations/0010_mismatch.sql") },
 ];
 
 /// Why the schema was not installed.

@@ -163,6 +163,7 @@ mod tests {
                 leading: false,
                 row_order: false,
                 must_vote: false,
+                verify: false,
                 kind: OperationKind::Execute { bind: vec![0; 6] },
             },
             copy: None,

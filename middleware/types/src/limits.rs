@@ -134,6 +134,9 @@ pub const STREAM_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Result bytes a master sends ahead of the shim's acknowledgement, per session.
 pub const RESULT_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 
+/// Bytes of one result that a shim holds back until others have vouched for it. Past it: 54000 with a hint.
+pub const VERIFIED_RESULT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Named statements of one session. Past it: 54000.
 pub const NAMED_STATEMENTS_MAX: usize = 1024;
 

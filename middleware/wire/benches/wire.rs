@@ -66,6 +66,7 @@ fn codec(c: &mut Criterion) {
         leading: false,
         row_order: true,
         must_vote: false,
+        verify: false,
         kind: OperationKind::Execute { bind: vec![1; 200] },
     });
     let bytes = encode(&operation);

@@ -211,13 +211,14 @@ fn set_kind(set: &VariableSetStmt) -> StatementKind {
             let mut modes = TransactionModes::default();
             let default = name.strip_prefix("default_");
             let value = set.args.first().and_then(constant).filter(|_| set.args.len() == 1);
-            let consumed = value.is_some_and(|value| modes.assign(default.unwrap_or(&name), &value));
+            let consumed = value.as_ref().is_some_and(|value| modes.assign(default.unwrap_or(&name), value));
+            let value = value.filter(|_| name.starts_with("steeldb."));
             match default {
                 // An unacceptable value stays as it is: PostgreSQL's own error names the parameter.
-                _ if !consumed => Kind::Set { name, local: set.is_local },
+                _ if !consumed => Kind::Set { name, local: set.is_local, value },
                 None => Kind::SetTransaction(modes),
                 // Locally it would end before a next transaction could begin.
-                Some(_) if set.is_local => Kind::Set { name, local: true },
+                Some(_) if set.is_local => Kind::Set { name, local: true, value },
                 Some(_) => Kind::SetSessionCharacteristics(modes),
             }
         }

@@ -280,6 +280,9 @@ fn setting(name: &str, value: Option<&Literal>, is_call: bool) -> Option<Refusal
         "session_authorization" => {
             Some(unsupported("SET SESSION AUTHORIZATION", "Connect as that role, or use SET ROLE."))
         }
+        "steeldb.verify" if is_call => {
+            Some(unsupported("set_config() of steeldb.verify", "Use SET steeldb.verify, or SET LOCAL."))
+        }
         "transaction_isolation" if text.and_then(Isolation::parse) == Some(Isolation::Serializable) => {
             Some(unsupported("isolation level SERIALIZABLE", "Use REPEATABLE READ."))
         }

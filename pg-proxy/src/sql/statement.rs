@@ -107,6 +107,8 @@ pub enum StatementKind {
         name: String,
         /// SET LOCAL.
         local: bool,
+        /// The value, if it is one constant and the parameter is one of SteelDB's.
+        value: Option<String>,
     },
     /// RESET, SET ... TO DEFAULT; `None` is RESET ALL.
     Reset {

@@ -10,6 +10,7 @@ fn show(statement: &Statement, original: &str) -> String {
         StatementKind::Begin(modes) => format!("Begin{}", show_modes(modes)),
         StatementKind::SetTransaction(modes) => format!("SetTransaction{}", show_modes(modes)),
         StatementKind::SetSessionCharacteristics(modes) => format!("SetSession{}", show_modes(modes)),
+        StatementKind::Set { name, local, .. } => format!("Set {{ name: {name}, local: {local} }}"),
         StatementKind::Ddl { relations } => format!("Ddl({})", relations.join(",")),
         kind => format!("{kind:?}").replace('"', ""),
     };

@@ -5,6 +5,7 @@ use super::{Cluster, ClusterFile, ConfigError, Users, beside, check_address, rea
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use steeldb_pg_proxy::Verify;
 use steeldb_types::{ClientId, limits};
 use steeldb_wire::auth::SecretKey;
 
@@ -21,6 +22,9 @@ pub struct ProxyFile {
     /// Sessions of applications at once.
     #[serde(default = "default_max_sessions")]
     pub max_sessions: u32,
+    /// When results are verified, unless a session says otherwise.
+    #[serde(default)]
+    pub verify: Verify,
     /// How applications show who they are.
     pub authentication: AuthenticationFile,
     /// The cluster.
@@ -68,6 +72,8 @@ pub struct ProxyConfig {
     pub key: SecretKey,
     /// Sessions of applications at once.
     pub max_sessions: u32,
+    /// When results are verified, unless a session says otherwise.
+    pub verify: Verify,
     /// How applications show who they are.
     pub authentication: Authentication,
     /// The cluster.
@@ -83,7 +89,16 @@ impl ProxyFile {
     pub fn new(listen: String, client: ClientId, cluster: ClusterFile) -> ProxyFile {
         let authentication = AuthenticationFile { method: Method::Trust, users_file: None };
         let max_sessions = default_max_sessions();
-        ProxyFile { listen, client, key_file: "proxy.key".into(), max_sessions, authentication, cluster }
+        let verify = Verify::default();
+        ProxyFile {
+            listen,
+            client,
+            key_file: "proxy.key".into(),
+            max_sessions,
+            verify,
+            authentication,
+            cluster,
+        }
     }
 
     /// Reads `proxy.toml`.
@@ -140,8 +155,8 @@ impl ProxyFile {
                 return Err(wrong("authentication.users_file", reason.into()));
             }
         };
-        let ProxyFile { listen, client, max_sessions, .. } = self;
-        Ok(ProxyConfig { listen, client, key, max_sessions, authentication, cluster })
+        let ProxyFile { listen, client, max_sessions, verify, .. } = self;
+        Ok(ProxyConfig { listen, client, key, max_sessions, verify, authentication, cluster })
     }
 
     /// Writes the file with a comment on every key.
@@ -165,6 +180,16 @@ impl ProxyFile {
             "Sessions of applications at once; more are refused with 53300.",
             "max_sessions",
             i64::from(self.max_sessions),
+        );
+        let verify = match self.verify {
+            Verify::Commit => "commit",
+            Verify::Eager => "eager",
+        };
+        text.key(
+            "When results are verified, unless a session sets steeldb.verify: \"commit\" (at the end of the
+             transaction) or \"eager\" (before they are shown).",
+            "verify",
+            verify,
         );
         text.section("[authentication]", "How applications show who they are.");
         let method = match self.authentication.method {
@@ -220,6 +245,7 @@ mod tests {
     fn what_is_written_is_read_and_every_key_is_there() {
         let mut file = sample();
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
+        file.verify = Verify::Eager;
         file.authentication = AuthenticationFile { method: Method::Scram, users_file: Some("u".into()) };
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
         assert_eq!(keys(&file.text()), keys(&toml::to_string(&file).unwrap()));

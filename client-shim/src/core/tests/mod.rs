@@ -6,6 +6,7 @@ mod ordered;
 mod outcomes;
 mod resuming;
 mod sessions;
+mod verification;
 
 use super::*;
 use crate::testing::{FakeCluster, Lie, message};

@@ -75,6 +75,7 @@ impl Scheduler {
         transaction.received = number;
         transaction.active_at_us = now;
         transaction.must_vote |= operation.must_vote;
+        transaction.verify |= operation.verify;
         if transaction.phase != Phase::Running {
             return; // given up here: not kept
         }
@@ -441,7 +442,7 @@ impl Scheduler {
         }
         transaction.must_vote |= master && !result.draws.is_empty();
         let digest = issued.operation.digest(issued.statement, copy);
-        let leading = issued.operation.leading;
+        let (leading, verify) = (issued.operation.leading, issued.operation.verify);
         let slot = transaction.slot.filter(|_| !leading);
         let head = match &mut transaction.transcript {
             Some(transcript) => {
@@ -462,6 +463,7 @@ impl Scheduler {
         }
         self.keep(tx, number, issued);
         let known = self.transactions.get(&tx).is_some_and(|transaction| transaction.transcript.is_some());
+        let mut answers = false;
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
             let transaction = self.transactions.get(&tx);
@@ -489,11 +491,13 @@ impl Scheduler {
             }
             if again {
                 self.shown_again();
-            } else {
-                let message =
-                    ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
-                self.reply(tx.session, message);
             }
+            // Shown by an earlier master: its client waits for no more than others' word.
+            answers = !again;
+        }
+        if answers || verify && self.diverged.is_none() {
+            let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
+            self.reply(tx.session, message);
         }
         self.advance(tx);
     }
@@ -502,8 +506,10 @@ impl Scheduler {
     /// before, so it is at least what rule 4 asks for.
     pub(super) fn stream(&mut self, tx: TxId, number: u32, transcript: Digest, word: Word) {
         let barrier = self.applying.issued_upto();
-        let finished = self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_some());
-        self.stream_due |= finished && self.config.execution == Execution::Deferred;
+        let transaction = self.transactions.get(&tx);
+        let finished = transaction.is_some_and(|transaction| transaction.finish.is_some());
+        let verified = transaction.is_some_and(|transaction| transaction.verify);
+        self.stream_due |= verified || finished && self.config.execution == Execution::Deferred;
         self.streaming_since_us.get_or_insert(self.now_us);
         let Word { adopted, copied, check, draws } = word;
         self.streamed.push(Executed {

@@ -207,10 +207,12 @@ impl Transaction {
 }
 
 impl Scheduler {
-    /// Whether a transaction's operations of a kind run before its client has finished. DDL does not: it would lock out
-    /// what the master ran before.
+    /// Whether a transaction's operations of a kind run before its client has finished: always if it waits for what others
+    /// reach (rule 11). DDL does not: it would lock out what the master ran before.
     pub(super) fn speculates(&self, transaction: &Transaction, class: Class) -> bool {
-        self.config.execution == Execution::Speculative && class != Class::Ddl && !transaction.ran_ddl
+        (self.config.execution == Execution::Speculative || transaction.verify)
+            && class != Class::Ddl
+            && !transaction.ran_ddl
     }
 
     /// An operation, or the master's word on it, is here: with that word it has its place.

@@ -166,6 +166,8 @@ pub(super) struct Transaction {
     pub leading_results: Vec<(Digest, Digest)>,
     pub status: u8,
     pub must_vote: bool,
+    /// Its client waits for what others reach, operation by operation.
+    pub verify: bool,
     pub changed_settings: bool,
     pub ran_ddl: bool,
     /// The master's stream entries, by operation.
@@ -236,6 +238,7 @@ impl Transaction {
             leading_results: Vec::new(),
             status: b'T',
             must_vote: false,
+            verify: false,
             changed_settings: false,
             ran_ddl: false,
             stream: BTreeMap::new(),

@@ -199,7 +199,8 @@ pub enum ReplicaMessage {
         /// Backend messages, each with its type byte and length.
         messages: Vec<u8>,
     },
-    /// The operation is done; the replica's transcript is h_i.
+    /// The operation is done; the replica's transcript is h_i. Of replicas other than the master only for operations that
+    /// are to be verified at once.
     Executed {
         /// The transaction.
         tx: TxId,

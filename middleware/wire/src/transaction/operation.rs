@@ -62,6 +62,9 @@ pub struct Operation {
     pub row_order: bool,
     /// The statement takes explicit locks or uses sequences, so the transaction must be voted on (A9).
     pub must_vote: bool,
+    /// The client shows the result only once f + 1 replicas have it (rule 11): each executes the operation as soon as it
+    /// may, and says so.
+    pub verify: bool,
     /// What to do.
     pub kind: OperationKind,
 }
@@ -72,7 +75,12 @@ impl Operation {
     pub fn digest(&self, statement: Digest, copy: Option<Digest>) -> Digest {
         let mut hasher = Hasher::new("steeldb/operation");
         hasher.number(u64::from(self.number)).part(&statement.0);
-        hasher.part(&[u8::from(self.leading), u8::from(self.row_order), u8::from(self.must_vote)]);
+        hasher.part(&[
+            u8::from(self.leading),
+            u8::from(self.row_order),
+            u8::from(self.must_vote),
+            u8::from(self.verify),
+        ]);
         match &self.kind {
             OperationKind::Describe => hasher.part(b"describe"),
             OperationKind::Execute { bind } => hasher.part(b"execute").part(bind),

@@ -105,6 +105,7 @@ fn operation(tx: TxId, number: u32, statement: u32) -> Operation {
         leading: false,
         row_order: false,
         must_vote: false,
+        verify: false,
         kind: if statement == COPY {
             OperationKind::CopyIn { bind }
         } else {

@@ -200,3 +200,31 @@ fn a_statement_is_forgotten_behind_the_operations_that_name_it() {
     assert_eq!(one.refusals(), [""; 0]);
     assert!(one.commands().contains(&&Command::Forget(StatementId(WRITE))));
 }
+
+/// Rule 11, eagerly: what waits for it is executed without a Finish, deferred or not, with what stands before it.
+#[test]
+fn what_is_to_be_verified_is_executed_at_once_and_its_transcript_sent() {
+    for mut one in [One::slave(), One::speculative()] {
+        one.open(1);
+        let t = tx(1, 1);
+        one.begin(t);
+        let verified = |number, statement| {
+            ClientMessage::Operation(Operation { verify: true, ..operation(t, number, statement) })
+        };
+        one.operation(t, 1, WRITE);
+        one.say(verified(2, READ));
+        let words = |one: &One| {
+            one.count(|effect| {
+                matches!(effect, Effect::Reply { message: ReplicaMessage::Executed { .. }, .. })
+            })
+        };
+        assert_eq!((one.executed(t), words(&one)), (0, 0), "not ahead of the master");
+        one.entry(t, 1, 0, None);
+        one.entry(t, 2, 0, None);
+        assert_eq!((one.executed(t), words(&one)), (2, 1), "a word on what is verified, and on nothing else");
+        // A definition runs behind the Finish all the same.
+        one.say(verified(3, DDL));
+        one.entry(t, 3, 0, None);
+        assert_eq!((one.executed(t), words(&one)), (2, 1));
+    }
+}

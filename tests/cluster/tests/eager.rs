@@ -9,6 +9,8 @@ async fn tampered(execution: Execution) -> (Cluster, Proxy) {
     let said = proxy
         .psql(
             "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL);
+             -- Its owner sees all rows; nothing on it is certified deterministic, so that the master stays who it is.
+             ALTER TABLE account ENABLE ROW LEVEL SECURITY;
              INSERT INTO account VALUES (1, 100), (2, 100);
              CREATE TABLE wide (id int PRIMARY KEY, t text)",
         )

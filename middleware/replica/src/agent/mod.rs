@@ -3,6 +3,7 @@
 
 mod anchors;
 mod catchup;
+mod certifying;
 mod committer;
 mod config;
 mod decoder;

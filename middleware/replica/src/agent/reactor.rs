@@ -7,7 +7,7 @@ use super::fetching::Fetching;
 use super::judge::Judge;
 use super::peer::PeerMessage;
 use super::promises::Promises;
-use super::{maintenance, sequences, worker};
+use super::{certifying, maintenance, sequences, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
@@ -436,6 +436,15 @@ impl Reactor {
             Effect::SendStream(stream) => self.to_members(&PeerMessage::Stream(stream).encode()),
             Effect::SendAccusation(signed) => self.to_members(&PeerMessage::Accusation(signed).encode()),
             Effect::TermBegan(term) => self.term_began(term),
+            Effect::Certify { epoch, database, statements } => {
+                tokio::spawn(certifying::certify(
+                    self.socket_dir.clone(),
+                    epoch,
+                    database,
+                    statements,
+                    self.internal.clone(),
+                ));
+            }
             Effect::SkipSequences { database } => {
                 tokio::spawn(sequences::skip(self.socket_dir.clone(), database, self.internal.clone()));
             }

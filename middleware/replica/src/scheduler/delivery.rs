@@ -6,8 +6,10 @@ use super::maintaining::Statement;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_types::{ClientId, Position, ReplicaId, SessionKey, Slot, Term, Timestamp, TxId, View};
-use steeldb_wire::transaction::{AbortReason, CommitCertificate, Ordered, Outcome, ReplicaMessage, VoteKind};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionKey, Slot, Term, Timestamp, TxId, View};
+use steeldb_wire::transaction::{
+    AbortReason, CommitCertificate, Modes, Ordered, Outcome, ReplicaMessage, VoteKind,
+};
 
 /// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
 /// read-only transaction leave one open each. Counted per client, so that none can end another's; the same on all
@@ -285,8 +287,8 @@ impl Scheduler {
         self.open.delivered = position;
         self.applying.delivered(position);
         match payload {
-            Ordered::Begin { tx, database, modes, .. } => {
-                self.begin_delivered(tx, position, timestamp, database, modes);
+            Ordered::Begin { tx, database, modes, preamble, .. } => {
+                self.begin_delivered(tx, position, timestamp, database, (modes, preamble));
                 if late && !self.sessions.contains_key(&tx.session) {
                     self.give_up(tx);
                 }
@@ -345,7 +347,7 @@ impl Scheduler {
         slot: Slot,
         timestamp: Timestamp,
         database: String,
-        modes: steeldb_wire::transaction::Modes,
+        (modes, preamble): (Modes, Digest),
     ) {
         let Some(ended) = self.open.open(tx, slot, &database, timestamp) else { return };
         let goes_on: Vec<bool> = ended.into_iter().map(|before| self.supersede(before)).collect();
@@ -355,6 +357,7 @@ impl Scheduler {
         transaction.slot = Some(slot);
         transaction.timestamp = timestamp;
         transaction.modes = modes;
+        transaction.preamble = Some(preamble);
         transaction.database = database.clone();
         transaction.active_at_us = now;
         transaction.slotted_at_us = now;

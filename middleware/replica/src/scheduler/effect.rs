@@ -88,6 +88,16 @@ pub enum Effect {
     SendStream(Stream),
     /// Send an accusation of the master to all other replicas.
     SendAccusation(SignedAccusation),
+    /// Find out whether statements are certified deterministic: the master answered the last of them otherwise than this
+    /// replica did, and the others alike.
+    Certify {
+        /// The master epoch, for the answer.
+        epoch: u64,
+        /// Where.
+        database: String,
+        /// The statements, and whether their rows are compared in sequence.
+        statements: Vec<(StatementText, bool)>,
+    },
     /// A master's term has begun: clients are to know.
     TermBegan(Term),
     /// Put the sequences of a database past what earlier masters may have drawn.

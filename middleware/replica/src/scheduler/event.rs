@@ -55,6 +55,13 @@ pub enum Event {
     },
     /// A replica accuses the master; its signature is verified.
     Accused(SignedAccusation),
+    /// Whether the statements that the master answered otherwise are certified deterministic.
+    Certified {
+        /// The master epoch in which that was asked.
+        epoch: u64,
+        /// All of them are.
+        certified: bool,
+    },
     /// The sequences of a database are past what earlier masters may have drawn.
     SequencesSkipped {
         /// The database.

@@ -3,7 +3,7 @@
 //! Replicas watch the master themselves; no client's word counts. Which term runs is a function of the order: it ends with
 //! f + 1 accusations or an administrator's move. Invariants:
 //! - what a correct master is accused of, no client can bring about (B2): a lock wait, a long statement and a client that
-//!   withholds its messages from some replicas look like none of it;
+//!   withholds its messages from some replicas, or gives its sessions other settings there, look like none of it;
 //! - an accusation of silence counts only while its replica repeats it: one that is over does not add up with another
 //!   one's much later.
 
@@ -39,6 +39,12 @@ const UNVOTED_MAX: u32 = 3;
 const ROLES_MAX: usize = 3;
 const ROLES_US: u64 = 60_000_000;
 
+/// Statements that are looked up at once for whether they are certified deterministic; a longer transaction's are not.
+const CERTIFY_MAX: u32 = 64;
+
+/// How often statements are looked up at the most, microseconds: a client can make any number of transactions differ.
+const CERTIFY_US: u64 = 1_000_000;
+
 /// Entries of streams of terms that are not delivered here yet; past it the oldest go.
 const AHEAD_MAX: usize = 65_536;
 
@@ -59,6 +65,8 @@ pub(super) struct Mastership {
     said: Option<Cause>,
     accusations: BTreeMap<ReplicaId, (SignedAccusation, u64)>,
     submitted_us: Option<u64>,
+    /// When statements were last looked up.
+    certify_us: Option<u64>,
     unvoted: u32,
     /// Databases and roles of transactions in which its word differed, and when last.
     differed: BTreeMap<(String, String), u64>,
@@ -277,6 +285,47 @@ impl Scheduler {
         self.mastership.accusations.values().filter(fresh).map(|(signed, _)| *signed)
     }
 
+    /// Has the statements looked up whose last one the master answered otherwise than this replica, and the others alike:
+    /// if all have one result only, it was wrong. What may have another reason is left out: an error on either side, and a
+    /// session whose client brought settings along here or, as the master says, there.
+    fn ask_whether_certified(&mut self, tx: TxId) {
+        let now = self.now_us;
+        if self.mastership.certify_us.is_some_and(|at| now.saturating_sub(at) < CERTIFY_US) {
+            return;
+        }
+        let (Some(transaction), Some(session)) = (self.transactions.get(&tx), self.sessions.get(&tx.session))
+        else {
+            return;
+        };
+        let epoch = self.open.term().epoch;
+        let Some(operation) = transaction.first_difference() else { return };
+        let others = transaction.stream.range(..=operation).map(|(_, entry)| entry);
+        let clear = operation <= CERTIFY_MAX
+            && transaction.stream.range(..=operation).count() == operation as usize
+            && others.clone().all(|entry| entry.epoch == epoch && entry.failed.is_none() && !entry.restored)
+            && transaction.failures.range(..=operation).next().is_none()
+            && !session.restored;
+        if !clear {
+            return;
+        }
+        let statement = |number: u32| {
+            let operation = &transaction.kept.get(&number)?.operation;
+            let text = session.statements.get(&operation.statement)?.text.clone();
+            Some((text, operation.row_order))
+        };
+        let Some(statements) = (1..=operation).map(statement).collect::<Option<Vec<_>>>() else { return };
+        let database = session.database.clone();
+        self.mastership.certify_us = Some(now);
+        self.push(Effect::Certify { epoch, database, statements });
+    }
+
+    /// Whether the statements have one result only, as far as this replica's own server knows.
+    pub(super) fn certified(&mut self, epoch: u64, certified: bool) {
+        if certified && epoch == self.open.term().epoch && !self.is_master() {
+            self.mastership.cause.get_or_insert(Cause::Disproved);
+        }
+    }
+
     /// A transaction that is prepared here found no quorum in time. The master showed its results, and a correct one has
     /// its Finish from the votes at the latest: it would have said something by now.
     pub(super) fn note_unvoted(&mut self, tx: TxId) {
@@ -294,11 +343,12 @@ impl Scheduler {
     }
 
     /// The master's word on a transaction is not what this replica found. That may be the statement's doing, or the
-    /// client's; not when it happens to several roles.
+    /// client's; not when it happens to several roles, and not when the statement has one result only.
     pub(super) fn note_difference(&mut self, tx: TxId) {
         if self.is_master() {
             return;
         }
+        self.ask_whether_certified(tx);
         let Some(session) = self.sessions.get(&tx.session) else { return };
         let (role, now) = ((session.database.clone(), session.role.clone()), self.now_us);
         self.mastership.differed.retain(|_, at| now.saturating_sub(*at) <= ROLES_US);

@@ -203,6 +203,7 @@ impl Scheduler {
             Event::ViewChanged { position, view } => self.view_changed(position, view),
             Event::Stream { from, epoch, entries } => self.stream_piece(from, epoch, entries),
             Event::Accused(signed) => self.accused(signed),
+            Event::Certified { epoch, certified } => self.certified(epoch, certified),
             Event::SequencesSkipped { database } => self.sequences_skipped(&database),
             Event::Votes(votes) => self.votes(votes),
             Event::PeerUp(replica) => self.resend_votes(replica),

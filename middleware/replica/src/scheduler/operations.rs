@@ -26,6 +26,8 @@ pub(super) struct OperationResult {
 pub(super) struct Word {
     /// An error that came of timing.
     pub adopted: Option<SqlState>,
+    /// Its SQLSTATE if it failed.
+    pub failed: Option<SqlState>,
     /// It asked for COPY data.
     pub copied: bool,
     /// It is the constraints' check.
@@ -219,6 +221,12 @@ impl Scheduler {
             transaction.anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string);
         if snapshot.is_none() && !transaction.snapshot_here {
             return;
+        }
+        if transaction.preamble.is_some_and(|ordered| ordered != session.preamble) {
+            // G10: a client that starts its session otherwise here would make an honest replica look wrong.
+            self.cast_against(tx, VoteKind::Gone);
+            self.give_up(tx);
+            return self.drop_session(tx.session, "08P01", "a BEGIN names another start of its session");
         }
         transaction.begun = true;
         let mut transcript = Transcript::begin(tx, session.preamble, transaction.modes);
@@ -434,6 +442,9 @@ impl Scheduler {
         tracing::debug!(%tx, number, sqlstate = ?result.sqlstate, "executed");
         transaction.status = result.status;
         transaction.active_at_us = self.now_us;
+        if result.sqlstate.is_some() {
+            transaction.failures.insert(number);
+        }
         match result.tag {
             TagKind::Settings => transaction.changed_settings = true,
             TagKind::Ddl => transaction.ran_ddl = true,
@@ -486,7 +497,8 @@ impl Scheduler {
             }
             // Until its client has said how far it was shown, nobody knows whether it stays.
             if known && !(again && self.awaits_resume(tx)) {
-                let word = Word { adopted, copied: result.copy_started, check: false, draws };
+                let failed = result.sqlstate;
+                let word = Word { adopted, failed, copied: result.copy_started, check: false, draws };
                 self.stream(tx, number, head, word);
             }
             if again {
@@ -511,13 +523,16 @@ impl Scheduler {
         let verified = transaction.is_some_and(|transaction| transaction.verify);
         self.stream_due |= verified || finished && self.config.execution == Execution::Deferred;
         self.streaming_since_us.get_or_insert(self.now_us);
-        let Word { adopted, copied, check, draws } = word;
+        let Word { adopted, failed, copied, check, draws } = word;
+        let restored = self.sessions.get(&tx.session).is_some_and(|session| session.restored);
         self.streamed.push(Executed {
             tx,
             number,
             transcript,
             barrier,
             adopted,
+            failed,
+            restored,
             copied,
             check,
             draws,

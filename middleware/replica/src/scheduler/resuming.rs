@@ -200,6 +200,7 @@ impl Scheduler {
                 let before = transaction.stream.get(&number);
                 let word = Word {
                     adopted: before.and_then(|entry| entry.adopted),
+                    failed: before.and_then(|entry| entry.failed),
                     copied: before.is_some_and(|entry| entry.copied),
                     check: false,
                     draws: before.map(|entry| entry.draws.clone()).unwrap_or_default(),

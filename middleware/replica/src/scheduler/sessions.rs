@@ -184,6 +184,7 @@ impl Scheduler {
             role: role.clone(),
             preamble: preamble(&database, &role, &parameters),
             ready: false,
+            restored: false,
             backend: None,
             closing: false,
             statements: BTreeMap::new(),
@@ -210,6 +211,9 @@ impl Scheduler {
         };
         if let Some(fault) = fault {
             return self.drop_session(key, "08P01", fault);
+        }
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.restored = true;
         }
         for sql in settings {
             self.backend(key, Command::Restore(sql));

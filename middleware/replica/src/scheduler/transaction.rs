@@ -4,7 +4,7 @@ use super::event::{AnchorId, DecodedSet};
 use super::resuming::Shown;
 use crate::guard::Class;
 use crate::script::Step;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
     CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, StatementId,
@@ -122,6 +122,8 @@ pub(super) struct Transaction {
     pub slot: Option<Slot>,
     pub timestamp: Timestamp,
     pub modes: Modes,
+    /// The start of its session, as its client had it ordered.
+    pub preamble: Option<Digest>,
     pub database: String,
     /// The anchor it will import from or has imported from.
     pub anchor: Option<AnchorId>,
@@ -145,6 +147,8 @@ pub(super) struct Transaction {
     /// are not shown again.
     pub shown: Option<Shown>,
     pub shown_upto: u32,
+    /// Operations that failed here.
+    pub failures: BTreeSet<u32>,
     /// What its operations drew here, at the master.
     pub drawn: BTreeMap<u32, Draws>,
     /// The last master epoch whose stream made it be done again here.
@@ -213,6 +217,7 @@ impl Transaction {
             slot: None,
             timestamp: Timestamp::default(),
             modes: Modes::default(),
+            preamble: None,
             database: String::new(),
             anchor: None,
             leading_begun: false,
@@ -225,6 +230,7 @@ impl Transaction {
             checks_late: false,
             shown: None,
             shown_upto: 0,
+            failures: BTreeSet::new(),
             drawn: BTreeMap::new(),
             reconciled: None,
             transcript: None,
@@ -310,6 +316,8 @@ pub(super) struct Session {
     /// The digest that transcripts start from.
     pub preamble: Digest,
     pub ready: bool,
+    /// Its client brought settings along from elsewhere.
+    pub restored: bool,
     /// Its backend's process.
     pub backend: Option<u32>,
     /// The client has closed it: it ends with its transaction.

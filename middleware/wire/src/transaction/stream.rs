@@ -20,6 +20,10 @@ pub struct Executed {
     pub barrier: Position,
     /// An error that came of timing (deadlock victim, time-out, cancel): adopted elsewhere, not re-executed (B8).
     pub adopted: Option<SqlState>,
+    /// Its SQLSTATE if it failed at the master.
+    pub failed: Option<SqlState>,
+    /// The session at the master has settings that its client brought along (B11): its answers may differ for that.
+    pub restored: bool,
     /// What it drew from sequences: taken from here elsewhere, not drawn again (A9).
     pub draws: Draws,
     /// It asked for COPY data: they come from the client.

@@ -26,6 +26,8 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             transcript: Digest::default(),
             barrier: Position(0),
             adopted: None,
+            failed: None,
+            restored: false,
             draws: Draws::NONE,
             copied: false,
             check: false,

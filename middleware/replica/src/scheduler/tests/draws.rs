@@ -19,6 +19,8 @@ fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
         transcript: Digest::default(),
         barrier: Position(0),
         adopted: None,
+        failed: None,
+        restored: false,
         copied: false,
         check: false,
         arrival: 0,

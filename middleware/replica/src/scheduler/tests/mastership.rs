@@ -176,6 +176,92 @@ fn b2_no_client_can_have_the_master_accused() {
     assert_eq!(one.accusations(), []);
 }
 
+/// The master's word on an operation is not what is found here, and is compared with what the client was shown.
+fn differs(change: impl Fn(&mut Executed), counter: u64, one: &mut One) -> usize {
+    let t = tx(1, counter);
+    let slot = one.begin(t);
+    one.operations(t, &[READ, READ]);
+    let mut entry = Executed {
+        tx: t,
+        number: 1,
+        transcript: transcript(t, slot, &[READ]),
+        barrier: Position(0),
+        adopted: None,
+        failed: None,
+        restored: false,
+        copied: false,
+        check: false,
+        arrival: 0,
+        epoch: 0,
+        draws: Draws::NONE,
+    };
+    one.stream_of_master(vec![entry.clone()]);
+    entry.number = 2;
+    entry.transcript = Digest([7; 32]);
+    change(&mut entry);
+    one.stream_of_master(vec![entry.clone()]);
+    let finish =
+        Finish { tx: t, slot, decision: Decision::Commit, operations: 2, transcript: entry.transcript };
+    one.say(ClientMessage::Finish(SignedFinish::new(finish, &client_key(CLIENT))));
+    one.wait(2 * SECOND);
+    one.stream_of_master(vec![]);
+    one.deliver(abort(t, slot));
+    one.count(|effect| matches!(effect, Effect::Certify { .. }))
+}
+
+#[test]
+fn a_master_that_is_wrong_about_what_has_one_result_only_is_accused() {
+    let mut one = One::speculative();
+    one.open(1);
+    assert_eq!(differs(|_| {}, 1, &mut one), 1);
+    let asked = one.effects.iter().find_map(|effect| match effect {
+        Effect::Certify { statements, .. } => Some(statements.len()),
+        _ => None,
+    });
+    assert_eq!(asked, Some(2), "the state that the second ran on is the first one's doing");
+    one.event(Event::Certified { epoch: 0, certified: false });
+    one.wait(SECOND / 2);
+    assert_eq!(one.accusations(), [], "it may have several");
+    one.event(Event::Certified { epoch: 9, certified: true });
+    one.wait(SECOND / 2);
+    assert_eq!(one.accusations(), [], "of another term");
+    one.event(Event::Certified { epoch: 0, certified: true });
+    one.wait(SECOND / 2);
+    assert_eq!(one.accusations().first().map(|accusation| accusation.cause), Some(Cause::Disproved));
+}
+
+/// B2: other reasons for a difference than the master's fault.
+#[test]
+fn b2_errors_and_settings_brought_along_disprove_nobody() {
+    let mut one = One::speculative();
+    one.open(1);
+    let failed = |entry: &mut Executed| entry.failed = Some(SqlState::parse("53200"));
+    assert_eq!(differs(failed, 1, &mut one), 0, "an error at the master");
+    assert_eq!(differs(|entry| entry.restored = true, 2, &mut one), 0, "settings brought along there");
+    one.backend.fails.insert((tx(1, 3), 2), "53200");
+    assert_eq!(differs(|_| {}, 3, &mut one), 0, "an error here");
+    assert_eq!(differs(|_| {}, 4, &mut one), 1);
+
+    let mut one = One::speculative();
+    one.open(1);
+    let session = SessionId(1);
+    one.say(ClientMessage::Restore { session, settings: vec!["SET a.b = 1".into()] });
+    assert_eq!(differs(|_| {}, 1, &mut one), 0, "settings brought along here");
+}
+
+/// G10: a client that starts its session otherwise at one replica.
+#[test]
+fn g10_a_begin_names_the_start_of_its_session() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let Ordered::Begin { database, role, modes, .. } = begin(t, "app") else { unreachable!() };
+    let other = Ordered::Begin { tx: t, database, role, modes, preamble: Digest([5; 32]) };
+    one.deliver(other);
+    assert_eq!(one.cast(t), [VoteKind::Gone]);
+    assert_eq!(one.refusals(), ["08P01"]);
+}
+
 /// A master that shows operations and does not vote (B3).
 #[test]
 fn b3_a_master_that_does_not_vote_on_what_others_prepared_is_accused() {

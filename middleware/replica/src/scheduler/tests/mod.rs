@@ -142,7 +142,7 @@ fn begin(tx: TxId, database: &str) -> Ordered {
         database: database.into(),
         role: "alice".into(),
         modes: Modes::default(),
-        preamble: Digest::default(),
+        preamble: steeldb_wire::transaction::preamble(database, "alice", &[]),
     }
 }
 
@@ -314,6 +314,8 @@ impl One {
             transcript: Digest::default(),
             barrier,
             adopted,
+            failed: None,
+            restored: false,
             draws: Draws::NONE,
             copied: false,
             check,
@@ -333,6 +335,8 @@ impl One {
                 transcript,
                 barrier: Position(0),
                 adopted: None,
+                failed: None,
+                restored: false,
                 copied: false,
                 check: number as usize > statements.len(),
                 arrival: 0,

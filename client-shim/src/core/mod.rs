@@ -463,8 +463,11 @@ impl Core {
         };
         match &mut transaction.phase {
             Phase::Doomed { error } => {
+                // A15: what was shown is vouched for by nobody, and the application has not been told yet.
+                let shown = transaction.transcript.operations() > 0;
                 let result = match (error.take(), decision) {
                     (Some(error), Decision::Commit) => Err(error),
+                    (Some(error), Decision::Rollback) if shown => Err(error),
                     (None, Decision::Commit) => Err(ShimError::in_failed_transaction()),
                     (_, Decision::Rollback) => Ok(Completion::RolledBack),
                 };

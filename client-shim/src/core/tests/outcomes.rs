@@ -69,6 +69,24 @@ fn a_transaction_that_the_order_ended_meanwhile_says_so_at_the_next_statement() 
     assert!(world.finish(Decision::Rollback).is_ok());
 }
 
+/// Between two statements the order ends it, or the master is lost: nobody will vouch any more for what was shown.
+#[test]
+fn a15_a_rollback_of_what_ended_meanwhile_confirms_nothing() {
+    let mut world = World::new();
+    world.transaction(&["SELECT 1"]);
+    let tx = world.core.tx().unwrap();
+    for from in [1, 3] {
+        let outcome = Outcome::Aborted { reason: AbortReason::Gone };
+        world.core.receive(ReplicaId(from), ReplicaMessage::Outcome { tx, outcome });
+    }
+    assert_eq!(code(world.finish(Decision::Rollback)), "25P03");
+
+    let mut world = World::new();
+    world.transaction(&["SELECT 1"]);
+    world.core.link_down(ReplicaId(0));
+    assert_eq!(code(world.finish(Decision::Rollback)), "08006");
+}
+
 #[test]
 fn a_commit_whose_outcome_nobody_can_tell_is_in_doubt() {
     let mut world = World::new();

@@ -7,6 +7,7 @@
 //! - an accusation of silence counts only while its replica repeats it: one that is over does not add up with another
 //!   one's much later.
 
+use super::transaction::Found;
 use super::{Effect, Scheduler, draws};
 use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{ReplicaId, Term, TxId};
@@ -299,11 +300,17 @@ impl Scheduler {
         };
         let epoch = self.open.term().epoch;
         let Some(operation) = transaction.first_difference() else { return };
-        let others = transaction.stream.range(..=operation).map(|(_, entry)| entry);
+        // Asked alike here and there, and answered without an error: a client may send one replica what it likes.
+        let alike = |(number, entry): (&u32, &Executed)| {
+            let here = Found { operation: entry.operation, failed: None };
+            transaction.found.get(number) == Some(&here)
+                && entry.epoch == epoch
+                && entry.failed.is_none()
+                && !entry.restored
+        };
         let clear = operation <= CERTIFY_MAX
             && transaction.stream.range(..=operation).count() == operation as usize
-            && others.clone().all(|entry| entry.epoch == epoch && entry.failed.is_none() && !entry.restored)
-            && transaction.failures.range(..=operation).next().is_none()
+            && transaction.stream.range(..=operation).all(alike)
             && !session.restored;
         if !clear {
             return;

@@ -1,7 +1,7 @@
 //! Operations: what may run when (rules 4 and 5), and what their results add to the transcript.
 
 use super::event::TagKind;
-use super::transaction::{Buffered, CopyState, Issued, Phase, Transaction};
+use super::transaction::{Buffered, CopyState, Found, Issued, Phase, Transaction};
 use super::{Command, Scheduler, draws};
 use crate::guard::Class;
 use std::collections::VecDeque;
@@ -26,6 +26,8 @@ pub(super) struct OperationResult {
 pub(super) struct Word {
     /// An error that came of timing.
     pub adopted: Option<SqlState>,
+    /// What was asked.
+    pub operation: Digest,
     /// Its SQLSTATE if it failed.
     pub failed: Option<SqlState>,
     /// It asked for COPY data.
@@ -442,9 +444,6 @@ impl Scheduler {
         tracing::debug!(%tx, number, sqlstate = ?result.sqlstate, "executed");
         transaction.status = result.status;
         transaction.active_at_us = self.now_us;
-        if result.sqlstate.is_some() {
-            transaction.failures.insert(number);
-        }
         match result.tag {
             TagKind::Settings => transaction.changed_settings = true,
             TagKind::Ddl => transaction.ran_ddl = true,
@@ -453,6 +452,7 @@ impl Scheduler {
         }
         transaction.must_vote |= master && !result.draws.is_empty();
         let digest = issued.operation.digest(issued.statement, copy);
+        transaction.found.insert(number, Found { operation: digest, failed: result.sqlstate });
         let (leading, verify) = (issued.operation.leading, issued.operation.verify);
         let slot = transaction.slot.filter(|_| !leading);
         let head = match &mut transaction.transcript {
@@ -498,7 +498,14 @@ impl Scheduler {
             // Until its client has said how far it was shown, nobody knows whether it stays.
             if known && !(again && self.awaits_resume(tx)) {
                 let failed = result.sqlstate;
-                let word = Word { adopted, failed, copied: result.copy_started, check: false, draws };
+                let word = Word {
+                    operation: digest,
+                    adopted,
+                    failed,
+                    copied: result.copy_started,
+                    check: false,
+                    draws,
+                };
                 self.stream(tx, number, head, word);
             }
             if again {
@@ -523,11 +530,12 @@ impl Scheduler {
         let verified = transaction.is_some_and(|transaction| transaction.verify);
         self.stream_due |= verified || finished && self.config.execution == Execution::Deferred;
         self.streaming_since_us.get_or_insert(self.now_us);
-        let Word { adopted, failed, copied, check, draws } = word;
+        let Word { operation, adopted, failed, copied, check, draws } = word;
         let restored = self.sessions.get(&tx.session).is_some_and(|session| session.restored);
         self.streamed.push(Executed {
             tx,
             number,
+            operation,
             transcript,
             barrier,
             adopted,

@@ -199,6 +199,11 @@ impl Scheduler {
             .map(|(number, head)| {
                 let before = transaction.stream.get(&number);
                 let word = Word {
+                    operation: transaction
+                        .found
+                        .get(&number)
+                        .map(|found| found.operation)
+                        .unwrap_or_default(),
                     adopted: before.and_then(|entry| entry.adopted),
                     failed: before.and_then(|entry| entry.failed),
                     copied: before.is_some_and(|entry| entry.copied),

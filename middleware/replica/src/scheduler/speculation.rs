@@ -335,7 +335,7 @@ impl Scheduler {
         transaction.transcript = None;
         transaction.heads.clear();
         transaction.drawn.clear();
-        transaction.failures.clear();
+        transaction.found.clear();
         transaction.results.clear();
         transaction.status = b'T';
         transaction.changed_settings = false;

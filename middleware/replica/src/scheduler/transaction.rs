@@ -4,11 +4,11 @@ use super::event::{AnchorId, DecodedSet};
 use super::resuming::Shown;
 use crate::guard::Class;
 use crate::script::Step;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
-    CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, StatementId,
-    StatementText, Transcript, Vote,
+    CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, SqlState,
+    StatementId, StatementText, Transcript, Vote,
 };
 
 /// How far the replica's own execution is.
@@ -65,6 +65,15 @@ impl Phase {
     pub(super) fn may_be_prepared(&self) -> bool {
         matches!(self, Phase::Preparing { .. } | Phase::Prepared { .. } | Phase::InDoubt { .. })
     }
+}
+
+/// An operation that was executed here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Found {
+    /// The digest of what the client asked.
+    pub operation: Digest,
+    /// Its SQLSTATE if it failed.
+    pub failed: Option<SqlState>,
 }
 
 /// An operation that waits to be run.
@@ -147,8 +156,8 @@ pub(super) struct Transaction {
     /// are not shown again.
     pub shown: Option<Shown>,
     pub shown_upto: u32,
-    /// Operations that failed here.
-    pub failures: BTreeSet<u32>,
+    /// What its operations were and whether they failed, as found here.
+    pub found: BTreeMap<u32, Found>,
     /// What its operations drew here, at the master.
     pub drawn: BTreeMap<u32, Draws>,
     /// The last master epoch whose stream made it be done again here.
@@ -230,7 +239,7 @@ impl Transaction {
             checks_late: false,
             shown: None,
             shown_upto: 0,
-            failures: BTreeSet::new(),
+            found: BTreeMap::new(),
             drawn: BTreeMap::new(),
             reconciled: None,
             transcript: None,

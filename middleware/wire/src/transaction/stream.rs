@@ -14,6 +14,8 @@ pub struct Executed {
     pub tx: TxId,
     /// i.
     pub number: u32,
+    /// What the client asked of the master: the digest of statement, parameters and COPY data; none of the check.
+    pub operation: Digest,
     /// The transcript h_i at the master.
     pub transcript: Digest,
     /// b_i: the highest position whose COMMIT PREPARED had been issued when the result was read (A13).

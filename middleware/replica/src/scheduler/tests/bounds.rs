@@ -26,6 +26,7 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
             transcript: Digest::default(),
             barrier: Position(0),
             adopted: None,
+            operation: Digest::default(),
             failed: None,
             restored: false,
             draws: Draws::NONE,

@@ -19,6 +19,7 @@ fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
         transcript: Digest::default(),
         barrier: Position(0),
         adopted: None,
+        operation: Digest::default(),
         failed: None,
         restored: false,
         copied: false,

@@ -187,6 +187,7 @@ fn differs(change: impl Fn(&mut Executed), counter: u64, one: &mut One) -> usize
         transcript: transcript(t, slot, &[READ]),
         barrier: Position(0),
         adopted: None,
+        operation: Digest::default(),
         failed: None,
         restored: false,
         copied: false,
@@ -195,8 +196,10 @@ fn differs(change: impl Fn(&mut Executed), counter: u64, one: &mut One) -> usize
         epoch: 0,
         draws: Draws::NONE,
     };
+    entry.operation = operation(t, 1, READ).digest(statement_digest(READ), None);
     one.stream_of_master(vec![entry.clone()]);
     entry.number = 2;
+    entry.operation = operation(t, 2, READ).digest(statement_digest(READ), None);
     entry.transcript = Digest([7; 32]);
     change(&mut entry);
     one.stream_of_master(vec![entry.clone()]);
@@ -237,10 +240,12 @@ fn b2_errors_and_settings_brought_along_disprove_nobody() {
     one.open(1);
     let failed = |entry: &mut Executed| entry.failed = Some(SqlState::parse("53200"));
     assert_eq!(differs(failed, 1, &mut one), 0, "an error at the master");
-    assert_eq!(differs(|entry| entry.restored = true, 2, &mut one), 0, "settings brought along there");
-    one.backend.fails.insert((tx(1, 3), 2), "53200");
-    assert_eq!(differs(|_| {}, 3, &mut one), 0, "an error here");
-    assert_eq!(differs(|_| {}, 4, &mut one), 1);
+    let asked = |entry: &mut Executed| entry.operation = Digest([3; 32]);
+    assert_eq!(differs(asked, 2, &mut one), 0, "the client asked the master something else");
+    assert_eq!(differs(|entry| entry.restored = true, 3, &mut one), 0, "settings brought along there");
+    one.backend.fails.insert((tx(1, 4), 2), "53200");
+    assert_eq!(differs(|_| {}, 4, &mut one), 0, "an error here");
+    assert_eq!(differs(|_| {}, 5, &mut one), 1);
 
     let mut one = One::speculative();
     one.open(1);

@@ -9,10 +9,10 @@ SECONDS ?= 60
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-cluster simulate bench bench-ordering fuzz nightly clean
+.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions bench bench-ordering fuzz nightly clean
 
 help:            ## What there is
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: build      ## A cluster, TPC-C on it, consistency checks, replicas compared: a verdict
 	DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
@@ -36,11 +36,18 @@ test-ordering:   ## The ordering core and its simulation
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
 
+test-transactions: ## The scheduler, the client shim, and their simulation over an in-memory store
+	$(CARGO) test --locked -p steeldb-replica -p steeldb-client-shim -p steeldb-transaction-simulation
+	$(CARGO) test --locked -p steeldb-transaction-simulation --features planted-bugs --test planted_bugs
+
 test-cluster: setup ## Four replicas with real PostgreSQL servers, tampering included
 	$(CARGO) test --locked -p steeldb-cluster-tests
 
 simulate:        ## Random schedules of ordering clusters, for SECONDS=60, from the first seed of SEEDS=0.. on
 	$(CARGO) run --release --locked -p steeldb-simulation --bin steeldb-sim -- --seconds $(SECONDS) --seeds $(SEEDS)
+
+simulate-transactions: ## Random schedules of schedulers, client shims and in-memory stores, likewise
+	$(CARGO) run --release --locked -p steeldb-transaction-simulation --bin steeldb-txsim -- --seconds $(SECONDS) --seeds $(SEEDS)
 
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
@@ -57,6 +64,7 @@ nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
+	$(CARGO) test --locked -p steeldb-transaction-simulation --features planted-bugs --test planted_bugs
 
 clean:           ## Remove what was built
 	$(CARGO) clean

@@ -12,6 +12,8 @@ pub mod message;
 pub mod testing;
 mod views;
 
+#[cfg(feature = "planted-bugs")]
+pub use core::PlantedBug;
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
 pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};
 pub use error::{Disagreement, ShimError};

@@ -13,6 +13,7 @@ mod answer;
 mod operations;
 mod ordered;
 mod outcome;
+mod planted;
 mod report;
 mod resuming;
 mod session;
@@ -25,6 +26,8 @@ mod verification;
 use crate::ShimError;
 use bytes::Bytes;
 use ordered::Ordering;
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
 use session::Membership;
 use settings::Settings;
 use statements::Statements;
@@ -61,6 +64,9 @@ pub struct CoreConfig {
     pub parameters: Vec<(String, String)>,
     /// Open backends. Without, the session can only order requests that need none.
     pub backends: bool,
+    /// A bug to plant.
+    #[cfg(feature = "planted-bugs")]
+    pub planted_bug: Option<PlantedBug>,
 }
 
 /// An operation as the application wants it; the core numbers it.

@@ -47,8 +47,14 @@ impl Core {
         let Phase::Finishing { decision, sent: true } = transaction.phase else { return };
         let (shown, tx) = (transaction.shown(), transaction.tx);
         let verdict = match decision {
-            Decision::Commit => verdict::of_commit(&self.config.view, &transaction.words, shown),
-            Decision::Rollback => verdict::of_rollback(&self.config.view, &transaction.words, shown),
+            Decision::Commit => self
+                .config
+                .planted_verdict_of_commit(&transaction.words, shown)
+                .unwrap_or_else(|| verdict::of_commit(&self.config.view, &transaction.words, shown)),
+            Decision::Rollback => self
+                .config
+                .planted_verdict_of_rollback()
+                .unwrap_or_else(|| verdict::of_rollback(&self.config.view, &transaction.words, shown)),
         };
         match (verdict, decision) {
             (Verdict::Wait, _) => {}

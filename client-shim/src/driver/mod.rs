@@ -261,6 +261,8 @@ impl Shim {
             role: role.to_string(),
             parameters,
             backends,
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: None,
         };
         let core = Core::new(core, |replica| state.is_up(replica));
         state.inboxes.insert(id, inbox.clone());

@@ -100,6 +100,30 @@ pub fn check_certified(
     Ok(ordered)
 }
 
+/// As [`check_certified`], where a bug is planted that makes replicas take certificates of too few votes for good ones.
+///
+/// # Errors
+/// What is wrong with it, besides its number of votes.
+#[cfg(feature = "planted-bugs")]
+pub fn check_certified_by_any(
+    key: Digest,
+    payload: &[u8],
+    by: &By<'_>,
+    memo: &mut SignatureMemo,
+) -> Result<Ordered, String> {
+    use steeldb_wire::transaction::CertificateError;
+    let ordered = decode(payload)?;
+    let checked = match &ordered {
+        Ordered::Commit(certificate) => certificate.check(by.view, by.keys, memo),
+        Ordered::Abort(certificate) => certificate.check(by.view, by.keys, memo),
+        _ => return check_certified(key, payload, by, memo),
+    };
+    match checked {
+        Err(CertificateError::NotEnough(_)) if ordered.certified_key() == Some(key) => Ok(ordered),
+        _ => check_certified(key, payload, by, memo),
+    }
+}
+
 /// Decodes the payload of an ordered request.
 ///
 /// # Errors

@@ -33,6 +33,8 @@ impl World {
             role: "app".into(),
             parameters: vec![("application_name".into(), "test".into())],
             backends: true,
+            #[cfg(feature = "planted-bugs")]
+            planted_bug: None,
         };
         let mut world =
             World { core: Core::new(config, |_| true), cluster, events: Vec::new(), cut: Vec::new() };

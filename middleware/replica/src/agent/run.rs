@@ -108,6 +108,8 @@ async fn serve(
         execution: config.execution,
         soft_barrier_us: config.soft_barrier.as_micros() as u64,
         master_silence_us: config.master_silence.as_micros() as u64,
+        #[cfg(feature = "planted-bugs")]
+        planted_bug: None,
     });
     scheduler.restore(open, in_doubt, missing);
 

@@ -76,7 +76,6 @@ impl Anchors {
         self.held.iter().find(|(_, anchor)| anchor.users.contains(&user)).map(|(id, _)| *id)
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.held.len()
     }

@@ -5,6 +5,7 @@
 
 use super::anchors::{Taken, User};
 use super::maintaining::Statement;
+use super::planted::PlantedBug;
 use super::transaction::{Decided, Phase};
 use super::{CatchUpError, Effect, Reexecution, Scheduler};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -149,7 +150,9 @@ impl Scheduler {
             }
             self.issue_commits();
             let taking = self.anchors.is_taking() || self.applying.snapshot_of.is_some();
-            if !self.applying.in_flight.is_empty() || taking || self.diverged.is_some() {
+            let in_flight =
+                !self.applying.in_flight.is_empty() && !self.config.has(PlantedBug::SnapshotInsideWave);
+            if in_flight || taking || self.diverged.is_some() {
                 return;
             }
             match self.applying.queue.front() {
@@ -222,6 +225,12 @@ impl Scheduler {
             return;
         }
         let (mut at, present) = (0, self.present());
+        if self.config.has(PlantedBug::CommitPassesBegin)
+            && let Some(first) =
+                self.applying.queue.iter().position(|item| matches!(item, Item::Commit { .. }))
+        {
+            at = first;
+        }
         while let Some(Item::Commit { position, tx, alone }) = self.applying.queue.get(at) {
             let (position, tx, alone) = (*position, *tx, *alone);
             let passes_none = alone || self.applying.alone_in_flight;
@@ -311,7 +320,9 @@ impl Scheduler {
         match &transaction.phase {
             Phase::Prepared { write_set } => {
                 let same = transaction.transcript.as_ref().map(|t| t.head()) == Some(certificate.transcript);
-                if *write_set == Some(certificate.write_set) && same {
+                let unmatched = self.config.has(PlantedBug::EffectsNotMatched)
+                    || self.config.has(PlantedBug::EffectsLeftOut);
+                if (*write_set == Some(certificate.write_set) && same) || unmatched {
                     Readiness::Ready
                 } else {
                     Readiness::CatchUp("its effects here are not those that a quorum vouched for")
@@ -319,7 +330,11 @@ impl Scheduler {
             }
             // The name carries tx and slot, the write set the record with k and h_k. After DDL the rows are not all
             // that w is made of, and nothing else can be had: the name has to do.
-            Phase::InDoubt { prepared: true, .. } if certificate.wall => Readiness::Ready,
+            Phase::InDoubt { prepared: true, .. }
+                if certificate.wall || self.config.has(PlantedBug::InDoubtNotMatched) =>
+            {
+                Readiness::Ready
+            }
             Phase::InDoubt { decoded: Some(digest), .. } if *digest == certificate.write_set => {
                 Readiness::Ready
             }
@@ -367,7 +382,9 @@ impl Scheduler {
         tracing::warn!(%tx, %position, reason, wall = certificate.wall, "catching up by what a peer keeps");
         if transaction.phase.may_be_prepared() {
             self.set_phase(tx, Phase::GivenUp);
-            self.push(Effect::RollbackPrepared { gid, database });
+            if !self.config.has(PlantedBug::CatchUpBesidePrepared) {
+                self.push(Effect::RollbackPrepared { gid, database });
+            }
         } else {
             self.give_up(tx);
             // The permit that landing gives back.

@@ -43,15 +43,23 @@ impl Ballot {
         votes.entry(vote.replica).or_insert(vote);
     }
 
-    /// The Commit certificate, at most once in `again_us`.
+    /// The Commit certificate, at most once in `again_us`. `few`: a planted bug, f + 1 votes are enough.
     pub(super) fn commit_certificate(
         &mut self,
         view: &View,
         now_us: u64,
         again_us: u64,
+        few: bool,
     ) -> Option<CommitCertificate> {
         if !is_due(self.commit_submitted_us, now_us, again_us) {
             return None;
+        }
+        if few {
+            let group =
+                self.groups().into_iter().find(|group| view.has_correct(group.iter().map(|v| v.replica)))?;
+            let certificate = planted_certificate(&group);
+            self.commit_submitted_us = Some(now_us);
+            return certificate;
         }
         let group =
             self.groups().into_iter().find(|group| view.is_quorum(group.iter().map(|v| v.replica)))?;
@@ -65,15 +73,16 @@ impl Ballot {
         self.commit_submitted_us.is_some()
     }
 
-    /// The Abort certificate, at most once in `again_us`.
+    /// The Abort certificate, at most once in `again_us`. `few`: a planted bug, one vote is enough.
     pub(super) fn abort_certificate(
         &mut self,
         view: &View,
         now_us: u64,
         again_us: u64,
+        few: bool,
     ) -> Option<AbortCertificate> {
         if !is_due(self.abort_submitted_us, now_us, again_us)
-            || !view.has_correct(self.against.keys().copied())
+            || !(view.has_correct(self.against.keys().copied()) || few)
         {
             return None;
         }
@@ -122,4 +131,13 @@ impl Ballot {
         }
         groups.into_iter().map(|(_, group)| group).collect()
     }
+}
+
+/// What too few votes are made into: a planted bug.
+fn planted_certificate(group: &[&SignedVote]) -> Option<CommitCertificate> {
+    let first = group.first()?;
+    let VoteKind::Prepared { operations, transcript, write_set, wall } = first.vote.kind else { return None };
+    let votes = group.iter().map(|vote| (vote.replica, vote.path.clone(), vote.signature)).collect();
+    let (tx, slot) = (first.vote.tx, first.vote.slot);
+    Some(CommitCertificate { tx, slot, operations, transcript, write_set, wall, votes })
 }

@@ -3,6 +3,7 @@
 use super::applying::Item;
 use super::ballot::Ballot;
 use super::maintaining::Statement;
+use super::planted::PlantedBug;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,6 +230,9 @@ impl Scheduler {
         self.applying.restored(open.delivered());
         self.open = open;
         for (tx, slot, database) in in_doubt {
+            if self.config.has(PlantedBug::PreparedForgotten) {
+                continue;
+            }
             let mut transaction = Transaction::new(tx, self.now_us);
             transaction.slot = Some(slot);
             transaction.database = database;
@@ -299,12 +303,12 @@ impl Scheduler {
                 }
             }
             Ordered::Abort(certificate) => {
-                if self.open.slot(certificate.tx) == Some(certificate.slot) {
+                if self.is_of(certificate.tx, certificate.slot) {
                     self.abort_delivered(certificate.tx, abort_reason(&certificate.votes));
                 }
             }
             Ordered::Commit(certificate) => {
-                if self.open.slot(certificate.tx) == Some(certificate.slot) {
+                if self.is_of(certificate.tx, certificate.slot) {
                     self.commit_delivered(position, certificate, late);
                 }
             }
@@ -323,6 +327,14 @@ impl Scheduler {
             }
         }
         self.pump();
+    }
+
+    /// Whether an outcome is that of the open transaction, and the first.
+    fn is_of(&self, tx: TxId, slot: Slot) -> bool {
+        match self.open.slot(tx) {
+            Some(open) => open == slot || self.config.has(PlantedBug::SlotNotBound),
+            None => self.config.has(PlantedBug::SecondOutcomeHonoured),
+        }
     }
 
     /// A view begins behind the order's position: what was open ends, as after a conflict, and can be tried again.

@@ -41,7 +41,6 @@ impl EarlyVotes {
         taken
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_replica.values().map(BTreeMap::len).sum()
     }
@@ -82,7 +81,6 @@ impl EarlyStream {
         taken
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries
     }

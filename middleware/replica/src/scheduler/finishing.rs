@@ -3,6 +3,7 @@
 use super::anchors::User;
 use super::event::Completion;
 use super::operations::Word;
+use super::planted::PlantedBug;
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Command, Effect, Scheduler, draws, scripting};
 use steeldb_types::{Execution, TxId};
@@ -51,7 +52,8 @@ impl Scheduler {
             return;
         }
         let head = transaction.transcript.as_ref().map(|transcript| transcript.head()).unwrap_or_default();
-        if executed > finish.operations || head != finish.transcript || slot != finish.slot {
+        let differs = executed > finish.operations || head != finish.transcript || slot != finish.slot;
+        if differs && !self.config.has(PlantedBug::FinishNotCompared) {
             let operation = transaction.first_difference().unwrap_or(finish.operations.min(executed));
             tracing::warn!(%tx, %slot, operation, "results differ from what the client was shown");
             self.note_difference(tx);
@@ -62,7 +64,7 @@ impl Scheduler {
             return self.give_up(tx);
         }
         match finish.decision {
-            Decision::Rollback => {
+            Decision::Rollback if !self.config.has(PlantedBug::RollbackPrepared) => {
                 self.reply_transcript(tx, false, None);
                 self.give_up(tx);
             }
@@ -70,7 +72,7 @@ impl Scheduler {
                 self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse("25P02") });
                 self.give_up(tx);
             }
-            Decision::Commit => {
+            Decision::Commit | Decision::Rollback => {
                 // The constraints' check is the implicit last operation, with a barrier of its own (B5). It decides nothing
                 // that the others' votes do not, so it may be tried before; if it fails so, it is done again behind it.
                 let speculates = self.config.execution == Execution::Speculative && transaction.may_redo();
@@ -138,7 +140,8 @@ impl Scheduler {
             }
             Ok(completion) => {
                 transaction.ran_ddl |= completion.ddl;
-                let votes = completion.wrote || completion.ddl || transaction.must_vote;
+                let wrote = completion.wrote && !self.config.has(PlantedBug::WritesOverlooked);
+                let votes = wrote || completion.ddl || transaction.must_vote;
                 if votes && transaction.superseded && !transaction.modes.read_only {
                     self.give_up(tx);
                 } else if votes && !transaction.modes.read_only {

@@ -26,10 +26,12 @@ mod finishing;
 mod maintaining;
 mod mastership;
 mod operations;
+mod planted;
 mod preparing;
 mod resuming;
 mod scripting;
 mod sessions;
+mod sizes;
 mod speculation;
 mod statements;
 mod ticking;
@@ -39,6 +41,9 @@ mod voting;
 pub use delivery::{Missing, OpenTransactions};
 pub use effect::{Command, Effect, Reexecution};
 pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
+#[cfg(feature = "planted-bugs")]
+pub use planted::PlantedBug;
+pub use sizes::Sizes;
 
 use anchors::Anchors;
 use applying::Applying;
@@ -87,6 +92,9 @@ pub struct Config {
     pub soft_barrier_us: u64,
     /// How long a master may be silent before it is accused, microseconds.
     pub master_silence_us: u64,
+    /// A bug to plant.
+    #[cfg(feature = "planted-bugs")]
+    pub planted_bug: Option<PlantedBug>,
 }
 
 /// A client's key and what it may use (A4).

@@ -1,6 +1,7 @@
 //! Operations: what may run when (rules 4 and 5), and what their results add to the transcript.
 
 use super::event::TagKind;
+use super::planted::PlantedBug;
 use super::transaction::{Buffered, CopyState, Found, Issued, Phase, Transaction};
 use super::{Command, Scheduler, draws};
 use crate::guard::Class;
@@ -310,7 +311,7 @@ impl Scheduler {
             {
                 return false;
             }
-            if entry.barrier > applied {
+            if entry.barrier > applied && !self.config.has(PlantedBug::BarrierIgnored) {
                 let barrier = entry.barrier;
                 self.barriers.insert((barrier, tx));
                 return false;

@@ -1,6 +1,7 @@
 //! Preparing: permits, PREPARE TRANSACTION, decoding, and the vote that both together allow (rule 6).
 
 use super::event::DecodedSet;
+use super::planted::PlantedBug;
 use super::scripting::with_effects;
 use super::transaction::{Phase, Undigested};
 use super::{Command, Scheduler, draws};
@@ -26,7 +27,7 @@ impl Scheduler {
 
     /// Lets queued transactions prepare, as far as PostgreSQL has room (B6).
     pub(super) fn grant_permits(&mut self) {
-        while self.permits_used < self.config.permits {
+        while self.permits_used < self.config.permits || self.config.has(PlantedBug::PermitsIgnored) {
             let Some(tx) = self.permit_queue.pop_front() else { return };
             let Some(transaction) = self.transactions.get_mut(&tx) else { continue };
             let Phase::Queued { ddl } = transaction.phase else { continue };
@@ -129,9 +130,13 @@ impl Scheduler {
         let diverged = self.diverged.is_some();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };
-        if transaction.outcome.is_some() || diverged || transaction.against_vote.is_some() {
+        let against =
+            transaction.against_vote.is_some() && !self.config.has(PlantedBug::PreparedAfterAgainst);
+        if transaction.outcome.is_some() || diverged || against {
             return;
         }
+        let write_set =
+            if self.config.has(PlantedBug::EffectsLeftOut) { Digest::default() } else { write_set };
         let kind = VoteKind::Prepared {
             operations: transcript.operations(),
             transcript: transcript.head(),

@@ -4,6 +4,7 @@
 //! Nothing here is needed for safety: the vote finds out whatever went another way. It makes that rare.
 
 use super::applying::IMPATIENCE_FACTOR;
+use super::planted::PlantedBug;
 use super::transaction::{Buffered, Issued, Phase, Transaction};
 use super::{Command, Effect, Scheduler};
 use crate::guard::Class;
@@ -193,6 +194,11 @@ impl Speculation {
         std::mem::take(&mut self.turns)
     }
 
+    /// How many operations have a place.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty() && self.unstarted.is_empty() && self.undone.is_empty()
@@ -349,6 +355,9 @@ impl Scheduler {
         }
         transaction.waiting.append(&mut kept);
         self.speculation.over(tx);
+        if self.config.has(PlantedBug::UndoneByWordAlone) {
+            return self.undone(tx);
+        }
         self.backend(tx.session, Command::End { tx, commit: false });
     }
 

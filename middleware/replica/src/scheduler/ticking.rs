@@ -1,8 +1,9 @@
 //! Time-outs: T_vote, idle and vanished clients, DDL that waited long enough, what is tried again.
 
-use super::Scheduler;
 use super::operations::OPERATION_RUNS_MAX;
+use super::planted::PlantedBug;
 use super::transaction::{CopyState, Phase, Transaction};
+use super::{Effect, Scheduler};
 use steeldb_types::TxId;
 use steeldb_wire::transaction::{OperationKind, VoteKind};
 
@@ -43,6 +44,9 @@ impl Scheduler {
         for tx in due.expired {
             self.note_unvoted(tx);
             self.cast_against(tx, VoteKind::Expired);
+            if self.config.has(PlantedBug::RollsBackOnItsOwn) {
+                self.roll_back_unasked(tx);
+            }
         }
         for tx in due.gone {
             self.cast_against(tx, VoteKind::Gone);
@@ -73,6 +77,17 @@ impl Scheduler {
         }
         // Barriers, too: a liar's may be no commit's position.
         self.advance_all();
+    }
+
+    /// Ends a prepared transaction without its outcome: a planted bug.
+    fn roll_back_unasked(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        if matches!(transaction.phase, Phase::Prepared { .. }) {
+            let (gid, database) = (transaction.gid(), transaction.database.clone());
+            self.set_phase(tx, Phase::GivenUp);
+            self.return_permit();
+            self.push(Effect::RollbackPrepared { gid, database });
+        }
     }
 
     fn look_at(&self, transaction: &Transaction, due: &mut Due) {

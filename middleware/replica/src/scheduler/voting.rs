@@ -1,6 +1,7 @@
 //! Voting: casting, signing and collecting votes, and submitting what they prove (rules 6 and 7).
 
 use super::ballot::Ballot;
+use super::planted::PlantedBug;
 use super::{Effect, GATHER_US, Scheduler};
 use steeldb_types::{Execution, ReplicaId, TxId, limits};
 use steeldb_wire::transaction::{Ordered, SignedFinish, SignedVote, Vote, VoteBundle, VoteKind};
@@ -78,11 +79,9 @@ impl Scheduler {
             if let Some(finish) = finish
                 && finish.finish.tx == tx
                 && self.transactions.get(&tx).is_some_and(|transaction| transaction.finish.is_none())
-                && self
-                    .config
-                    .clients
-                    .get(&tx.session.client)
-                    .is_some_and(|rights| finish.verify(&rights.key).is_ok())
+                && self.config.clients.get(&tx.session.client).is_some_and(|rights| {
+                    finish.verify(&rights.key).is_ok() || self.config.has(PlantedBug::FinishNotVerified)
+                })
             {
                 self.finish(finish);
             }
@@ -109,9 +108,11 @@ impl Scheduler {
         let Some(slot) = self.open.slot(tx) else { return };
         let Some(ballot) = self.ballots.get_mut(&tx).filter(|ballot| ballot.slot() == slot) else { return };
         let (view, now, again) = (&self.config.view, self.now_us, self.config.vote_timeout_us);
-        if let Some(certificate) = ballot.commit_certificate(view, now, again) {
+        let few = self.config.has(PlantedBug::CommitOnOneCorrect);
+        let one = self.config.has(PlantedBug::AbortOnOneVote);
+        if let Some(certificate) = ballot.commit_certificate(view, now, again, few) {
             self.push(Effect::Submit(Box::new(Ordered::Commit(certificate))));
-        } else if let Some(certificate) = ballot.abort_certificate(view, now, again) {
+        } else if let Some(certificate) = ballot.abort_certificate(view, now, again, one) {
             self.push(Effect::Submit(Box::new(Ordered::Abort(certificate))));
         } else if ballot.is_hopeless(view) && ballot.differs_in_effects() {
             let prepared = self.transactions.get(&tx).is_some_and(|t| t.prepared_vote.is_some());

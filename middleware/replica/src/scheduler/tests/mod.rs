@@ -67,6 +67,8 @@ fn config(me: u16, master: u16) -> Config {
         execution: Execution::Deferred,
         soft_barrier_us: SOFT_BARRIER,
         master_silence_us: MASTER_SILENCE,
+        #[cfg(feature = "planted-bugs")]
+        planted_bug: None,
     }
 }
 

@@ -1,0 +1,61 @@
+//! Planted bugs: real mistakes, put into a scheduler by a switch that nothing shipped has, for the simulation of transactions
+//! to catch.
+
+use super::Config;
+
+/// A bug to plant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PlantedBug {
+    /// f + 1 equal votes commit.
+    CommitOnOneCorrect,
+    /// One vote against aborts.
+    AbortOnOneVote,
+    /// Votes do not say what was changed.
+    EffectsLeftOut,
+    /// What is prepared here is committed whatever effects the certificate names.
+    EffectsNotMatched,
+    /// After a restart, what is in doubt is committed by its name.
+    InDoubtNotMatched,
+    /// A replica vouches for its own transcript, whatever the client was shown.
+    FinishNotCompared,
+    /// A Finish that comes with votes need not be its client's.
+    FinishNotVerified,
+    /// The outcome of any BEGIN of a transaction is taken for this one's.
+    SlotNotBound,
+    /// A snapshot does not wait for the commits before it.
+    SnapshotInsideWave,
+    /// Commits pass the BEGINs before them.
+    CommitPassesBegin,
+    /// What is prepared is rolled back when T_vote has passed.
+    RollsBackOnItsOwn,
+    /// A later outcome replaces the first.
+    SecondOutcomeHonoured,
+    /// A Prepared vote is cast after a vote against.
+    PreparedAfterAgainst,
+    /// What is prepared stays so while a peer's write set takes its place.
+    CatchUpBesidePrepared,
+    /// After a restart, what is prepared is not known.
+    PreparedForgotten,
+    /// A transaction that wrote is ended like one that did not.
+    WritesOverlooked,
+    /// Undoing a speculation does not roll it back.
+    UndoneByWordAlone,
+    /// Operations do not wait for their barriers.
+    BarrierIgnored,
+    /// Any number of transactions is prepared at once.
+    PermitsIgnored,
+    /// A Finish that says Rollback is voted for.
+    RollbackPrepared,
+}
+
+impl Config {
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+        self.planted_bug == Some(bug)
+    }
+
+    #[cfg(not(feature = "planted-bugs"))]
+    pub(super) fn has(&self, _bug: PlantedBug) -> bool {
+        false
+    }
+}

@@ -1,0 +1,239 @@
+//! What a run shows: what was ordered, what correct replicas' stores did, and what correct clients saw. The invariants look
+//! at nothing else.
+
+use crate::client::Attempt;
+use crate::scenario::Scenario;
+use crate::sequencer::Entry;
+use crate::sql::{Key, Value};
+use crate::store::WriteSet;
+use std::collections::{BTreeMap, BTreeSet};
+use steeldb_replica::scheduler::Sizes;
+use steeldb_types::{Digest, Position, ReplicaId, Slot, Timestamp, TxId};
+use steeldb_wire::transaction::{Ordered, Vote, VoteKind};
+
+/// An ordered request.
+#[derive(Clone, Debug)]
+pub struct Ordinal {
+    /// Where.
+    pub position: Position,
+    /// The agreed time.
+    pub timestamp: Timestamp,
+    /// What.
+    pub payload: Ordered,
+}
+
+/// A transaction whose effects a replica has committed.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Which.
+    pub tx: TxId,
+    /// Its slot.
+    pub slot: Slot,
+    /// w.
+    pub write_set: Digest,
+    /// The store's own count of commits with it.
+    pub commits: u64,
+}
+
+/// A row before and after.
+pub type Change = (Option<Value>, Option<Value>);
+
+/// A prepared transaction that ended at a replica.
+#[derive(Clone, Debug)]
+pub struct Unprepared {
+    /// Where.
+    pub replica: ReplicaId,
+    /// Which.
+    pub tx: TxId,
+    /// Its slot.
+    pub slot: Slot,
+    /// By COMMIT PREPARED.
+    pub committed: bool,
+    /// Up to where the order had come there.
+    pub delivered: Position,
+}
+
+/// A block that runs on a snapshot.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Where.
+    pub replica: ReplicaId,
+    /// Of which transaction.
+    pub tx: TxId,
+    /// The commits that the snapshot holds.
+    pub holds: BTreeSet<TxId>,
+}
+
+/// What a run shows.
+pub struct History {
+    /// How many replicas there are.
+    pub replicas: usize,
+    /// Replicas that are not faulty.
+    pub correct: BTreeSet<ReplicaId>,
+    /// The rows that were there from the start.
+    pub rows: BTreeMap<Key, Value>,
+    /// The order.
+    pub order: Vec<Ordinal>,
+    /// Up to where it has come, by correct replica.
+    pub delivered: BTreeMap<ReplicaId, Position>,
+    /// What correct replicas committed, each in its own order.
+    pub committed: BTreeMap<ReplicaId, Vec<Commit>>,
+    /// The rows of each write set that a correct replica committed, rolled back or took from a peer.
+    pub write_sets: BTreeMap<Digest, BTreeMap<Key, Change>>,
+    /// Prepared transactions that ended at correct replicas.
+    pub unprepared: Vec<Unprepared>,
+    /// Snapshots at correct replicas.
+    pub snapshots: Vec<Snapshot>,
+    /// Which results correct replicas computed, by transaction, number and statement.
+    pub executed: BTreeMap<(TxId, u32, String), BTreeSet<(ReplicaId, Digest)>>,
+    /// Transactions of correct clients that have ended for them.
+    pub attempts: Vec<Attempt>,
+    /// Correct replicas that took themselves out.
+    pub diverged: Vec<String>,
+    /// What correct stores hold at the end.
+    pub contents: BTreeMap<ReplicaId, BTreeMap<Key, Value>>,
+    /// Votes of correct replicas, and whether what they vouch for was ever prepared there.
+    pub votes: Vec<(ReplicaId, Vote, bool)>,
+    /// What correct replicas' stores have prepared.
+    pub prepared: BTreeSet<(ReplicaId, TxId, Slot, Digest)>,
+    /// Clients.
+    pub clients: usize,
+    /// Transactions that may be prepared at once.
+    pub permits: usize,
+    /// The most that each correct replica's scheduler held, and its store beyond what was prepared when it started.
+    pub held: BTreeMap<ReplicaId, Held>,
+}
+
+/// The most that a replica held at once.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Held {
+    /// By its scheduler.
+    pub sizes: Sizes,
+    /// Prepared in its store, besides what was prepared when it started.
+    pub prepared: usize,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Counts {
+    /// Transactions of correct clients.
+    pub transactions: u64,
+    /// Those that committed, as their clients were told.
+    pub committed: u64,
+    /// Commits in the order.
+    pub ordered: u64,
+}
+
+impl History {
+    pub(crate) fn new(scenario: &Scenario, rows: BTreeMap<Key, Value>) -> History {
+        History {
+            replicas: usize::from(scenario.n),
+            correct: scenario.replicas().filter(|replica| scenario.is_correct(*replica)).collect(),
+            rows,
+            order: Vec::new(),
+            delivered: BTreeMap::new(),
+            committed: BTreeMap::new(),
+            write_sets: BTreeMap::new(),
+            unprepared: Vec::new(),
+            snapshots: Vec::new(),
+            executed: BTreeMap::new(),
+            attempts: Vec::new(),
+            diverged: Vec::new(),
+            contents: BTreeMap::new(),
+            votes: Vec::new(),
+            prepared: BTreeSet::new(),
+            clients: (scenario.clients.correct as usize) + scenario.clients.faulty.len(),
+            permits: scenario.permits,
+            held: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn ordered(&mut self, entry: &Entry) {
+        let Entry { position, timestamp, payload, .. } = entry.clone();
+        self.order.push(Ordinal { position, timestamp, payload });
+    }
+
+    /// A correct replica's ordering core delivers: the first tells what is ordered, the others must say the same.
+    pub(crate) fn ordered_by_core(&mut self, entry: &Entry) -> Result<(), String> {
+        let index = entry.position.0 as usize - 1;
+        match self.order.get(index) {
+            None if index == self.order.len() => self.ordered(entry),
+            None => return Err(format!("{} is delivered before those ahead of it", entry.position)),
+            Some(known) if known.payload == entry.payload && known.timestamp == entry.timestamp => {}
+            Some(_) => return Err(format!("{} is something else at another replica", entry.position)),
+        }
+        Ok(())
+    }
+
+    pub(crate) fn delivered(&mut self, replica: ReplicaId, position: Position) {
+        if self.correct.contains(&replica) {
+            let upto = self.delivered.entry(replica).or_default();
+            *upto = position.max(*upto);
+        }
+    }
+
+    pub(crate) fn snapshot(&mut self, replica: ReplicaId, tx: TxId, commits: u64) {
+        let committed = self.committed.get(&replica).map(Vec::as_slice).unwrap_or_default();
+        let holds = committed.iter().filter(|commit| commit.commits <= commits).map(|commit| commit.tx);
+        let holds = holds.collect();
+        self.snapshots.push(Snapshot { replica, tx, holds });
+    }
+
+    pub(crate) fn committed(&mut self, replica: ReplicaId, write_set: &WriteSet, commits: u64) {
+        let digest = write_set.digest();
+        let commit = Commit { tx: write_set.tx, slot: write_set.slot, write_set: digest, commits };
+        self.committed.entry(replica).or_default().push(commit);
+        self.write_sets.insert(digest, write_set.rows.clone());
+    }
+
+    pub(crate) fn unprepared(&mut self, replica: ReplicaId, write_set: &WriteSet, committed: bool) {
+        let delivered = self.delivered.get(&replica).copied().unwrap_or_default();
+        let (tx, slot) = (write_set.tx, write_set.slot);
+        self.unprepared.push(Unprepared { replica, tx, slot, committed, delivered });
+    }
+
+    pub(crate) fn prepared(&mut self, replica: ReplicaId, write_set: &WriteSet) {
+        self.prepared.insert((replica, write_set.tx, write_set.slot, write_set.digest()));
+    }
+
+    pub(crate) fn voted(&mut self, replica: ReplicaId, vote: &Vote) {
+        let backed = match vote.kind {
+            VoteKind::Prepared { write_set, .. } => {
+                self.prepared.contains(&(replica, vote.tx, vote.slot, write_set))
+            }
+            _ => true,
+        };
+        self.votes.push((replica, vote.clone(), backed));
+    }
+
+    pub(crate) fn executed(&mut self, replica: ReplicaId, tx: TxId, number: u32, sql: &str, result: Digest) {
+        self.executed.entry((tx, number, sql.to_string())).or_default().insert((replica, result));
+    }
+
+    /// Notes what a correct replica holds now.
+    pub(crate) fn holds(&mut self, replica: ReplicaId, now: Sizes, prepared: usize) {
+        let Held { sizes, prepared: most } = self.held.entry(replica).or_default();
+        *most = prepared.max(*most);
+        sizes.sessions = now.sessions.max(sizes.sessions);
+        sizes.unsettled = now.unsettled.max(sizes.unsettled);
+        sizes.anchors = now.anchors.max(sizes.anchors);
+        sizes.bytes = now.bytes.max(sizes.bytes);
+        sizes.entries = now.entries.max(sizes.entries);
+        sizes.places = now.places.max(sizes.places);
+        sizes.early_votes = now.early_votes.max(sizes.early_votes);
+        sizes.early_entries = now.early_entries.max(sizes.early_entries);
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        use crate::client::Ended;
+        let committed = self.attempts.iter().filter(|attempt| {
+            matches!(&attempt.ended, Some(Ended::Finished(Ok(steeldb_client_shim::Completion::Committed(_)))))
+        });
+        Counts {
+            transactions: self.attempts.len() as u64,
+            committed: committed.count() as u64,
+            ordered: self.order.iter().filter(|ordinal| matches!(ordinal.payload, Ordered::Commit(_))).count()
+                as u64,
+        }
+    }
+}

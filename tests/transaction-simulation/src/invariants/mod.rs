@@ -1,0 +1,42 @@
+//! The invariants, one file each. None uses the code it checks: what the order says is read again in [`model`], and what
+//! statements give is computed again in [`serial`].
+
+pub mod aborted;
+pub mod acknowledged;
+pub mod answers;
+pub mod certificates;
+pub mod computed;
+pub mod contents;
+pub mod divergence;
+pub mod effects;
+pub mod memory;
+pub mod model;
+pub mod outcomes;
+pub mod real_time;
+pub mod serial;
+pub mod snapshots;
+pub mod votes;
+
+use crate::history::History;
+
+/// An invariant: its name, and what it finds broken.
+pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
+
+/// What holds at every moment.
+pub const SAFETY: [Invariant; 12] = [
+    ("acknowledged commits", acknowledged::check),
+    ("reported aborts", aborted::check),
+    ("votes", votes::check),
+    ("certificates", certificates::check),
+    ("ordered outcomes", outcomes::check),
+    ("effects", effects::check),
+    ("snapshots", snapshots::check),
+    ("answers", answers::check),
+    ("computed answers", computed::check),
+    ("real time", real_time::check),
+    ("divergence", divergence::check),
+    ("bounded memory", memory::check),
+];
+
+/// What holds when everything has ended.
+pub const END: [Invariant; 1] = [("contents", contents::check)];

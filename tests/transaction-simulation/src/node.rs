@@ -1,0 +1,107 @@
+//! One replica of the simulated cluster: what survives a crash (store, log, write sets), and what runs.
+
+use crate::adversaries::Adversary;
+use crate::disk::Disk;
+use crate::store::{Pid, Store, WriteSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use steeldb_ordering::Core;
+use steeldb_replica::scheduler::{Effect, Scheduler};
+use steeldb_types::{Digest, ReplicaId, SessionKey, Slot, TxId};
+use steeldb_wire::auth::SecretKey;
+use steeldb_wire::transaction::SignatureMemo;
+
+pub(crate) struct Node {
+    pub(crate) id: ReplicaId,
+    pub(crate) key: SecretKey,
+    /// Whether it is one of the f.
+    pub(crate) faulty: bool,
+    pub(crate) adversaries: Vec<Box<dyn Adversary>>,
+    /// How many times slower than others its store and its links are.
+    pub(crate) slowness: u64,
+    pub(crate) store: Store,
+    /// The store is down, and the agent has not noticed yet.
+    pub(crate) store_down: bool,
+    /// How much of the order is durable here, where the order is an ideal one.
+    pub(crate) journal: usize,
+    /// The log of its ordering core, where it has one.
+    pub(crate) disk: Disk,
+    /// Write sets that it decoded, by name, kept for peers.
+    pub(crate) write_sets: BTreeMap<String, WriteSet>,
+    /// Counts the starts: what was meant for an earlier life is void.
+    pub(crate) life: u32,
+    /// Nothing while it is down.
+    pub(crate) running: Option<Running>,
+}
+
+/// What is lost with a crash.
+pub(crate) struct Running {
+    pub(crate) scheduler: Scheduler,
+    pub(crate) core: Option<Core>,
+    pub(crate) memo: std::cell::RefCell<SignatureMemo>,
+    pub(crate) promises: Promises,
+    /// What is to be rolled back by name. Its permits are free already, as the scheduler counts them.
+    pub(crate) rolling_back: BTreeSet<String>,
+    /// What was prepared when it started.
+    pub(crate) prepared_before: BTreeSet<String>,
+    /// Entries of the order that the scheduler has seen.
+    pub(crate) delivered: usize,
+    /// Whose each connection of a client is.
+    pub(crate) connections: BTreeMap<u64, usize>,
+    /// Over which connection a session's ordered requests came.
+    pub(crate) origins: BTreeMap<SessionKey, u64>,
+    /// Each session's backend.
+    pub(crate) workers: BTreeMap<SessionKey, Pid>,
+    /// Backends whose next step is set.
+    pub(crate) stepping: BTreeSet<Pid>,
+    /// Write sets that peers are asked for.
+    pub(crate) fetching: BTreeMap<TxId, Fetch>,
+    /// When the last thing on a lane happens: lanes are first in, first out.
+    pub(crate) lanes: BTreeMap<Lane, u64>,
+    /// When the scheduler is woken, and the core.
+    pub(crate) wake_at: Option<u64>,
+    pub(crate) core_tick_at: Option<u64>,
+}
+
+/// Things of one lane happen in their order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lane {
+    Backend(Pid),
+    Decoder,
+    Anchors,
+    Order,
+    Disk,
+}
+
+/// A write set that is wanted.
+pub(crate) struct Fetch {
+    pub(crate) slot: Slot,
+    pub(crate) write_set: Digest,
+    pub(crate) asked: usize,
+    pub(crate) asked_at_us: u64,
+}
+
+/// Votes, and outcomes with an own vote in them, leave once the order that they rest on is durable here: the agent's
+/// rule, which it keeps outside the scheduler.
+#[derive(Default)]
+pub(crate) struct Promises {
+    pub(crate) appended: u64,
+    pub(crate) durable: u64,
+    waiting: VecDeque<(u64, Effect)>,
+}
+
+impl Promises {
+    pub(crate) fn hold(&mut self, effect: Effect) {
+        self.waiting.push_back((self.appended, effect));
+    }
+
+    pub(crate) fn next(&mut self) -> Option<Effect> {
+        self.waiting.front().filter(|(needs, _)| *needs <= self.durable)?;
+        self.waiting.pop_front().map(|(_, effect)| effect)
+    }
+}
+
+impl Node {
+    pub(crate) fn is_up(&self) -> bool {
+        self.running.is_some()
+    }
+}

@@ -1,0 +1,25 @@
+//! Many schedules, and that each is a function of its seed.
+
+use steeldb_transaction_simulation::{Campaign, Scenario, run};
+
+/// Every seed keeps every invariant.
+#[test]
+fn three_thousand_schedules_keep_the_invariants() {
+    let report =
+        Campaign { scenario: Scenario::from_seed, from: 0, to: 3000, time_max: None, shorten: true }.run();
+    let broken: Vec<String> = report.violations.iter().map(|(_, failure)| failure.to_string()).collect();
+    println!("{report}");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(report.counts.committed > 3000, "too few commits to say anything: {report}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_byte_for_byte() {
+    for seed in 0..20 {
+        let (first, second) = (run(seed, true), run(seed, true));
+        assert_eq!(first.trace.lines(), second.trace.lines(), "seed {seed}");
+        assert_eq!(first.trace.digest(), second.trace.digest(), "seed {seed}");
+        assert_eq!(run(seed, false).trace.digest(), first.trace.digest(), "seed {seed}, lines not kept");
+    }
+    assert_ne!(run(1, false).trace.digest(), run(2, false).trace.digest());
+}

@@ -1,12 +1,14 @@
 //! The statements of the simulation: a tiny language over one table of keys and values, written as statement texts whose
 //! first keywords tell replicas what they tell them in SQL.
 //!
-//!     SELECT 3 5 [ORDERED] [FOR UPDATE]     the rows with keys 3 to 5
-//!     UPDATE 3 5 SET 17 | APPEND 17         each row of those becomes 17, or gets 17 at its end; RETURNING them
-//!     INSERT 3 17, DELETE 3 5
-//!     UPDATE 3 3 DRIFT 17                   its row gets 17, or something else on some replicas, and nobody is shown what (A2)
-//!     SELECT CLOCK                          the transaction's time
-//!     SAVEPOINT a, ROLLBACK TO a, RELEASE a
+//! ```text
+//! SELECT 3 5 [ORDERED] [FOR UPDATE]     the rows with keys 3 to 5
+//! UPDATE 3 5 SET 17 | APPEND 17         each row of those becomes 17, or gets 17 at its end; RETURNING them
+//! INSERT 3 17, DELETE 3 5
+//! UPDATE 3 3 DRIFT 17                   its row gets 17, or something else on some replicas, and nobody is shown what (A2)
+//! SELECT CLOCK                          the transaction's time
+//! SAVEPOINT a, ROLLBACK TO a, RELEASE a
+//! ```
 
 use std::fmt;
 

@@ -177,6 +177,7 @@ fn agent(config: ReplicaConfig) -> anyhow::Result<AgentConfig> {
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         master_silence: ms(cluster.timeouts.master_silence_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),
+        hook: Default::default(),
         kept_bytes: catch_up.kept_bytes(),
         kept_age: catch_up.kept_age(),
     })

@@ -1,6 +1,7 @@
 //! The cluster: replicas in this process.
 
-use crate::{APP, Client, Proxy, identical};
+use crate::trap::{Trap, Traps};
+use crate::{APP, Client, Crash, Proxy, identical};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use steeldb_client_shim::{Shim, ShimConfig};
 use steeldb_postgres::{AGENT_ROLE, Backend, Launcher, ServerConfig};
-use steeldb_replica::agent::{self, AgentConfig, DatabaseConfig};
+use steeldb_replica::agent::{self, AgentConfig, DatabaseConfig, Point};
 use steeldb_replica::scheduler::ClientRights;
 use steeldb_transport::ReplicaAddress;
 use steeldb_types::{ClientId, Execution, ReplicaId, View, limits};
@@ -35,6 +36,7 @@ pub struct Cluster {
     /// Where replicas listen that have moved since the cluster began.
     moved: BTreeMap<u16, String>,
     running: BTreeMap<u16, Running>,
+    traps: Traps,
     next_client: u32,
     idle_timeout: Duration,
     execution: Execution,
@@ -124,6 +126,7 @@ impl Cluster {
             replicas,
             moved: BTreeMap::new(),
             running: BTreeMap::new(),
+            traps: Traps::default(),
             next_client: 0,
             idle_timeout,
             execution,
@@ -171,6 +174,7 @@ impl Cluster {
     fn launch(&mut self, id: u16) -> oneshot::Receiver<()> {
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = oneshot::channel();
+        self.traps.up(id);
         let config = self.agent_config(id);
         let task = tokio::spawn(agent::run(
             config,
@@ -196,18 +200,59 @@ impl Cluster {
 
     /// A replica's host loses power: its server is killed, its agent says no word more.
     pub async fn crash_replica(&mut self, id: u16) -> anyhow::Result<()> {
-        let pid_file = self.dir.path().join(format!("replica-{id}/postgres/postmaster.pid"));
-        let text = std::fs::read_to_string(pid_file)?;
-        let postmaster: i32 = text.lines().next().unwrap_or_default().trim().parse()?;
-        if let Some(Running { task, .. }) = self.running.remove(&id) {
-            nix::sys::signal::kill(
-                nix::unistd::Pid::from_raw(postmaster),
-                nix::sys::signal::Signal::SIGKILL,
-            )?;
-            task.abort();
-            let _ = task.await;
+        if self.running.contains_key(&id) {
+            self.traps.down(id);
+            self.kill_server(id);
+            self.cut_off(id).await;
         }
         Ok(())
+    }
+
+    /// Has a replica crash at the next step of a kind; resolves when that has happened. An agent that is to crash stands
+    /// still then: [`Cluster::cut_off`] ends it.
+    pub fn crash_at(&self, id: u16, point: Point, crash: Crash) -> oneshot::Receiver<()> {
+        let all = || self.running.keys().copied().collect();
+        let (servers, agents): (Vec<u16>, Vec<u16>) = match crash {
+            Crash::Agent => (vec![], vec![id]),
+            Crash::Server => (vec![id], vec![]),
+            Crash::Host => (vec![id], vec![id]),
+            Crash::AllHosts => (all(), all()),
+        };
+        let pid_files = servers.into_iter().map(|id| self.pid_file(id)).collect();
+        self.traps.set(id, Trap { point, pid_files, agents })
+    }
+
+    /// Kills a replica's server.
+    pub fn kill_server(&self, id: u16) {
+        crate::trap::kill(&self.pid_file(id));
+    }
+
+    /// Ends an agent without a word.
+    pub async fn cut_off(&mut self, id: u16) {
+        if let Some(running) = self.running.remove(&id) {
+            running.task.abort();
+            let _ = running.task.await;
+        }
+    }
+
+    fn pid_file(&self, id: u16) -> PathBuf {
+        self.data_dir(id).join("postgres/postmaster.pid")
+    }
+
+    /// Waits until nothing is prepared on any server.
+    pub async fn nothing_prepared(&self) -> anyhow::Result<()> {
+        for id in 0..self.view.n() {
+            while self.prepared(id).await?.into_iter().next().is_some() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is prepared on a replica's server.
+    pub async fn prepared(&self, id: u16) -> anyhow::Result<Vec<String>> {
+        let answer = self.behind(id).await?.simple("SELECT gid FROM pg_prepared_xacts").await?;
+        Ok(answer.rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
     }
 
     /// Stops all replicas.
@@ -255,6 +300,7 @@ impl Cluster {
             soft_barrier: Duration::from_secs(2),
             master_silence: self.master_silence,
             clock_tolerance: limits::CLOCK_TOLERANCE,
+            hook: self.traps.hook(id),
             kept_bytes: limits::KEPT_BYTES,
             kept_age: limits::KEPT_AGE,
         }
@@ -288,7 +334,7 @@ impl Cluster {
 
     /// The process numbers of the running servers' postmasters.
     pub fn postmasters(&self) -> anyhow::Result<Vec<u32>> {
-        let pid_file = |id: &u16| self.dir.path().join(format!("replica-{id}/postgres/postmaster.pid"));
+        let pid_file = |id: &u16| self.pid_file(*id);
         let read = |id| -> anyhow::Result<u32> {
             let text = std::fs::read_to_string(pid_file(id))?;
             Ok(text.lines().next().unwrap_or_default().trim().parse()?)

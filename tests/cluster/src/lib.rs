@@ -13,6 +13,7 @@ mod memory;
 mod plain;
 mod program;
 mod proxy;
+mod trap;
 mod verify;
 
 pub use client::{Answer, Client};
@@ -21,6 +22,7 @@ pub use memory::Memory;
 pub use plain::Plain;
 pub use program::{Program, Said, python_with_psycopg};
 pub use proxy::{Connection, Proxy, sqlstate};
+pub use trap::Crash;
 pub use verify::{differing_tables, identical};
 
 /// The database and the role of tests.

@@ -18,7 +18,13 @@ fn tables(answer: &VerifiedReplica) -> &[TableDigest] {
 
 /// Asserts that every replica of the newest view answers, and holds the same tables at one place in the order.
 pub async fn identical(shim: &Shim) {
-    let answers = ask(shim).await;
+    let mut answers = ask(shim).await;
+    // A replica whose server is just being started again has no digests yet.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while answers.iter().any(|answer| answer.tables.is_err()) && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        answers = ask(shim).await;
+    }
     let up = shim.links_up();
     assert_eq!(
         answers.len(),

@@ -1,12 +1,17 @@
 //! Anchors: backends whose transactions hold the snapshots that BEGINs import (rule 3). An exporting transaction cannot be
 //! prepared, so they are backends of their own; idle ones are kept for the next wave.
 
+use super::keeper;
 use crate::scheduler::{AnchorId, Event};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 use steeldb_postgres::{AGENT_ROLE, Backend, BackendError};
 use steeldb_types::limits;
 use tokio::sync::mpsc;
+
+/// How long a server that is not there is waited for: it may be starting again.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the pool is asked.
 pub(super) enum Request {
@@ -60,7 +65,7 @@ async fn take(
         return Ok((backend, name));
     }
     let parameters = [("application_name".to_string(), "steeldb anchor".to_string())];
-    let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &parameters).await?;
+    let mut backend = keeper::connect(socket_dir, database, AGENT_ROLE, &parameters, PATIENCE).await?;
     let name = export(&mut backend).await?;
     Ok((backend, name))
 }

@@ -1,6 +1,7 @@
 //! Catching up (A11): what a quorum committed and this replica could not execute is made here from what any peer keeps,
 //! since its digest is in the certificate: rows from a write set; a transaction that ran DDL from its script.
 
+use super::keeper;
 use super::reexecution;
 use super::worker::Reexecuting;
 use crate::effects::{Effects, Kind};
@@ -9,6 +10,7 @@ use crate::script::Script;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use steeldb_postgres::apply::{ApplyError, apply_write_set};
 use steeldb_postgres::transaction::{RecordSecret, is_recorded};
 use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
@@ -19,6 +21,9 @@ use tokio::sync::mpsc;
 
 /// How long a catch-up waits for a lock before whoever holds one is made to let go.
 const LOCK_TIMEOUT: &str = "200ms";
+
+/// How long a server that is not there is waited for: it may be starting again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Idle backends kept for write sets, per database.
 const IDLE_BACKENDS: usize = 4;
@@ -147,10 +152,22 @@ impl CatchUp {
             }
         }
         let parameters = [("application_name".to_string(), "steeldb catch-up".to_string())];
-        let mut backend = Backend::connect(&self.socket_dir, database, AGENT_ROLE, &parameters).await?;
-        attempt(&mut backend, tx, write_set).await?;
-        self.backends.give_back(database, backend);
-        Ok(())
+        loop {
+            let backend =
+                keeper::connect(&self.socket_dir, database, AGENT_ROLE, &parameters, PATIENCE).await;
+            let mut backend = backend?;
+            match attempt(&mut backend, tx, write_set).await {
+                Ok(()) => {
+                    self.backends.give_back(database, backend);
+                    return Ok(());
+                }
+                // Its server went away meanwhile; it comes back, or the replica ends.
+                Err(ApplyError::Backend(error)) if !error.is_recoverable() && !self.events.is_closed() => {
+                    tracing::warn!(%tx, %error, "catching up lost its connection; it is tried again");
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     async fn execute(&self, wanted: &Wanted, script: Script) -> Result<Option<Digest>, String> {
@@ -174,6 +191,7 @@ impl CatchUp {
             secret: secret.clone(),
             links: self.links.clone(),
             effects: self.effects.clone(),
+            hook: Default::default(),
         };
         let (events, tx) = (self.events.clone(), wanted.tx);
         let waits = move || drop(events.send(Event::ReexecutionWaits { tx }));

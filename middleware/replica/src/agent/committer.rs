@@ -2,10 +2,12 @@
 //! connections per database, so that a wave is applied in parallel; PostgreSQL then shares one flush between them. They
 //! also tell who waits for whom.
 
+use super::hook::{Hook, Point};
 use crate::scheduler::Event;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use steeldb_postgres::{AGENT_ROLE, Backend, BackendError, quote};
 use steeldb_types::TxId;
 use tokio::sync::{Mutex, mpsc};
@@ -13,8 +15,11 @@ use tokio::sync::{Mutex, mpsc};
 /// Connections per database.
 const CONNECTIONS: usize = 4;
 
-/// How often an outcome is tried again over a new connection before the replica gives up.
-const TRIES: usize = 5;
+/// How many tries over new connections there are between two lines in the log.
+const TRIES_LOGGED: u32 = 50;
+
+/// The pause between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What is to be done.
 pub(super) enum Job {
@@ -27,12 +32,13 @@ pub(super) enum Job {
 pub(super) struct Committer {
     socket_dir: PathBuf,
     events: mpsc::UnboundedSender<Event>,
+    hook: Hook,
     databases: BTreeMap<String, mpsc::UnboundedSender<Job>>,
 }
 
 impl Committer {
-    pub(super) fn new(socket_dir: PathBuf, events: mpsc::UnboundedSender<Event>) -> Committer {
-        Committer { socket_dir, events, databases: BTreeMap::new() }
+    pub(super) fn new(socket_dir: PathBuf, events: mpsc::UnboundedSender<Event>, hook: Hook) -> Committer {
+        Committer { socket_dir, events, hook, databases: BTreeMap::new() }
     }
 
     pub(super) fn submit(&mut self, database: &str, job: Job) {
@@ -44,6 +50,7 @@ impl Committer {
                     socket_dir: self.socket_dir.clone(),
                     database: database.to_string(),
                     events: self.events.clone(),
+                    hook: self.hook.clone(),
                     backend: None,
                 };
                 tokio::spawn(worker.run(Arc::clone(&receiver)));
@@ -59,6 +66,7 @@ struct Worker {
     socket_dir: PathBuf,
     database: String,
     events: mpsc::UnboundedSender<Event>,
+    hook: Hook,
     backend: Option<Backend>,
 }
 
@@ -70,7 +78,9 @@ impl Worker {
                 None => return,
                 Some(Job::Commit { tx, gid }) => {
                     let sql = format!("COMMIT PREPARED {}", quote::literal(&gid));
+                    self.hook.pass(Point::BeforeCommit).await;
                     let result = self.execute(&sql).await.map(|_| ()).map_err(|error| error.to_string());
+                    self.hook.pass(Point::Committed).await;
                     let _ = self.events.send(Event::Applied { tx, result });
                 }
                 Some(Job::Rollback { gid }) => {
@@ -101,15 +111,24 @@ impl Worker {
 
     /// Runs a statement; its first value.
     async fn execute(&mut self, sql: &str) -> Result<Option<String>, BackendError> {
-        let mut tries = 0;
+        let mut tries: u32 = 0;
         loop {
             tries += 1;
             match self.attempt(sql).await {
                 Ok(value) => return Ok(value),
                 // 42704: no such prepared transaction. After a lost connection that means that it was done.
                 Err(error) if error.sqlstate() == Some("42704") && tries > 1 => return Ok(None),
-                Err(error) if tries >= TRIES || error.is_recoverable() => return Err(error),
-                Err(_) => self.backend = None,
+                Err(error) if error.is_recoverable() || self.events.is_closed() => return Err(error),
+                Err(error) => {
+                    // The server is started again, or the replica ends; nothing can be said until then.
+                    if tries.is_multiple_of(TRIES_LOGGED) {
+                        tracing::warn!(sql, %error, tries, "an outcome cannot be applied; it is tried again");
+                    }
+                    self.backend = None;
+                    if tries > 1 {
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! What an agent is configured with.
 
+use super::hook::Hook;
 use crate::scheduler::ClientRights;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -59,6 +60,8 @@ pub struct AgentConfig {
     pub execution: Execution,
     /// T_soft (rule 5).
     pub soft_barrier: Duration,
+    /// Where a test stops it; nowhere otherwise.
+    pub hook: Hook,
     /// What is kept on disk for replicas that were away: bytes, and for how long.
     pub kept_bytes: u64,
     /// See there.

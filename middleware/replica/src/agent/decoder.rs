@@ -28,7 +28,10 @@ pub(super) async fn run(
     let mut open: BTreeMap<String, Lsn> = BTreeMap::new();
     loop {
         match stream(&socket_dir, &database, &effects, &events, &mut open).await {
-            Err(DecodingError::Backend(error)) if error.is_recoverable() => {
+            // The walsender of the lost stream may still hold the slot (55006).
+            Err(DecodingError::Backend(error))
+                if error.is_recoverable() && error.sqlstate() != Some("55006") =>
+            {
                 let _ = failed.send(format!("decoding of database \"{database}\" failed: {error}"));
                 return;
             }
@@ -40,7 +43,6 @@ pub(super) async fn run(
             }
             Ok(()) => return,
         }
-        // The walsender of the lost stream may still hold the slot for a moment.
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }

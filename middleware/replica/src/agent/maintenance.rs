@@ -1,13 +1,18 @@
 //! What runs beside transactions: ordered maintenance (VACUUM, ANALYZE) and table digests for `steeldb verify`.
 
+use super::keeper;
 use crate::scheduler::Event;
 use bytes::BufMut as _;
 use std::path::PathBuf;
+use std::time::Duration;
 use steeldb_postgres::message::{bind, execute, parse, sync, tag};
 use steeldb_postgres::{AGENT_ROLE, Backend, BackendError, digest, quote};
 use steeldb_types::{Position, SessionKey};
 use steeldb_wire::transaction::TableDigest;
 use tokio::sync::mpsc;
+
+/// How long a server that is not there is waited for: it may be starting again.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages of one maintenance statement kept, bytes; VACUUM VERBOSE of many tables is cut there.
 const MESSAGES_BYTES_MAX: usize = 1024 * 1024;
@@ -30,7 +35,7 @@ pub(super) async fn maintain(
 }
 
 async fn run(socket_dir: PathBuf, database: &str, role: &str, sql: &str) -> Result<Vec<u8>, BackendError> {
-    let mut backend = Backend::connect(&socket_dir, database, role, &[]).await?;
+    let mut backend = keeper::connect(&socket_dir, database, role, &[], PATIENCE).await?;
     let mut out = bytes::BytesMut::new();
     // The extended protocol takes one statement alone, whatever the check before let through (A4).
     parse("", sql, &[], &mut out)?;

@@ -8,8 +8,10 @@ mod committer;
 mod config;
 mod decoder;
 mod fetching;
+mod hook;
 mod journal;
 mod judge;
+mod keeper;
 mod maintenance;
 mod membership;
 mod peer;
@@ -23,4 +25,5 @@ mod setup;
 mod worker;
 
 pub use config::{AgentConfig, DatabaseConfig};
+pub use hook::{Hook, Point};
 pub use run::run;

@@ -4,7 +4,9 @@ use super::anchors;
 use super::catchup::{CatchUp, Wanted};
 use super::committer::{Committer, Job};
 use super::fetching::Fetching;
+use super::hook::{Hook, Point};
 use super::judge::Judge;
+use super::keeper;
 use super::peer::PeerMessage;
 use super::promises::Promises;
 use super::{certifying, maintenance, sequences, worker};
@@ -75,6 +77,9 @@ pub(super) struct Reactor {
     pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
     pub(super) internal: mpsc::UnboundedSender<Event>,
+    /// Where a test stops it, and that it has.
+    pub(super) hook: Hook,
+    pub(super) stopped: bool,
 }
 
 impl Reactor {
@@ -135,6 +140,9 @@ impl Reactor {
                 }
             }
             self.settle();
+            if self.stopped {
+                std::future::pending::<()>().await;
+            }
             // What clients have finished is prepared first: after a restart their sessions are gone, and DDL cannot be
             // had from a peer.
             if stopping.is_some_and(|since| self.scheduler.is_settled() || since.elapsed() > STOP_PATIENCE) {
@@ -179,7 +187,9 @@ impl Reactor {
         loop {
             let mut quiet = true;
             self.scheduler.flush();
-            while let Some(effect) = self.scheduler.poll_effect() {
+            while !self.stopped
+                && let Some(effect) = self.scheduler.poll_effect()
+            {
                 quiet = false;
                 match effect {
                     Effect::SendVotes(_) | Effect::ResendVotes { .. } | Effect::Submit(_) => {
@@ -188,11 +198,15 @@ impl Reactor {
                     effect => self.effect(effect),
                 }
             }
-            while let Some(effect) = self.promises.next() {
+            while !self.stopped
+                && let Some(effect) = self.promises.next()
+            {
                 quiet = false;
                 self.effect(effect);
             }
-            while let Some(effect) = self.core.poll_effect() {
+            while !self.stopped
+                && let Some(effect) = self.core.poll_effect()
+            {
                 quiet = false;
                 self.ordering_effect(effect);
             }
@@ -364,6 +378,10 @@ impl Reactor {
             }
             match validity::decode(request.payload()) {
                 Ok(payload) => {
+                    if matches!(payload, Ordered::Commit(_)) && self.hook.stops(Point::Decided) {
+                        self.stopped = true;
+                        return;
+                    }
                     let request = match request.key() {
                         RequestKey::Client(id) => Some((id.session, id.sequence)),
                         _ => None,
@@ -406,6 +424,13 @@ impl Reactor {
                     self.origins.remove(&session);
                 }
             }
+            Effect::LookForPrepared { gids } => {
+                let (dir, events) = (self.socket_dir.clone(), self.internal.clone());
+                tokio::spawn(async move {
+                    let gids = keeper::not_prepared(&dir, gids).await;
+                    let _ = events.send(Event::Vanished { gids });
+                });
+            }
             Effect::FindBlockers { tx, database, process } => {
                 self.committer.submit(&database, Job::Blockers { tx, process });
             }
@@ -428,7 +453,9 @@ impl Reactor {
             Effect::Submit(ordered) => self.submit(&ordered),
             Effect::SendVotes(bundle) => {
                 bundle.remember_own(self.me, &mut self.judge.memo.borrow_mut());
+                let prepared = bundle.votes.iter().any(|(vote, _)| !vote.kind.is_against());
                 self.to_members(&PeerMessage::Votes(bundle).encode());
+                self.stopped |= prepared && self.hook.stops(Point::VoteSent);
             }
             Effect::ResendVotes { to, bundle } => {
                 self.links.send_peer(to, PeerMessage::Votes(bundle).encode());
@@ -530,6 +557,7 @@ impl Reactor {
             draws: self.scheduler.is_master(),
             settings: Vec::new(),
             effects: self.catch_up.effects.clone(),
+            hook: self.hook.clone(),
         };
         self.workers.insert(session, (incarnation, worker::spawn(start)));
     }

@@ -1,6 +1,7 @@
 //! Restart: the journal's decisions against what PostgreSQL holds (A5). A GID that is present is prepared and not applied;
 //! a record that is visible is applied; neither: the transaction's effects are not here.
 
+use crate::effects::{Effects, Kind};
 use crate::scheduler::{Missing, OpenTransactions};
 use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use steeldb_ordering::{Delivery, Request};
 use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
 use steeldb_types::{Slot, TxId, View};
+use steeldb_wire::transaction::Ordered;
 
 /// Commits that are looked up at once.
 const LOOKED_UP_AT_ONCE: usize = 1000;
@@ -21,6 +23,8 @@ pub(super) struct Recovered {
     pub in_doubt: Vec<(TxId, Slot, String)>,
     /// Decided commits that are not applied here, in their order. Those that are prepared are in doubt, too.
     pub missing: Vec<Missing>,
+    /// Open, prepared here before, and not any more (A12).
+    pub vanished: Vec<TxId>,
 }
 
 /// Replays the deliveries that the ordering core gave when it was restored onto the order's beginning, `open`, and settles
@@ -29,9 +33,23 @@ pub(super) async fn recover(
     socket_dir: &Path,
     databases: &[String],
     deliveries: &[Delivery],
+    effects: &Effects,
     mut open: OpenTransactions,
     view_made_by: impl Fn(&[u8]) -> Option<View>,
 ) -> anyhow::Result<Recovered> {
+    let mut backends = BTreeMap::new();
+    let mut prepared: BTreeMap<String, String> = BTreeMap::new();
+    for database in databases {
+        let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &[])
+            .await
+            .with_context(|| format!("cannot connect to database \"{database}\""))?;
+        for gid in prepared_gids(&mut backend, database).await? {
+            prepared.insert(gid, database.clone());
+        }
+        backends.insert(database.clone(), backend);
+    }
+    // Of what is prepared: those whose BEGIN is in the journal.
+    let mut known = BTreeSet::new();
     let mut commits = Vec::new();
     for delivery in deliveries {
         for (position, request) in &delivery.requests {
@@ -44,19 +62,11 @@ pub(super) async fn recover(
             let ordered = crate::validity::decode(request_payload(request)).map_err(|reason| {
                 anyhow::anyhow!("the journal holds an invalid request at {position}: {reason}")
             })?;
+            if let Ordered::Begin { tx, .. } = &ordered {
+                known.extend(Some(gid(*tx, *position)).filter(|gid| prepared.contains_key(gid)));
+            }
             commits.extend(open.replay(*position, delivery.timestamp, &ordered));
         }
-    }
-    let mut backends = BTreeMap::new();
-    let mut prepared: BTreeMap<String, String> = BTreeMap::new();
-    for database in databases {
-        let mut backend = Backend::connect(socket_dir, database, AGENT_ROLE, &[])
-            .await
-            .with_context(|| format!("cannot connect to database \"{database}\""))?;
-        for gid in prepared_gids(&mut backend, database).await? {
-            prepared.insert(gid, database.clone());
-        }
-        backends.insert(database.clone(), backend);
     }
     let mut missing = Vec::new();
     let mut in_doubt = Vec::new();
@@ -78,23 +88,33 @@ pub(super) async fn recover(
             }
         }
     }
+    let mut vanished = Vec::new();
     for (tx, slot) in open.iter() {
-        if let Some(database) = prepared.remove(&gid(tx, slot)) {
+        let gid = gid(tx, slot);
+        if let Some(database) = prepared.remove(&gid) {
             in_doubt.push((tx, slot, database));
+        } else if effects.keeps(Kind::WriteSet, &gid) {
+            vanished.push(tx);
         }
     }
     for (gid, database) in prepared {
         if gid.len() == 64 && gid.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            // Its Abort is in the order, or its BEGIN never was open here: it cannot be committed any more.
+            // Its Abort is in the order; or the journal has lost its BEGIN with its tail, and so this replica has never
+            // voted for it: a vote leaves when what it rests on is in the journal (E7).
             if let Some(backend) = backends.get_mut(&database) {
                 backend.simple(&format!("ROLLBACK PREPARED {}", quote::literal(&gid))).await?;
             }
-            tracing::info!(gid, "a transaction that was aborted before the restart is rolled back");
+            let known = known.contains(&gid);
+            tracing::warn!(
+                gid,
+                known,
+                "a prepared transaction that is not open in the order (any more) is rolled back"
+            );
         } else {
             tracing::warn!(gid, "a prepared transaction that is not SteelDB's is left alone");
         }
     }
-    Ok(Recovered { open, in_doubt, missing })
+    Ok(Recovered { open, in_doubt, missing, vanished })
 }
 
 /// The payload of a request.

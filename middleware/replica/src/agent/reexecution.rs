@@ -71,20 +71,17 @@ impl<W: Fn()> Execution<W> {
         for (statement, text) in &script.statements {
             self.tell(Command::Define { statement: *statement, text: text.clone() });
         }
-        // All commits before it are applied, and none behind it is until it is done: so that is a snapshot of its place.
-        let (snapshot, _anchor) = match &wanted.snapshot {
-            Some(snapshot) => (snapshot.clone(), None),
-            None => {
-                let (anchor, snapshot) = anchor(socket_dir, database).await?;
-                (snapshot, Some(anchor))
-            }
+        let begun = match &wanted.snapshot {
+            Some(snapshot) => self.begin(script, wanted, snapshot.clone()).await?,
+            None => Err("its slot's snapshot is gone".to_string()),
         };
-        let (modes, timestamp, seed) = (script.modes, wanted.timestamp, wanted.seed);
-        self.tell(Command::Begin { tx, modes, snapshot, timestamp, seed });
-        match self.report().await? {
-            BackendReport::Begun { .. } => {}
-            BackendReport::NotBegun { reason, .. } => return Err(format!("no snapshot for it: {reason}")),
-            _ => return unexpected(),
+        if let Err(reason) = begun {
+            tracing::info!(%tx, reason, "executed again on a snapshot of now");
+            // All commits before it are applied, and none behind it is until it is done: it is a snapshot of its place.
+            let (_anchor, snapshot) = anchor(socket_dir, database).await?;
+            if let Err(reason) = self.begin(script, wanted, snapshot).await? {
+                return Err(format!("no snapshot for it: {reason}"));
+            }
         }
         for (number, step) in (1..).zip(&script.steps) {
             self.step(number, step).await?;
@@ -116,6 +113,28 @@ impl<W: Fn()> Execution<W> {
             BackendReport::Prepared { result: Ok(effects), .. } => Ok(effects),
             BackendReport::Prepared { result: Err(sqlstate), .. } => {
                 Err(format!("it cannot be prepared here: {sqlstate}"))
+            }
+            _ => unexpected(),
+        }
+    }
+
+    /// Begins on a snapshot; or says why that cannot be imported.
+    async fn begin(
+        &mut self,
+        script: &Script,
+        wanted: &Reexecution,
+        snapshot: String,
+    ) -> Result<Result<(), String>, String> {
+        let (tx, modes, timestamp, seed) = (script.tx, script.modes, wanted.timestamp, wanted.seed);
+        self.tell(Command::Begin { tx, modes, snapshot, timestamp, seed });
+        match self.report().await? {
+            BackendReport::Begun { .. } => Ok(Ok(())),
+            BackendReport::NotBegun { reason, .. } => {
+                self.tell(Command::End { tx, commit: false });
+                match self.report().await? {
+                    BackendReport::Ended { .. } => Ok(Err(reason)),
+                    _ => unexpected(),
+                }
             }
             _ => unexpected(),
         }

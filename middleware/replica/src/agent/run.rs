@@ -5,6 +5,7 @@ use super::committer::Committer;
 use super::config::AgentConfig;
 use super::fetching::Fetching;
 use super::judge::Judge;
+use super::keeper::Keeper;
 use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
@@ -14,7 +15,7 @@ use crate::scheduler::{self, OpenTransactions, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use steeldb_ordering::{self as ordering, Core, Restored};
 use steeldb_postgres::Server;
 use steeldb_transport::ReplicaTransport;
@@ -66,6 +67,7 @@ async fn serve(
     let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
 
     let (internal, internal_events) = mpsc::unbounded_channel();
+    let mut keeper = Keeper::new(config.server.clone(), server, internal.clone(), config.hook.clone());
     let (reports, worker_reports) = mpsc::unbounded_channel();
     let (decisions_read, decisions) = mpsc::unbounded_channel();
     let clients: BTreeMap<ClientId, PublicKey> =
@@ -86,10 +88,10 @@ async fn serve(
         }
     }
     let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
-    let Recovered { open, in_doubt, missing } = {
+    let Recovered { open, in_doubt, missing, vanished } = {
         let open = OpenTransactions::new(config.master, config.view.clone());
         let view_made_by = |payload: &[u8]| membership::view_made_by(&core, payload);
-        recovery::recover(&socket_dir, &names, &deliveries, open, view_made_by).await?
+        recovery::recover(&socket_dir, &names, &deliveries, &effects, open, view_made_by).await?
     };
     drop(deliveries);
 
@@ -111,7 +113,7 @@ async fn serve(
         #[cfg(feature = "planted-bugs")]
         planted_bug: None,
     });
-    scheduler.restore(open, in_doubt, missing);
+    scheduler.restore(open, in_doubt, missing, vanished);
 
     let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
         id: config.me,
@@ -158,7 +160,7 @@ async fn serve(
         journal,
         decisions_read,
         links,
-        committer: Committer::new(socket_dir.clone(), internal.clone()),
+        committer: Committer::new(socket_dir.clone(), internal.clone(), config.hook.clone()),
         anchors: anchor_requests,
         workers: BTreeMap::new(),
         incarnations: 0,
@@ -174,6 +176,8 @@ async fn serve(
         socket_dir,
         internal,
         me: config.me,
+        hook: config.hook.clone(),
+        stopped: false,
     };
     for effect in early {
         reactor.ordering_effect(effect);
@@ -183,22 +187,12 @@ async fn serve(
     let ended = tokio::select! {
         ended = reactor.run(link_events, internal_events, worker_reports, persisted_events, decisions, shutdown) => ended,
         Some(reason) = decoder_failures.recv() => Err(anyhow::anyhow!(reason)),
-        ended = server_ended(&server) => Err(ended),
+        ended = keeper.run() => Err(ended),
     };
     reactor.links.stop();
     decoders.shutdown().await;
-    let stopped = tokio::task::spawn_blocking(move || server.stop()).await?;
+    let stopped = keeper.stop().await;
     ended?;
     stopped?;
     Ok(())
-}
-
-/// Resolves when PostgreSQL ends by itself.
-async fn server_ended(server: &Server) -> anyhow::Error {
-    loop {
-        if let Some(reason) = server.has_ended() {
-            return anyhow::anyhow!("the replica's PostgreSQL ended: {reason}");
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
 }

@@ -275,6 +275,11 @@ impl Effects {
         None
     }
 
+    /// Whether a record of one kind is kept of a transaction.
+    pub fn keeps(&self, kind: Kind, gid: &str) -> bool {
+        digest_of(gid).is_some_and(|gid| self.holds(kind, &gid))
+    }
+
     fn holds(&self, kind: Kind, gid: &Digest) -> bool {
         let segments = lock(&self.0.state).segments.clone();
         segments.iter().rev().any(|segment| {

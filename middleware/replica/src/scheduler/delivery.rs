@@ -220,12 +220,13 @@ impl Scheduler {
     /// Takes up the order where a restarted replica's own log ends. `in_doubt` are prepared here: they wait for their
     /// outcome (rule 13) and for decoding to show what they are. `missing` are decided commits that are not applied
     /// here, in their order: those that are in doubt are committed if they are what the certificate names, the others
-    /// are caught up with one by one.
+    /// are caught up with one by one. `vanished` are open and were prepared here before (A12).
     pub fn restore(
         &mut self,
         open: OpenTransactions,
         in_doubt: Vec<(TxId, Slot, String)>,
         missing: Vec<Missing>,
+        vanished: Vec<TxId>,
     ) {
         self.applying.restored(open.delivered());
         self.open = open;
@@ -277,6 +278,9 @@ impl Scheduler {
             transaction.outcome = Some(Decided::Commit { certificate });
             // Alone: what lay between them in the order is not known any more.
             self.applying.enqueue(Item::Commit { position, tx, alone: true });
+        }
+        if !vanished.is_empty() {
+            self.lose_votes(&vanished);
         }
     }
 

@@ -71,6 +71,11 @@ pub enum Effect {
         /// What a script is executed with; none where rows are all there is.
         reexecution: Option<Reexecution>,
     },
+    /// Find out which of these are not prepared, though they were.
+    LookForPrepared {
+        /// Their global identifiers.
+        gids: Vec<String>,
+    },
     /// Find out which backends a transaction's backend waits for.
     FindBlockers {
         /// The transaction.

@@ -50,6 +50,12 @@ impl Scheduler {
         }
     }
 
+    /// The same, of one that this replica votes against at once.
+    pub(super) fn note_ended_with(&mut self, tx: TxId, vote: Vote) {
+        let entry = Entry { at_us: self.now_us, contested: true, vote: Some(vote) };
+        self.ended.transactions.insert(tx, entry);
+    }
+
     /// Votes against what others still wait for. Not before T_vote: until then a read-only transaction's client may
     /// not have heard from f + 1 replicas, and a liar's vote would abort what it reads.
     pub(super) fn vote_on_ended(&mut self) {

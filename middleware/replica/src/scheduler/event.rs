@@ -117,6 +117,13 @@ pub enum Event {
         /// The digests.
         tables: Result<Vec<TableDigest>, String>,
     },
+    /// The server ended by itself, and is there again.
+    ServerRestarted,
+    /// These were prepared here before the server ended, and are not any more.
+    Vanished {
+        /// Their global identifiers.
+        gids: Vec<String>,
+    },
     /// A transaction that ran DDL was executed again: it is prepared here, with the digest of what decoding does not show
     /// (G1); or it could not be.
     Reexecuted {

@@ -7,7 +7,8 @@
 //! - What is executed before its client has finished can be undone, and done again on its anchor, until it is prepared.
 //! - A Prepared vote is cast only for a transaction whose effects are durable here, with its client's k and h_k and
 //!   the w that decoding shows; never after a vote against, never for a Finish that says Rollback (6).
-//! - What is prepared here is committed or rolled back only by its ordered outcome (13).
+//! - What is prepared here is committed or rolled back only by its ordered outcome (13). Where it vanished all the same,
+//!   this replica vouches for nothing until all that was open has its outcome.
 //! - The first ordered outcome of a transaction whose BEGIN is ordered is its outcome; others are no-ops (7).
 //! - Whatever a replica or a client sends, what is kept of it is bounded; and what is prepared here gets an outcome, or
 //!   this replica says what it can to bring one about.
@@ -23,6 +24,7 @@ mod effect;
 mod ended;
 mod event;
 mod finishing;
+mod lost;
 mod maintaining;
 mod mastership;
 mod operations;
@@ -155,6 +157,8 @@ pub struct Scheduler {
     term_began: Position,
     /// At a new master: databases whose sequences are yet to be put past what was drawn before.
     skipping: BTreeSet<String>,
+    /// What was open when prepared transactions vanished, and is still open (A12).
+    lost: BTreeSet<TxId>,
     bytes_by_client: BTreeMap<ClientId, usize>,
 }
 
@@ -195,6 +199,7 @@ impl Scheduler {
             resume_until_us: 0,
             term_began: Position::default(),
             skipping: BTreeSet::new(),
+            lost: BTreeSet::new(),
             bytes_by_client: BTreeMap::new(),
         }
     }
@@ -220,6 +225,8 @@ impl Scheduler {
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
             Event::CaughtUp { tx, result } => self.caught_up(tx, result),
+            Event::ServerRestarted => self.server_restarted(),
+            Event::Vanished { gids } => self.vanished(gids),
             Event::Reexecuted { tx, result } => self.reexecuted(tx, result),
             Event::ReexecutionWaits { tx } => self.reexecution_waits(tx),
             Event::Verified { session, sequence, position, tables } => {

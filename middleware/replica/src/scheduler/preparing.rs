@@ -127,12 +127,12 @@ impl Scheduler {
         let write_set = with_effects(set.digest, *extra);
         let wall = set.wall || transaction.ran_ddl;
         self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
-        let diverged = self.diverged.is_some();
+        let vouches = self.may_vouch();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };
         let against =
             transaction.against_vote.is_some() && !self.config.has(PlantedBug::PreparedAfterAgainst);
-        if transaction.outcome.is_some() || diverged || against {
+        if transaction.outcome.is_some() || !vouches || against {
             return;
         }
         let write_set =

@@ -345,6 +345,8 @@ impl Scheduler {
             BackendReport::Begun { tx } => self.begun(tx),
             BackendReport::NotBegun { tx, reason } => {
                 tracing::warn!(%tx, reason, "no snapshot for a transaction");
+                // The anchor's backend may be gone: the next BEGIN takes another.
+                self.pass_anchors();
                 self.begun(tx);
                 self.cast_against(tx, VoteKind::Blocked);
                 self.give_up(tx);

@@ -69,6 +69,7 @@ impl Scheduler {
         for tx in due.catch_up {
             self.catch_up_again(tx);
         }
+        self.look_at_lost();
         self.look_for_blockers();
         self.vote_on_ended();
         let contested: Vec<TxId> = self.ballots.keys().copied().collect();

@@ -43,7 +43,8 @@ impl World<'_> {
         let recovered = self.recover(at, &entries);
         let mut scheduler = Scheduler::new(self.scheduler_config(at));
         let (open, in_doubt, missing) = recovered;
-        scheduler.restore(open, in_doubt, missing);
+        // The store loses nothing that it prepared.
+        scheduler.restore(open, in_doubt, missing, Vec::new());
         self.nodes[at].running = Some(Running {
             scheduler,
             core,
@@ -300,6 +301,8 @@ impl World<'_> {
                 self.say(at, usize::from(to.0), PeerMessage::Votes(bundle));
             }
             Effect::SendAccusation(signed) => self.say_to_all(at, &PeerMessage::Accusation(signed)),
+            // Asked after a server alone was started again, which the simulation does not do.
+            Effect::LookForPrepared { .. } => {}
             // Nobody looks statements up here: what differs is not certified.
             Effect::Certify { .. } => {}
             Effect::TermBegan(term) => {

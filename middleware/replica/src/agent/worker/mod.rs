@@ -8,6 +8,8 @@ mod reader;
 mod settings;
 mod writer;
 
+use super::hook::Hook;
+use super::keeper;
 use crate::effects::Effects;
 use crate::scheduler::{BackendReport, Command};
 use crate::script::SessionState;
@@ -24,6 +26,9 @@ use steeldb_transport::{ConnectionId, ReplicaLinks};
 use steeldb_types::{Digest, SessionKey, TxId};
 use steeldb_wire::transaction::{Modes, ResultDigest, SqlState, StatementId};
 use tokio::sync::{Notify, mpsc};
+
+/// How long a server that is not there is waited for: it may be starting again.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the worker of a session needs.
 pub(super) struct Start {
@@ -43,6 +48,8 @@ pub(super) struct Start {
     pub settings: Vec<(String, String)>,
     /// Where scripts are kept.
     pub effects: Effects,
+    /// Where a test stops it.
+    pub hook: Hook,
 }
 
 /// Where a worker reports to. A session that was lost may be opened again, and the old worker's last words must not end
@@ -152,6 +159,7 @@ pub(super) struct Reexecuting {
     pub secret: RecordSecret,
     pub links: ReplicaLinks,
     pub effects: Effects,
+    pub hook: Hook,
 }
 
 impl Reexecuting {
@@ -175,6 +183,7 @@ impl Reexecuting {
             draws: false,
             settings: state.settings.clone(),
             effects: self.effects,
+            hook: self.hook,
         })
     }
 }
@@ -206,9 +215,9 @@ async fn connect(start: &Start) -> Result<(Backend, Drawing), (String, String)> 
         BackendError::Server(fields) => (fields.sqlstate.clone(), fields.message.clone()),
         other => ("58000".to_string(), other.to_string()),
     };
-    let mut agent = Backend::connect(&start.socket_dir, &start.database, steeldb_postgres::AGENT_ROLE, &[])
-        .await
-        .map_err(shown)?;
+    let (dir, role) = (&start.socket_dir, steeldb_postgres::AGENT_ROLE);
+    let mut agent =
+        keeper::connect(dir, &start.database, role, &[], CONNECT_PATIENCE).await.map_err(shown)?;
     roles::check_role(&mut agent, &start.role).await.map_err(|refused| match refused {
         roles::RoleRefused::Backend(error) => shown(error),
         refused => ("28000".to_string(), refused.to_string()),
@@ -257,6 +266,7 @@ async fn serve(
         reports: start.reports,
         patience: start.patience,
         drawing: drawing.clone(),
+        hook: start.hook.clone(),
     };
     let writing = writer::Writer {
         writer,
@@ -281,6 +291,7 @@ async fn serve(
         names: settings::Names::default(),
         settings_asked: false,
         effects: start.effects,
+        hook: start.hook.clone(),
     };
     let reading = tokio::spawn(reading.run());
     let closed = writing.run().await;

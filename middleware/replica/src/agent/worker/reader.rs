@@ -1,5 +1,6 @@
 //! Reads a backend's answers in the order its commands were written.
 
+use super::super::hook::{Hook, Point};
 use super::super::maintenance::error_with_hint;
 use super::drawing::Drawing;
 use super::{Expect, Input, Parsed, Reports, Shared, lock};
@@ -31,6 +32,8 @@ pub(super) struct Reader {
     pub(super) reports: Reports,
     pub(super) patience: Duration,
     pub(super) drawing: Drawing,
+    /// Where a test stops it.
+    pub(super) hook: Hook,
 }
 
 impl Reader {
@@ -67,6 +70,7 @@ impl Reader {
                 }
                 Expect::Prepare { tx } => {
                     let answer = self.answer().await?;
+                    self.hook.pass(Point::Prepared).await;
                     let result = match answer.error {
                         Some((sqlstate, _)) => Err(sqlstate),
                         // PREPARE of a failed transaction answers ROLLBACK without an error (B6).

@@ -1,5 +1,6 @@
 //! Writes a session's commands to its backend.
 
+use super::super::hook::{Hook, Point};
 use super::drawing::Drawing;
 use super::{Expect, Input, Parsed, Shared, lock, settings};
 use crate::effects::{Effects, Kind};
@@ -44,6 +45,8 @@ pub(super) struct Writer {
     pub(super) settings_asked: bool,
     /// Where scripts are kept.
     pub(super) effects: Effects,
+    /// Where a test stops it.
+    pub(super) hook: Hook,
 }
 
 impl Writer {
@@ -198,6 +201,7 @@ impl Writer {
                 if let Some(steps) = script {
                     self.keep_script(tx, slot, &gid, steps).await?;
                 }
+                self.hook.pass(Point::BeforePrepare).await;
                 let record = Record { tx, slot, operations, transcript };
                 let ran_ddl = lock(&self.shared.ddl_effects).is_some();
                 let mut sql = record.sql(&self.secret, ran_ddl);

@@ -10,6 +10,7 @@ mod certificates;
 mod clients;
 mod draws;
 mod finishing;
+mod lost;
 mod mastership;
 mod operations;
 mod random;

@@ -100,7 +100,7 @@ fn a11_ddl_that_is_missing_after_a_restart_is_executed_again_in_its_place() {
         missing.extend(replay(commit(tx, Position(slot), &[statement])));
     }
     one.position = 6;
-    one.scheduler.restore(open, vec![], missing);
+    one.scheduler.restore(open, vec![], missing, vec![]);
     one.event(Event::Tick);
     let before_all = Some(format!("{:?}", std::collections::BTreeSet::<TxId>::new()));
     assert_eq!(one.backend.reexecuted, [(t, before_all)]);

@@ -21,7 +21,7 @@ fn restarted(begins: u64, in_doubt: &[u64], missing: &[u64]) -> One {
         one.backend.prepared.insert(gid(*of));
     }
     let in_doubt = in_doubt.iter().map(|of| (tx(*of, 1), Position(*of), "app".to_string())).collect();
-    one.scheduler.restore(open, in_doubt, decided);
+    one.scheduler.restore(open, in_doubt, decided, vec![]);
     one.event(Event::Tick);
     one
 }

@@ -17,5 +17,7 @@ pub use core::PlantedBug;
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
 pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};
 pub use error::{Disagreement, ShimError};
-pub use steeldb_wire::transaction::{Decision, Modes, OperationKind, StatementText, TableDigest};
+pub use steeldb_wire::transaction::{
+    Decision, Modes, OperationKind, StatementText, TableDigest, TransactionState,
+};
 pub use views::{Learned, Views};

@@ -90,6 +90,57 @@ pub(crate) fn no_parameters(out: &mut BytesMut) {
     message(out, b't', |out| out.put_u16(0));
 }
 
+pub(crate) fn parameter_description(out: &mut BytesMut, types: &[u32]) {
+    message(out, b't', |out| {
+        out.put_u16(types.len() as u16);
+        for oid in types {
+            out.put_u32(*oid);
+        }
+    });
+}
+
+/// RowDescription of one column in text format, of a type of any length, from no table.
+pub(crate) fn text_column(out: &mut BytesMut, name: &str, oid: u32) {
+    message(out, b'T', |out| {
+        out.put_u16(1);
+        string(out, name);
+        out.put_u32(0);
+        out.put_u16(0);
+        out.put_u32(oid);
+        out.put_i16(-1);
+        out.put_i32(-1);
+        out.put_u16(0);
+    });
+}
+
+/// DataRow of one column; none for NULL.
+pub(crate) fn data_row(out: &mut BytesMut, value: Option<&str>) {
+    message(out, b'D', |out| {
+        out.put_u16(1);
+        match value {
+            Some(text) => {
+                out.put_u32(text.len() as u32);
+                out.put_slice(text.as_bytes());
+            }
+            None => out.put_i32(-1),
+        }
+    });
+}
+
+/// A field of an ErrorResponse or NoticeResponse, given as a whole message.
+pub(crate) fn error_field(whole: &[u8], wanted: u8) -> Option<&str> {
+    let mut body = whole.get(5..)?;
+    loop {
+        let (&kind, rest) = body.split_first().filter(|(kind, _)| **kind != 0)?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let (text, after) = rest.split_at(end);
+        if kind == wanted {
+            return std::str::from_utf8(text).ok();
+        }
+        body = after.get(1..)?;
+    }
+}
+
 pub(crate) fn error(out: &mut BytesMut, error: &PgError) {
     message(out, b'E', |out| fields(out, error));
 }
@@ -178,7 +229,9 @@ mod tests {
             mapped.len(),
             u32::from_be_bytes([mapped[1], mapped[2], mapped[3], mapped[4]]) as usize + 1
         );
+        assert_eq!((error_field(&error, b'C'), error_field(&error, b'X')), (Some("42703"), None));
         for cut in 0..error.len() {
+            error_field(&error[..cut], b'F');
             with_position(&error[..cut], |position| position);
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Client {
     input: BytesMut,
     /// What is to be sent with the next flush.
     pub out: BytesMut,
+    /// How often something was sent.
+    flushes: u64,
     /// A message that is too long to be kept whole: its type byte, and how much of it is still to come.
     long: Option<(u8, usize)>,
 }
@@ -53,6 +55,7 @@ impl Client {
             stream,
             input: BytesMut::with_capacity(8 * 1024),
             out: BytesMut::with_capacity(8 * 1024),
+            flushes: 0,
             long: None,
         }
     }
@@ -145,9 +148,15 @@ impl Client {
         std::future::pending().await
     }
 
+    /// How often something was sent.
+    pub(crate) fn flushes(&self) -> u64 {
+        self.flushes
+    }
+
     /// Sends what is to be sent.
     pub(crate) async fn flush(&mut self) -> io::Result<()> {
         if !self.out.is_empty() {
+            self.flushes += 1;
             self.stream.write_all(&self.out).await?;
             self.out.clear();
             if self.out.capacity() > 4 * FLUSH_BYTES {

@@ -21,6 +21,10 @@ use steeldb_types::limits;
 impl Session {
     /// Handles one message of the extended protocol.
     pub(crate) async fn extended(&mut self, message: Message) -> Result<(), Failure> {
+        if !matches!(message, Message::Close { .. }) {
+            // The statement before is not alone.
+            self.attempt = None;
+        }
         let executes = |name: &str| matches!(&message, Message::Execute { portal, .. } if portal == name);
         if let Some(portal) = self.undescribed.take()
             && !executes(&portal)
@@ -43,6 +47,7 @@ impl Session {
                     Target::Statement => drop(self.statements.remove(&name)),
                     Target::Portal => drop(self.portals.remove(&name)),
                 }
+                self.attempt_closes();
                 backend::bare(self.out(), b'3');
                 Ok(())
             }
@@ -128,11 +133,17 @@ impl Session {
         Ok(())
     }
 
-    async fn execute(&mut self, name: String, max_rows: u32) -> Result<(), Failure> {
+    pub(crate) async fn execute(&mut self, name: String, max_rows: u32) -> Result<(), Failure> {
         self.described = None;
         let portal = self.portals.get_mut(&name).ok_or_else(|| no_portal(&name))?;
         let describe = std::mem::take(&mut portal.describe);
         let prepared = portal.prepared.clone();
+        let whole = Portal {
+            prepared: prepared.clone(),
+            bind: portal.bind.clone(),
+            describe,
+            progress: Progress::default(),
+        };
         match std::mem::take(&mut portal.progress) {
             Progress::Bound => {}
             Progress::Suspended { rows, completion } => {
@@ -156,6 +167,7 @@ impl Session {
             backend::bare(self.out(), b'I');
             return Ok(());
         };
+        self.attempt_portal(&name, statement, whole, max_rows);
         if describe && is_consumed(&statement.kind) {
             backend::bare(self.out(), b'n');
         }
@@ -169,7 +181,7 @@ impl Session {
             shared: self.transaction.block == Block::Implicit && self.transaction.begun,
         };
         self.run_statement(run, &mut relay).await?;
-        let rows = matches!(statement.kind, StatementKind::Query { .. });
+        let rows = matches!(statement.kind, StatementKind::Query { .. } | StatementKind::Outcome { .. });
         let suspended = relay.is_suspended();
         let completion = relay.completion.clone();
         if let Some(portal) = self.portals.get_mut(&name) {

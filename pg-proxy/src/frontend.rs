@@ -223,6 +223,22 @@ pub(crate) fn result_formats(rest: &Bytes) -> Result<Vec<u16>, ProtocolError> {
     Ok(formats)
 }
 
+/// The first parameter of a Bind message's rest, if there is one; none inside for NULL.
+pub(crate) fn first_parameter(rest: &Bytes) -> Result<Option<Option<Bytes>>, ProtocolError> {
+    let mut body = Body(rest.clone());
+    for _ in 0..body.number16()? {
+        format(&mut body)?;
+    }
+    if body.number16()? == 0 {
+        return Ok(None);
+    }
+    match body.number32()? {
+        u32::MAX => Ok(Some(None)),
+        length if body.0.len() < length as usize => Err(short()),
+        length => Ok(Some(Some(body.0.split_to(length as usize)))),
+    }
+}
+
 fn format(body: &mut Body) -> Result<u16, ProtocolError> {
     match body.number16()? {
         code @ (0 | 1) => Ok(code),
@@ -259,6 +275,10 @@ mod tests {
             Message::Bind { portal: "p".into(), statement: "s".into(), rest: Bytes::from_static(rest) };
         assert_eq!(parse(b'B', &bind), Ok(expected));
         assert_eq!(result_formats(&Bytes::from_static(rest)), Ok(vec![1]));
+        assert_eq!(first_parameter(&Bytes::from_static(rest)), Ok(Some(Some(Bytes::from_static(b"hi")))));
+        let null = Bytes::from_static(b"\0\0\0\x01\xff\xff\xff\xff\0\0");
+        assert_eq!(first_parameter(&null), Ok(Some(None)));
+        assert_eq!(first_parameter(&Bytes::from_static(&[0; 6])), Ok(None));
         assert_eq!(parse(b'E', b"\0\0\0\0\x05"), Ok(Message::Execute { portal: String::new(), max_rows: 5 }));
         assert_eq!(parse(b'S', b""), Ok(Message::Sync));
     }

@@ -21,8 +21,10 @@ mod disagreement;
 mod error;
 mod extended_query;
 mod frontend;
+mod outcome;
 mod portal;
 mod relay;
+mod retry;
 mod server;
 mod session;
 mod simple_query;
@@ -33,5 +35,5 @@ mod transaction;
 mod verify;
 
 pub use authentication::{Authentication, Users, UsersError};
-pub use server::{ListenError, Proxy, ProxyOptions, run};
+pub use server::{ListenError, Proxy, ProxyOptions, STATEMENT_TRIES, run};
 pub use verify::Verify;

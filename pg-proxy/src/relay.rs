@@ -136,6 +136,7 @@ impl Session {
     ) -> Result<(), Failure> {
         // Another statement follows what is held back, so that was not the last of its transaction.
         self.release();
+        self.attempt_operates();
         self.ensure_begun();
         self.transaction.snapshot |= !operation.flags.leading;
         let operation = self.shim.operation(operation);
@@ -154,13 +155,18 @@ impl Session {
                     self.shim.consumed(messages.len());
                     taken?;
                 }
-                Event::Executed { number, .. } if number == operation => {
+                Event::Executed { number, drew, .. } if number == operation => {
+                    if drew {
+                        self.attempt_lasts();
+                    }
                     return match relay.error.take() {
                         Some(error) => Err(Failure::Statement(ErrorMessage::Backend(error))),
                         None => Ok(()),
                     };
                 }
                 Event::OperationFailed { error, .. } => {
+                    // How far the master was with it is not known.
+                    self.attempt_lasts();
                     self.disagree(&error);
                     return Err(error.into());
                 }

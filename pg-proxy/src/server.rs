@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use steeldb_client_shim::{Canceller, Shim};
+use steeldb_client_shim::{Canceller, Shim, ShimError};
 use steeldb_types::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -25,6 +25,9 @@ const STARTING_MAX: usize = 100;
 
 /// How long to wait before accepting again when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Conflicting statements find their rows free after one run or two; what is still not through by then is worth telling.
+pub const STATEMENT_TRIES: u32 = 4;
 
 /// What a proxy needs.
 #[derive(Clone)]
@@ -37,6 +40,9 @@ pub struct ProxyOptions {
     pub authentication: Authentication,
     /// Sessions at once; at most [`limits::SESSIONS_PER_CLIENT_MAX`], since each is a backend on every replica.
     pub sessions_max: usize,
+    /// How often a statement is run at most that conflicts with others (40001, 40P01) in a transaction of its own and has
+    /// shown nothing; 1: never again.
+    pub statement_tries: u32,
     /// When sessions verify results, unless they say otherwise.
     pub verify: Verify,
     /// How long a client may take until it is authenticated.
@@ -53,6 +59,7 @@ impl ProxyOptions {
             shim,
             authentication: Authentication::Trust,
             sessions_max: limits::SESSIONS_PER_CLIENT_MAX,
+            statement_tries: STATEMENT_TRIES,
             verify: Verify::default(),
             startup_timeout: Duration::from_secs(60),
             stop_timeout: Duration::from_secs(5),
@@ -247,23 +254,29 @@ async fn serve_session(server: &Server, mut client: Client, started: Started<'_>
     let Started { startup, shim, _counted } = started;
     backend::authentication_ok(&mut client.out);
     for (name, value) in shim.parameters() {
+        let value = match (name.as_str(), startup.defaults.read_only) {
+            // Drivers that look for a server that can be written to ask for it here; the backends know nothing of it.
+            ("default_transaction_read_only", Some(true)) => "on",
+            _ => value,
+        };
         backend::parameter_status(&mut client.out, name, value);
     }
     backend::backend_key_data(&mut client.out, key.0, key.1);
     backend::ready_for_query(&mut client.out, b'I');
     tracing::debug!(user = startup.user, database = startup.database, "session opened");
     let verify = VerifySetting::new(startup.verify.unwrap_or_default());
-    let mut session = Session::new(client, shim, server.analyzer.clone(), startup.defaults, verify);
+    let tries = server.options.statement_tries;
+    let mut session = Session::new(client, shim, server.analyzer.clone(), startup.defaults, verify, tries);
     let failure = match session.client.flush().await {
         Err(error) => error.into(),
         Ok(()) => {
             let mut stop = server.stop.clone();
             tokio::select! {
                 failure = session.run() => failure,
-                _ = stop.wait_for(|stop| *stop) => Failure::Fatal(PgError::fatal(
-                    "57P01",
-                    "terminating connection due to administrator command",
-                )),
+                _ = stop.wait_for(|stop| *stop) => {
+                    let error = ShimError::new("57P01", "terminating connection due to administrator command");
+                    Failure::Fatal(PgError { severity: "FATAL", ..session.shim.last_word(error).into() })
+                }
             }
         }
     };

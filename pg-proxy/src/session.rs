@@ -5,6 +5,7 @@ use crate::client::Client;
 use crate::error::{ErrorMessage, Failure, PgError};
 use crate::frontend::Message;
 use crate::portal::Portals;
+use crate::retry::Attempt;
 use crate::sql::{Analyzer, TransactionModes};
 use crate::statement::Prepared;
 use crate::transaction::{Block, Transaction};
@@ -19,6 +20,10 @@ pub(crate) struct Session {
     pub client: Client,
     pub shim: Shim,
     pub analyzer: Arc<Analyzer>,
+    /// How often a statement is run at most that conflicts with others and has shown nothing.
+    pub tries: u32,
+    /// The statement that may be run again.
+    pub attempt: Option<Attempt>,
     /// The session's `default_transaction_...`.
     pub defaults: TransactionModes,
     pub transaction: Transaction,
@@ -46,11 +51,14 @@ impl Session {
         analyzer: Arc<Analyzer>,
         defaults: TransactionModes,
         verify: VerifySetting,
+        tries: u32,
     ) -> Session {
         Session {
             client,
             shim,
             analyzer,
+            tries,
+            attempt: None,
             defaults,
             transaction: Transaction::default(),
             verify,
@@ -106,12 +114,15 @@ impl Session {
     pub(crate) async fn event(&mut self) -> Result<Event, Failure> {
         /// How long results lie here for more to join them. A statement's last piece comes well within it.
         const LINGER: std::time::Duration = std::time::Duration::from_millis(2);
+        /// The same while the statement may be run again: what was shown cannot be taken back.
+        const UNSEEN: std::time::Duration = std::time::Duration::from_secs(1);
 
         if let Some(event) = self.shim.try_event() {
             return self.unless_lost(event);
         }
         if !self.client.out.is_empty() {
-            let event = tokio::time::timeout(LINGER, self.shim.event()).await;
+            let linger = if self.is_unseen() { UNSEEN } else { LINGER };
+            let event = tokio::time::timeout(linger, self.shim.event()).await;
             if let Ok(event) = event {
                 return self.unless_lost(event);
             }
@@ -153,6 +164,7 @@ impl Session {
                 if !std::mem::take(&mut self.skip_to_sync) {
                     self.sync().await?;
                 }
+                self.attempt = None;
                 self.ready().await
             }
             Message::Flush => {
@@ -173,9 +185,15 @@ impl Session {
             // Left over from a COPY that failed early: PostgreSQL drops them, too.
             Message::CopyData { .. } | Message::CopyDone | Message::CopyFail { .. } => Ok(()),
             extended => {
-                let result = self.extended(extended).await;
+                let mut result = self.extended(extended).await;
                 if let Err(failure) = result {
                     let failure = self.fail(failure).await;
+                    result = match self.tries_again(&failure) {
+                        true => self.execute_again(false).await,
+                        false => Err(failure),
+                    };
+                }
+                if let Err(failure) = result {
                     self.report(failure)?;
                     self.skip_to_sync = true;
                     self.undescribed = None;
@@ -190,6 +208,10 @@ impl Session {
         let result = match self.describe_pending().await {
             Ok(()) => self.finish_implicit().await,
             Err(failure) => Err(self.fail(failure).await),
+        };
+        let result = match result {
+            Err(failure) if self.tries_again(&failure) => self.execute_again(true).await,
+            result => result,
         };
         match result {
             Ok(()) => Ok(()),

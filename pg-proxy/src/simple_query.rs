@@ -5,6 +5,7 @@ use crate::backend;
 use crate::error::Failure;
 use crate::relay::{Describe, Relay};
 use crate::session::Session;
+use crate::sql::Analysis;
 use crate::statement::{NO_PARAMETERS, Run};
 use std::sync::Arc;
 use steeldb_client_shim::StatementText;
@@ -15,18 +16,35 @@ impl Session {
         // PostgreSQL drops the unnamed statement and portal with each simple Query.
         self.statements.remove("");
         self.portals.remove("");
-        let result = match self.statements_of(&sql).await {
-            Ok(()) => self.finish_implicit().await,
-            Err(failure) => Err(self.fail(failure).await),
+        self.attempt = None;
+        let result = match self.analyzer.analyze(&sql) {
+            Ok(analysis) => self.run_analysed(&analysis).await,
+            Err(error) => Err(self.fail(crate::error::PgError::from(error).into()).await),
         };
+        self.attempt = None;
         match result {
             Ok(()) => Ok(()),
             Err(failure) => self.report(failure),
         }
     }
 
-    async fn statements_of(&mut self, sql: &str) -> Result<(), Failure> {
-        let analysis = self.analyzer.analyze(sql).map_err(crate::error::PgError::from)?;
+    async fn run_analysed(&mut self, analysis: &Analysis) -> Result<(), Failure> {
+        if let [only] = &analysis[..] {
+            self.attempt(only);
+        }
+        loop {
+            let result = match self.statements_of(analysis).await {
+                Ok(()) => self.finish_implicit().await,
+                Err(failure) => Err(self.fail(failure).await),
+            };
+            match result {
+                Err(failure) if self.tries_again(&failure) => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn statements_of(&mut self, analysis: &Analysis) -> Result<(), Failure> {
         if analysis.is_empty() {
             backend::bare(self.out(), b'I');
         }

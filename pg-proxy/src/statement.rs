@@ -100,6 +100,9 @@ impl Session {
         if self.control(&statement.kind).await? || self.local(statement).await? {
             return Ok(());
         }
+        if let StatementKind::Outcome { .. } = statement.kind {
+            return self.outcome(&run, relay).await;
+        }
         if statement.kind == StatementKind::Maintenance {
             return self.maintain(&run).await;
         }
@@ -234,6 +237,9 @@ impl Session {
         let Some(statement) = prepared.statement().filter(|statement| !is_consumed(&statement.kind)) else {
             return Ok(nothing());
         };
+        if let StatementKind::Outcome { argument, column } = &statement.kind {
+            return Ok(crate::outcome::description(argument, column));
+        }
         if self.is_eager() && matches!(statement.kind, StatementKind::Ddl { .. }) {
             return Ok(nothing()); // which is what definitions answer with
         }

@@ -70,6 +70,7 @@ pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
     let mut shutdown = Box::pin(signals::shutdown()?);
     let shim = shim(&config)?;
     let mut options = ProxyOptions::new(config.listen.clone(), shim.clone());
+    options.statement_tries = config.statement_tries;
     options.sessions_max = config.max_sessions as usize;
     options.verify = config.verify;
     options.authentication = authentication(&config.authentication, &args.config)?;

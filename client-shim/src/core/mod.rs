@@ -10,6 +10,7 @@
 //! - No message of any replica makes it panic; a master that breaks the protocol ends its transaction, nothing else.
 
 mod answer;
+mod doubt;
 mod operations;
 mod ordered;
 mod outcome;
@@ -39,7 +40,7 @@ use steeldb_wire::auth::SecretKey;
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{
     ClientMessage, Decision, Modes, OperationKind, Ordered, ReplicaMessage, StatementText, TableDigest,
-    preamble,
+    TransactionState, preamble,
 };
 use transaction::{Phase, Transaction};
 
@@ -130,6 +131,8 @@ pub enum Event {
         number: u32,
         /// The answer was an error.
         failed: bool,
+        /// It drew from sequences, as the master says: what it did to them stays, whatever becomes of the transaction.
+        drew: bool,
     },
     /// An operation has no answer, or none to its end: SteelDB itself failed it. The transaction cannot go on.
     OperationFailed {
@@ -151,6 +154,8 @@ pub enum Event {
         /// The tables, or why it could not.
         tables: Result<Vec<TableDigest>, String>,
     },
+    /// What became of the transaction that was asked for.
+    Told(Result<TransactionState, ShimError>),
     /// The session is over; no event follows.
     Lost(ShimError),
 }
@@ -179,6 +184,8 @@ pub enum Waiting {
     Verification,
     /// For the transaction's outcome.
     Outcome,
+    /// For the answer to a question for a transaction's outcome.
+    Answer,
 }
 
 /// A session's core.
@@ -284,9 +291,9 @@ impl Core {
             }
             ReplicaMessage::Begun { tx, slot, .. } => self.begun(from, tx, slot),
             ReplicaMessage::Result { tx, number, messages } => self.result(from, tx, number, messages.into()),
-            ReplicaMessage::Executed { tx, number, transcript, .. } => {
+            ReplicaMessage::Executed { tx, number, transcript, drew, .. } => {
                 self.vouched(from, tx, number, transcript);
-                self.executed(from, tx, number, transcript);
+                self.executed(from, tx, number, transcript, drew);
             }
             ReplicaMessage::Transcript { tx, operations, transcript, read_only, mismatch } => {
                 let word = verdict::TranscriptWord { operations, transcript, read_only, mismatch };
@@ -302,6 +309,11 @@ impl Core {
             ReplicaMessage::Verified { session, sequence, position, tables } => {
                 if session == self.config.session.session {
                     self.verified(from, sequence, position, tables);
+                }
+            }
+            ReplicaMessage::Told { session, sequence, state } => {
+                if session == self.config.session.session {
+                    self.told(from, sequence, state);
                 }
             }
             ReplicaMessage::Refused { session, sequence, reason } => {
@@ -331,6 +343,9 @@ impl Core {
     pub fn waiting(&self) -> Option<(Waiting, u64)> {
         if self.over {
             return None;
+        }
+        if self.is_asking() {
+            return Some((Waiting::Answer, self.waits));
         }
         if !self.opened {
             return self.config.backends.then_some((Waiting::Opening, self.waits));
@@ -379,6 +394,7 @@ impl Core {
             Waiting::Master => self.lose_master(),
             Waiting::Verification => self.unverified_in_time(),
             Waiting::Outcome => self.settle_unreachable(),
+            Waiting::Answer => self.ask_again(),
         }
     }
 

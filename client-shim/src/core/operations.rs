@@ -303,7 +303,7 @@ impl Core {
     }
 
     /// An operation is done at the master.
-    pub(super) fn executed(&mut self, from: ReplicaId, tx: TxId, number: u32, theirs: Digest) {
+    pub(super) fn executed(&mut self, from: ReplicaId, tx: TxId, number: u32, theirs: Digest, drew: bool) {
         if !self.is_master(from) {
             return;
         }
@@ -361,9 +361,9 @@ impl Core {
             tracing::warn!(%tx, number, "the master's transcript is not that of its answers");
         }
         if verify || waits {
-            return self.answered(Unverified { number, head, failed, verify, held });
+            return self.answered(Unverified { number, head, failed, drew, verify, held });
         }
-        self.events.push_back(Event::Executed { number, failed });
+        self.events.push_back(Event::Executed { number, failed, drew });
         self.pump();
     }
 

@@ -1,5 +1,6 @@
 //! Ordered work outside transactions: maintenance and table digests; and requests that were turned away.
 
+use super::doubt::Question;
 use super::{Core, Event};
 use crate::ShimError;
 use crate::message::messages;
@@ -9,16 +10,18 @@ use steeldb_wire::transaction::{Ordered, ResultDigest, TableDigest};
 
 /// The request in progress.
 pub(super) struct Ordering {
-    sequence: u64,
+    pub sequence: u64,
     refused: Vec<bool>,
-    work: Work,
+    pub work: Work,
 }
 
-enum Work {
+pub(super) enum Work {
     /// By replica: the canonical result and the messages.
     Maintain(Vec<Option<(Digest, Bytes)>>),
     /// By replica: whether it has answered.
     Verify(Vec<bool>),
+    /// What became of a transaction.
+    Ask(Question),
 }
 
 impl Core {
@@ -49,7 +52,7 @@ impl Core {
         self.order(&Ordered::Verify { session, database }, work);
     }
 
-    fn order(&mut self, payload: &Ordered, work: Work) {
+    pub(super) fn order(&mut self, payload: &Ordered, work: Work) {
         let refused = vec![false; self.replicas.len()];
         let sequence = self.request(payload);
         self.ordering = Some(Ordering { sequence, refused, work });
@@ -132,6 +135,7 @@ impl Core {
             let event = match ordering.work {
                 Work::Maintain(_) => Event::Maintained(Err(error)),
                 Work::Verify(_) => Event::Lost(error),
+                Work::Ask(_) => Event::Told(Err(super::doubt::turned_away(reason))),
             };
             self.ordering = None;
             self.events.push_back(event);
@@ -149,7 +153,20 @@ impl Core {
     pub(super) fn ordering_lost(&mut self, _replica: ReplicaId) {
         self.judge_maintenance();
         let linked = self.linked();
-        let Some(Ordering { work: Work::Maintain(answers), .. }) = &self.ordering else { return };
+        let answers = match &self.ordering {
+            Some(Ordering { work: Work::Maintain(answers), .. }) => answers,
+            Some(Ordering { work: Work::Ask(Question { answers, .. }), .. }) => {
+                let hopeful = answers
+                    .iter()
+                    .zip(0u16..)
+                    .filter(|(answer, index)| answer.is_some() || linked.contains(&ReplicaId(*index)));
+                if !self.config.view.has_correct(hopeful.map(|(_, index)| ReplicaId(index))) {
+                    self.give_up_question();
+                }
+                return;
+            }
+            _ => return,
+        };
         let hopeful = answers
             .iter()
             .zip(0u16..)

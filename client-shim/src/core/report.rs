@@ -57,6 +57,10 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
             ShimError::new("40001", "the cluster's membership changed while the transaction was open")
                 .hint(retry)
         }
+        AbortReason::Void => {
+            ShimError::new("40001", "the transaction was void before it began: its outcome was asked for")
+                .hint(retry)
+        }
         AbortReason::Gone => ShimError::new(
             "25P03",
             "the transaction was ended because its client was idle or away for too long",
@@ -95,7 +99,7 @@ fn told_of_mismatch(transaction: &Transaction, operation: Option<u32>, effects: 
 pub(super) fn in_doubt(tx: TxId) -> ShimError {
     ShimError::new("08007", format!("it is not known whether transaction {tx} was committed"))
         .detail("Too few replicas answered after COMMIT was sent.")
-        .hint("Look for the transaction's effects before doing it again.")
+        .hint(format!("Ask, here or through another proxy: SELECT steeldb.outcome('{tx}')"))
 }
 
 pub(super) fn unverified_rollback() -> ShimError {

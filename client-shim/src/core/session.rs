@@ -142,6 +142,7 @@ impl Core {
 
     /// The session is over.
     pub(super) fn lose(&mut self, error: ShimError) {
+        let error = self.last_word(error);
         self.close();
         self.events.push_back(Event::Lost(error));
     }

@@ -18,6 +18,7 @@ use steeldb_wire::transaction::{
 pub(super) type Text = Arc<StatementText>;
 
 /// How far it is.
+#[derive(PartialEq)]
 pub(super) enum Phase {
     /// Operations may come.
     Running,

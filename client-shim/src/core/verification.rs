@@ -15,6 +15,7 @@ pub(super) struct Unverified {
     pub number: u32,
     pub head: Digest,
     pub failed: bool,
+    pub drew: bool,
     /// Else it only waits for those before it.
     pub verify: bool,
     pub held: Vec<Bytes>,
@@ -106,7 +107,7 @@ impl Core {
                 self.prepaid += messages.len();
                 self.events.push_back(Event::Result { number, messages });
             }
-            self.events.push_back(Event::Executed { number, failed: shown.failed });
+            self.events.push_back(Event::Executed { number, failed: shown.failed, drew: shown.drew });
         }
         self.pump();
     }

@@ -4,6 +4,7 @@
 mod inbox;
 mod links;
 mod membership;
+mod numbers;
 mod session;
 mod terms;
 
@@ -16,10 +17,10 @@ use crate::{ShimError, TableDigest};
 use bytes::Bytes;
 use inbox::{Inbox, Input};
 use membership::Waiters;
+use numbers::Numbers;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use steeldb_ordering::{Member, Roster};
 use steeldb_transport::{
     ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
@@ -101,7 +102,7 @@ struct Shared {
     key: Arc<SecretKey>,
     links: Arc<dyn Links>,
     state: Mutex<State>,
-    next: AtomicU64,
+    numbers: Mutex<Numbers>,
 }
 
 /// Guarded together, so that a session that starts misses no change of a link and hears of none twice.
@@ -157,7 +158,7 @@ impl Shim {
         let (inboxes, up, waiters) = (HashMap::new(), BTreeSet::new(), Vec::new());
         let terms = Terms::new(Term::first(config.master));
         let state = Mutex::new(State { inboxes, up, view, terms, views, waiters });
-        let shared = Arc::new(Shared { config, key, links, state, next: AtomicU64::new(first_session()) });
+        let shared = Arc::new(Shared { config, key, links, state, numbers: Mutex::default() });
         tokio::spawn(dispatch(Arc::downgrade(&shared), events));
         Shim { shared }
     }
@@ -248,7 +249,7 @@ impl Shim {
         backends: bool,
     ) -> Session {
         let config = &self.shared.config;
-        let id = SessionId(self.shared.next.fetch_add(1, Ordering::Relaxed));
+        let id = self.shared.numbers.lock().unwrap_or_else(PoisonError::into_inner).draw();
         let mut state = self.shared.state();
         let inbox = Arc::new(Inbox::new(state.view.table_len()));
         let core = CoreConfig {
@@ -325,12 +326,6 @@ impl State {
     }
 }
 
-/// Session numbers never repeat, across restarts either: seconds since 1970, then a count that starts within the second.
-fn first_session() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (now.as_secs() << 32) | (u64::from(now.subsec_nanos()) << 2)
-}
-
 /// Hands what comes over the links to the sessions it is for.
 async fn dispatch(shared: Weak<Shared>, mut events: mpsc::Receiver<ClientEvent>) {
     while let Some(event) = events.recv().await {
@@ -360,6 +355,7 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
         | ReplicaMessage::SessionRefused { session, .. }
         | ReplicaMessage::Maintained { session, .. }
         | ReplicaMessage::Verified { session, .. }
+        | ReplicaMessage::Told { session, .. }
         | ReplicaMessage::Refused { session, .. } => *session,
         ReplicaMessage::Begun { tx, .. }
         | ReplicaMessage::Result { tx, .. }

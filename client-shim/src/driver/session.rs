@@ -147,6 +147,17 @@ impl Session {
         self.flush();
     }
 
+    /// Asks what became of a transaction; answered by [`Event::Told`].
+    pub fn ask(&mut self, tx: TxId) {
+        self.core.ask(tx);
+        self.flush();
+    }
+
+    /// What the application is told when its session ends with `error`: that its COMMIT is in doubt, if it is.
+    pub fn last_word(&self, error: ShimError) -> ShimError {
+        self.core.last_word(error)
+    }
+
     pub(super) fn verify(&mut self) {
         self.core.verify();
         self.flush();
@@ -216,6 +227,8 @@ impl Session {
             Waiting::Opening => patience.opening,
             Waiting::Replicas => patience.replicas,
             Waiting::Slot => patience.slot,
+            // It is asked for several times.
+            Waiting::Answer => patience.slot / 6,
             Waiting::Master => patience.master,
             Waiting::Verification | Waiting::Outcome => {
                 let megabytes = u32::try_from(self.sent_bytes >> 20).unwrap_or(u32::MAX);

@@ -16,7 +16,7 @@ use steeldb_wire::codec::{decode, encode};
 use steeldb_wire::transaction::{
     AbortReason, ClientMessage, CopyDigest, Decision, Modes, Operation, OperationKind, Ordered, Outcome,
     ReplicaMessage, ResultDigest, SignedFinish, SqlState, StatementId, StatementText, TableDigest,
-    Transcript, preamble,
+    TransactionState, Transcript, preamble,
 };
 use tokio::sync::mpsc;
 use toy::{copy_request, error, execute, pieces, tag};
@@ -48,6 +48,8 @@ pub struct FakeCluster {
     out: Vec<(ReplicaId, ReplicaMessage)>,
     /// Requests seen, decoded, in order.
     pub ordered: Vec<Ordered>,
+    /// So many transactions that wrote are aborted at their COMMIT, as in a conflict.
+    pub conflicts: usize,
     /// Result messages are sent in pieces of about so many bytes.
     pub piece_bytes: usize,
 }
@@ -59,6 +61,7 @@ struct Order {
     prepared: BTreeMap<TxId, Vec<(ReplicaId, Digest)>>,
     against: BTreeMap<TxId, Vec<(ReplicaId, AbortReason)>>,
     outcomes: BTreeMap<TxId, Outcome>,
+    begun: BTreeSet<TxId>,
     heads_of_master: BTreeMap<TxId, Vec<Digest>>,
 }
 
@@ -106,6 +109,7 @@ impl FakeCluster {
             order: Order::default(),
             out: Vec::new(),
             ordered: Vec::new(),
+            conflicts: 0,
             piece_bytes: 4096,
         }
     }
@@ -257,6 +261,7 @@ impl FakeCluster {
         let index = usize::from(at.0);
         match ordered {
             Ordered::Begin { tx, modes, preamble, .. } => {
+                self.order.begun.insert(tx);
                 let Some(state) = self.replicas[index].sessions.get_mut(&session) else { return };
                 assert_eq!(preamble, state.preamble);
                 let transaction = state.current(tx);
@@ -288,6 +293,22 @@ impl FakeCluster {
                 let digest = if self.replicas[index].lie == Lie::OtherRows { "f00" } else { "abc" };
                 let tables = vec![TableDigest { table: "public.t".into(), rows: 1, digest: digest.into() }];
                 self.say(at, ReplicaMessage::Verified { session, sequence, position, tables: Ok(tables) });
+            }
+            Ordered::Outcome { tx, .. } => {
+                let state = match self.order.outcomes.get(&tx) {
+                    Some(Outcome::Committed { position }) => {
+                        TransactionState::Committed { position: *position }
+                    }
+                    Some(Outcome::Aborted { .. }) => TransactionState::NoChanges,
+                    None if self.order.begun.contains(&tx) => TransactionState::InProgress,
+                    None => TransactionState::Aborted,
+                };
+                let state = match self.replicas[index].lie {
+                    Lie::SaysCommitted => TransactionState::Committed { position: Position(77) },
+                    Lie::SaysAborted => TransactionState::NoChanges,
+                    _ => state,
+                };
+                self.say(at, ReplicaMessage::Told { session, sequence, state });
             }
             Ordered::Commit(_) | Ordered::Abort(_) | Ordered::Depose(_) | Ordered::Move(_) => {}
         }
@@ -356,8 +377,9 @@ impl FakeCluster {
                 }
             };
             let status = if transaction.failed { b'E' } else { b'T' };
+            let drew = upper.contains("NEXTVAL");
             if verify && !master {
-                self.out.push((at, ReplicaMessage::Executed { tx, number, transcript: head, status }));
+                self.out.push((at, ReplicaMessage::Executed { tx, number, transcript: head, status, drew }));
             }
             if master {
                 let heads = transaction.heads.clone();
@@ -368,7 +390,7 @@ impl FakeCluster {
                 for piece in pieces(&answer, self.piece_bytes) {
                     self.out.push((at, ReplicaMessage::Result { tx, number, messages: piece }));
                 }
-                self.out.push((at, ReplicaMessage::Executed { tx, number, transcript: head, status }));
+                self.out.push((at, ReplicaMessage::Executed { tx, number, transcript: head, status, drew }));
             }
         }
     }
@@ -415,6 +437,11 @@ impl FakeCluster {
         if (operations, head) == (finish.operations, finish.transcript) {
             if read_only {
                 return;
+            }
+            if self.conflicts > 0 && !self.order.outcomes.contains_key(&tx) {
+                self.conflicts -= 1;
+                let outcome = Outcome::Aborted { reason: AbortReason::Expired };
+                self.order.outcomes.insert(tx, outcome);
             }
             self.order.prepared.entry(tx).or_default().push((at, head));
         } else {

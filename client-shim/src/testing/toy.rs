@@ -1,5 +1,5 @@
 //! The toy language that fake replicas run. It looks like SQL, so that it passes the proxy's analysis. `fail_23505` anywhere in a statement makes it
-//! fail with that SQLSTATE, `rows_7` makes it answer seven rows, `diverge` lets each replica answer its own number, `$1`
+//! fail with that SQLSTATE, in every other transaction alone if `odd_` is there too, `rows_7` makes it answer seven rows, `diverge` lets each replica answer its own number, `$1`
 //! answers the first parameter. Otherwise SELECT and SHOW answer one row with their own text, COPY takes or gives data,
 //! SET reports a parameter, and what begins with INSERT, UPDATE, DELETE or CREATE writes.
 
@@ -17,7 +17,8 @@ pub(super) fn execute(sql: &str, operation: &Operation, failed: bool, at: Replic
     let parameters: u16 = (1..=9).rev().find(|number| sql.contains(&format!("${number}"))).unwrap_or(0);
     let has_rows = matches!(first, "SELECT" | "SHOW" | "VALUES");
     let columns = if has_rows { columns() } else { message(b'n', &[]) };
-    let fails = sql.find("fail_").and_then(|at| sql.get(at + 5..at + 10));
+    let spared = sql.contains("odd_") && operation.tx.counter.is_multiple_of(2);
+    let fails = sql.find("fail_").filter(|_| !spared).and_then(|at| sql.get(at + 5..at + 10));
     if operation.kind == OperationKind::Describe {
         if let Some(code) = fails.filter(|code| code.starts_with("42")) {
             return error(code, "cannot be parsed");

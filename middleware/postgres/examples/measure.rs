@@ -50,7 +50,7 @@ async fn main() -> Result<(), Failure> {
     client.simple("CREATE TABLE t (id int PRIMARY KEY, v int)").await?;
     client.simple("INSERT INTO t SELECT i, 0 FROM generate_series(1, 1000) AS i").await?;
 
-    let start = TransactionStart::new(Timestamp(1_700_000_000_123_456), &[7; 32]);
+    let start = TransactionStart::new(TxId::default(), Timestamp(1_700_000_000_123_456), &[7; 32]);
     client.simple("BEGIN").await?;
     timed(&mut client, "SELECT 1", "SELECT 1", &[]).await?;
     let started = Instant::now();

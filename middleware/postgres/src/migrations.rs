@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 10] = [
+pub const MIGRATIONS: [Migration; 11] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -37,6 +37,7 @@ pub const MIGRATIONS: [Migration; 10] = [
     migration!(8, "sequences"),
     migration!(9, "draws"),
     Migration { number: 10, name: "mismatch", sql: include_str!("../../../migrations/0010_mismatch.sql") },
+    Migration { number: 11, name: "in_doubt", sql: include_str!("../../../migrations/0011_in_doubt.sql") },
 ];
 
 /// Why the schema was not installed.

@@ -16,9 +16,11 @@ pub const COMPLETE_SQL: &str = "SET CONSTRAINTS ALL IMMEDIATE; \
      SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL, \
      CASE WHEN EXISTS (SELECT FROM steeldb.ddl_command) THEN steeldb.ddl_effects() END";
 
-/// What every transaction starts with besides its snapshot: the agreed time and randomness.
+/// What every transaction starts with besides its snapshot: its number, the agreed time and randomness.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TransactionStart {
+    /// The transaction, as `steeldb.current_tx()` gives it.
+    pub tx: TxId,
     /// The agreed time, ISO 8601 in UTC with microseconds.
     pub now: String,
     /// 64 hexadecimal digits that UUIDs are drawn from.
@@ -29,8 +31,9 @@ pub struct TransactionStart {
 
 impl TransactionStart {
     /// From the slot's timestamp and the transaction's 32-byte seed. UUIDs and random() get independent seeds.
-    pub fn new(timestamp: Timestamp, seed: &[u8; 32]) -> TransactionStart {
+    pub fn new(tx: TxId, timestamp: Timestamp, seed: &[u8; 32]) -> TransactionStart {
         TransactionStart {
+            tx,
             now: timestamp_text(timestamp),
             seed: Digest::of("steeldb/seed/uuid", &[seed]).to_string(),
             random: random_seed(seed).to_string(),
@@ -41,6 +44,7 @@ impl TransactionStart {
     /// SNAPSHOT` may come before or after; and they are utility statements, which nothing a client defines can replace.
     pub fn push_sql(&self, sql: &mut String) {
         for (setting, value) in [
+            ("steeldb.tx", self.tx.to_string().as_str()),
             ("steeldb.now", self.now.as_str()),
             ("steeldb.seed", &self.seed),
             ("steeldb.uuid_counter", "0"),

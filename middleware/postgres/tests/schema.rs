@@ -52,6 +52,20 @@ async fn time_is_the_slots() {
 }
 
 #[tokio::test]
+async fn e1_a_session_knows_its_transaction() {
+    let server = TestServer::shared();
+    let mut db = server.database("current_tx").await;
+    assert_eq!(db.value("SELECT steeldb.current_tx()").await, common::start().tx.to_string());
+    // A savepoint takes nothing back, and outside a transaction there is none.
+    db.begin().await;
+    db.client.simple("SAVEPOINT s; ROLLBACK TO s").await.unwrap();
+    let inside = db.client.simple("SELECT steeldb.current_tx()").await.unwrap();
+    assert_eq!(inside.value(), Some(common::start().tx.to_string().as_str()));
+    db.client.simple("ROLLBACK").await.unwrap();
+    assert_eq!(db.client.simple("SELECT steeldb.current_tx()").await.unwrap().value(), None);
+}
+
+#[tokio::test]
 async fn names_resolve_as_an_application_expects() {
     let server = TestServer::shared();
     let mut db = server.database("names").await;

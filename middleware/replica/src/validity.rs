@@ -55,6 +55,22 @@ pub fn check_client(
             }
             permitted(database, None)?;
         }
+        Ordered::Outcome { session: named, tx } => {
+            if *named != session {
+                return Err("the question of another session".into());
+            }
+            let owner = clients.get(&tx.session.client).ok_or("the transaction of an unknown client")?;
+            // Asking may void what has not begun: no client may do that to one that can do more than itself.
+            let covers = |mine: &[String], theirs: &[String]| theirs.iter().all(|name| mine.contains(name));
+            if tx.session.client != session.client
+                && !(covers(&rights.databases, &owner.databases) && covers(&rights.roles, &owner.roles))
+            {
+                let client = tx.session.client;
+                return Err(format!(
+                    "client may not ask for transactions of {client}, which has other rights"
+                ));
+            }
+        }
         Ordered::Commit(_) | Ordered::Abort(_) => return Err("an outcome is no client's to order".into()),
         Ordered::Depose(_) | Ordered::Move(_) => {
             return Err("who is the master is no client's to order".into());
@@ -206,6 +222,37 @@ mod tests {
             assert!(check(&Ordered::Rollback { tx, slot: Position(1) }).is_err());
         }
         assert!(check(&Ordered::Rollback { tx: own, slot: Position(1) }).is_ok());
+    }
+
+    /// B2: a question may void a transaction that has not begun, so not everybody may ask for everybody's.
+    #[test]
+    fn e1_a_client_asks_for_its_own_transactions_and_for_those_of_clients_that_can_do_no_more() {
+        let rights = |databases: &[&str], roles: &[&str]| ClientRights {
+            key: SecretKey::from_seed(&[1; 32]).public(),
+            databases: databases.iter().map(|name| name.to_string()).collect(),
+            roles: roles.iter().map(|name| name.to_string()).collect(),
+        };
+        let clients = [
+            (ClientId(1), rights(&["app"], &["alice"])),
+            (ClientId(2), rights(&["app"], &["alice"])),
+            (ClientId(3), rights(&["app"], &["alice", "bob"])),
+            (ClientId(4), rights(&["app", "payroll"], &["alice"])),
+        ];
+        let asks = |asker: u32, owner: u32| {
+            let session = SessionKey { client: ClientId(asker), session: SessionId(7) };
+            let of = SessionKey { client: ClientId(owner), session: SessionId(9) };
+            let question = Ordered::Outcome { session, tx: TxId { session: of, counter: 1 } };
+            check_client(session, &codec::encode(&question), &clients.clone().into()).is_ok()
+        };
+        for (asker, owner) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1)] {
+            assert!(asks(asker, owner), "{asker} for {owner}");
+        }
+        for (asker, owner) in [(1, 3), (1, 4), (3, 4), (4, 3), (1, 9)] {
+            assert!(!asks(asker, owner), "{asker} for {owner}");
+        }
+        let tx = TxId { session: SESSION, counter: 1 };
+        let other = SessionKey { session: SessionId(8), ..SESSION };
+        assert!(check(&Ordered::Outcome { session: other, tx }).is_err(), "an answer for another session");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::str::FromStr;
 
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty), $prefix:literal) => {
@@ -124,5 +125,64 @@ impl fmt::Display for TxId {
 impl fmt::Debug for TxId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// What is no transaction's text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InvalidTxId;
+
+impl fmt::Display for InvalidTxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not the number of a transaction, such as c1.s7331.4")
+    }
+}
+
+impl std::error::Error for InvalidTxId {}
+
+/// Reads what [`fmt::Display`] writes, and nothing else: every transaction has one text.
+impl FromStr for TxId {
+    type Err = InvalidTxId;
+
+    fn from_str(text: &str) -> Result<TxId, InvalidTxId> {
+        let mut parts = text.split('.');
+        let mut part =
+            |prefix: &str| parts.next().and_then(|part| part.strip_prefix(prefix)).ok_or(InvalidTxId);
+        let client = ClientId(part("c")?.parse().map_err(|_| InvalidTxId)?);
+        let session = SessionId(part("s")?.parse().map_err(|_| InvalidTxId)?);
+        let counter = part("")?.parse().map_err(|_| InvalidTxId)?;
+        let tx = TxId { session: SessionKey { client, session }, counter };
+        // Signs and leading zeros are parsed, too.
+        if tx.to_string() == text { Ok(tx) } else { Err(InvalidTxId) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_has_one_text() {
+        for (client, session, counter) in [(0, 0, 0), (1, 17, 3), (u32::MAX, u64::MAX, u64::MAX)] {
+            let session = SessionKey { client: ClientId(client), session: SessionId(session) };
+            let tx = TxId { session, counter };
+            assert_eq!(tx.to_string().parse(), Ok(tx));
+        }
+        for text in [
+            "",
+            "c1.s2",
+            "c1.s2.3.4",
+            "c1.s2.3 ",
+            "c1.s2.+3",
+            "c01.s2.3",
+            "C1.s2.3",
+            "c1.2.3",
+            "c4294967296.s1.1",
+            "c1.s18446744073709551616.1",
+            "c1.s1.-1",
+            "c-1.s1.1",
+        ] {
+            assert_eq!(text.parse::<TxId>(), Err(InvalidTxId), "{text}");
+        }
     }
 }

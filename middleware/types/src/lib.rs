@@ -11,6 +11,6 @@ mod view;
 
 pub use digest::{Digest, Hasher};
 pub use execution::Execution;
-pub use ids::{ClientId, Position, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId};
+pub use ids::{ClientId, InvalidTxId, Position, ReplicaId, SessionId, SessionKey, Slot, Timestamp, TxId};
 pub use term::Term;
 pub use view::{FaultModel, View, ViewError, ViewNumber, Weight};

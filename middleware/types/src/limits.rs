@@ -143,6 +143,19 @@ pub const NAMED_STATEMENTS_MAX: usize = 1024;
 /// Sessions of one client that are open at once. Past it: 53300.
 pub const SESSIONS_PER_CLIENT_MAX: usize = 200;
 
+/// Ended transactions of one client whose outcomes are remembered. Past it the one that ended first is forgotten.
+pub const OUTCOMES_PER_CLIENT_MAX: usize = 131_072;
+
+/// Transactions of one client that were declared void before they began. Past it no more are, until some of their sessions
+/// are forgotten: who asks for one is told that it is unknown, which is no final answer.
+pub const TOMBSTONES_PER_CLIENT_MAX: usize = 1024;
+
+/// How often a proxy runs a statement at most that conflicts with others before it had shown anything.
+pub const STATEMENT_TRIES_MAX: u32 = 100;
+
+/// For how long a proxy tries a statement again.
+pub const STATEMENT_RETRY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Anchor transactions that hold snapshots, per database.
 pub const ANCHORS_MAX: usize = 64;
 

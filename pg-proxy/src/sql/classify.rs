@@ -7,6 +7,7 @@ use pg_query::protobuf::{
 };
 
 use super::modes::{TransactionModes, boolean, constant};
+use super::outcome;
 use super::statement::{Flags, StatementKind};
 use super::walk::Findings;
 
@@ -17,6 +18,7 @@ pub(super) fn kind(node: &NodeEnum, found: &Findings) -> StatementKind {
     use StatementKind as Kind;
     match node {
         NodeEnum::SelectStmt(select) if select_into(select) => ddl(node, found),
+        NodeEnum::SelectStmt(select) if let Some(question) = outcome::question(select) => question,
         NodeEnum::SelectStmt(select) => Kind::Query { row_order: !select.sort_clause.is_empty() },
         NodeEnum::InsertStmt(_)
         | NodeEnum::UpdateStmt(_)
@@ -126,6 +128,7 @@ fn returns_rows(node: &NodeEnum, kind: &StatementKind) -> Option<bool> {
             _,
             StatementKind::Query { .. }
             | StatementKind::Show { .. }
+            | StatementKind::Outcome { .. }
             | StatementKind::Explain { .. }
             | StatementKind::Fetch { .. },
         ) => Some(true),

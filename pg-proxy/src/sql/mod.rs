@@ -10,6 +10,7 @@
 mod cache;
 mod classify;
 mod modes;
+mod outcome;
 mod position;
 mod refuse;
 mod rewrite;
@@ -21,7 +22,7 @@ mod walk;
 pub use cache::{Analysis, Analyzer};
 pub use modes::{Isolation, TransactionModes};
 pub(crate) use rewrite::extended_path;
-pub use statement::{Flags, Refusal, Statement, StatementKind};
+pub use statement::{Argument, Flags, Refusal, Statement, StatementKind};
 pub use steeldb_analysis::SyntaxError;
 
 use pg_query::protobuf::RawStmt;

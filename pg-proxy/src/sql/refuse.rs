@@ -4,6 +4,7 @@ use pg_query::NodeEnum;
 use pg_query::protobuf::{Node, ObjectType, VariableSetKind};
 
 use super::modes::{Isolation, boolean};
+use super::outcome;
 use super::rewrite::Source;
 use super::statement::{Refusal, StatementKind};
 use super::walk::{Findings, Literal};
@@ -134,7 +135,7 @@ pub(super) fn refusal(
         .or_else(|| by_object(found))
         .or_else(|| by_setting(source, found))
         .or_else(|| by_relation(source, found))
-        .or_else(|| by_expression(source, found))
+        .or_else(|| by_expression(source, kind, found))
 }
 
 fn unsupported(what: &str, hint: &str) -> Refusal {
@@ -313,7 +314,7 @@ fn by_relation(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
     })
 }
 
-fn by_expression(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
+fn by_expression(source: &Source<'_>, kind: &StatementKind, found: &Findings) -> Option<Refusal> {
     if found.skip_locked {
         return Some(unsupported(
             "SKIP LOCKED",
@@ -321,6 +322,13 @@ fn by_expression(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
         ));
     }
     for call in &found.calls {
+        if outcome::is_named(&call.name) && !matches!(kind, StatementKind::Outcome { .. }) {
+            let refusal = unsupported(
+                "steeldb.outcome() inside another statement",
+                "It stands alone: SELECT steeldb.outcome('...') or SELECT steeldb.outcome($1).",
+            );
+            return Some(at(source.position(call.location), refusal));
+        }
         if let Some(refusal) = function(&call.name) {
             return Some(at(source.position(call.location), refusal));
         }

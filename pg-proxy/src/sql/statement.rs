@@ -184,6 +184,13 @@ pub enum StatementKind {
     Do,
     /// CALL.
     Call,
+    /// SELECT steeldb.outcome(...) alone: the proxy asks the order.
+    Outcome {
+        /// What it asks for.
+        argument: Argument,
+        /// The name of its column.
+        column: String,
+    },
     /// LISTEN (refused).
     Listen,
     /// NOTIFY (refused).
@@ -192,6 +199,15 @@ pub enum StatementKind {
     Unlisten,
     /// A statement that exists in PostgreSQL and is always refused (CREATE DATABASE, CHECKPOINT, ...).
     Refused,
+}
+
+/// What `steeldb.outcome()` was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// A constant; none for NULL.
+    Text(Option<String>),
+    /// The statement's first parameter.
+    Parameter,
 }
 
 /// Why a statement is not run, in PostgreSQL's manner.

@@ -21,7 +21,29 @@ pub async fn start(cluster: FakeCluster) -> World {
 }
 
 /// As [`start`], with other options.
+#[allow(dead_code, reason = "not every test file uses it")]
 pub async fn start_with(cluster: FakeCluster, change: impl FnOnce(&mut ProxyOptions)) -> World {
+    launch(cluster, Patience::default(), change, std::future::pending()).await
+}
+
+/// As [`start`], until `shutdown` is done.
+#[allow(dead_code, reason = "not every test file uses it")]
+pub async fn start_until(cluster: FakeCluster, shutdown: impl Future<Output = ()> + Send + 'static) -> World {
+    launch(cluster, Patience::default(), |_| {}, shutdown).await
+}
+
+/// As [`start`], with so much patience for a transaction's outcome.
+#[allow(dead_code, reason = "not every test file uses it")]
+pub async fn start_patient(cluster: FakeCluster, outcome: std::time::Duration) -> World {
+    launch(cluster, Patience { outcome, ..Patience::default() }, |_| {}, std::future::pending()).await
+}
+
+async fn launch(
+    cluster: FakeCluster,
+    patience: Patience,
+    change: impl FnOnce(&mut ProxyOptions),
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> World {
     let view = cluster.view();
     let cluster = Arc::new(Mutex::new(cluster));
     let (links, events) = FakeLinks::start(cluster.clone());
@@ -31,7 +53,7 @@ pub async fn start_with(cluster: FakeCluster, change: impl FnOnce(&mut ProxyOpti
         view,
         master: ReplicaId(0),
         execution: Default::default(),
-        patience: Patience::default(),
+        patience,
     };
     let shim = Shim::over(config, Arc::new(links), events);
     let mut options = ProxyOptions::new("127.0.0.1:0", shim);
@@ -39,7 +61,7 @@ pub async fn start_with(cluster: FakeCluster, change: impl FnOnce(&mut ProxyOpti
     change(&mut options);
     let proxy = Proxy::bind(options).await.unwrap();
     let port = proxy.local_addr().unwrap().port();
-    tokio::spawn(proxy.run(std::future::pending()));
+    tokio::spawn(proxy.run(shutdown));
     World { cluster, port }
 }
 

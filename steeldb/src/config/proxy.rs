@@ -22,6 +22,9 @@ pub struct ProxyFile {
     /// Sessions of applications at once.
     #[serde(default = "default_max_sessions")]
     pub max_sessions: u32,
+    /// How often a statement is run at most that conflicts with others.
+    #[serde(default = "default_statement_tries")]
+    pub statement_tries: u32,
     /// When results are verified, unless a session says otherwise.
     #[serde(default)]
     pub verify: Verify,
@@ -72,6 +75,8 @@ pub struct ProxyConfig {
     pub key: SecretKey,
     /// Sessions of applications at once.
     pub max_sessions: u32,
+    /// How often a statement is run at most that conflicts with others.
+    pub statement_tries: u32,
     /// When results are verified, unless a session says otherwise.
     pub verify: Verify,
     /// How applications show who they are.
@@ -84,17 +89,23 @@ fn default_max_sessions() -> u32 {
     limits::SESSIONS_PER_CLIENT_MAX as u32
 }
 
+fn default_statement_tries() -> u32 {
+    steeldb_pg_proxy::STATEMENT_TRIES
+}
+
 impl ProxyFile {
     /// A proxy that trusts whoever reaches its loopback address.
     pub fn new(listen: String, client: ClientId, cluster: ClusterFile) -> ProxyFile {
         let authentication = AuthenticationFile { method: Method::Trust, users_file: None };
         let max_sessions = default_max_sessions();
+        let statement_tries = default_statement_tries();
         let verify = Verify::default();
         ProxyFile {
             listen,
             client,
             key_file: "proxy.key".into(),
             max_sessions,
+            statement_tries,
             verify,
             authentication,
             cluster,
@@ -140,6 +151,11 @@ impl ProxyFile {
             let reason = format!("{} is not between 1 and {most}", self.max_sessions);
             return Err(wrong("max_sessions", reason));
         }
+        let most = limits::STATEMENT_TRIES_MAX;
+        if self.statement_tries == 0 || self.statement_tries > most {
+            let reason = format!("{} is not between 1 and {most}", self.statement_tries);
+            return Err(wrong("statement_tries", reason));
+        }
         let authentication = match (self.authentication.method, &self.authentication.users_file) {
             (Method::Trust, _) if !is_loopback(&self.listen) => {
                 let reason = format!(
@@ -155,8 +171,17 @@ impl ProxyFile {
                 return Err(wrong("authentication.users_file", reason.into()));
             }
         };
-        let ProxyFile { listen, client, max_sessions, verify, .. } = self;
-        Ok(ProxyConfig { listen, client, key, max_sessions, verify, authentication, cluster })
+        let ProxyFile { listen, client, max_sessions, statement_tries, verify, .. } = self;
+        Ok(ProxyConfig {
+            listen,
+            client,
+            key,
+            max_sessions,
+            statement_tries,
+            verify,
+            authentication,
+            cluster,
+        })
     }
 
     /// Writes the file with a comment on every key.
@@ -180,6 +205,12 @@ impl ProxyFile {
             "Sessions of applications at once; more are refused with 53300.",
             "max_sessions",
             i64::from(self.max_sessions),
+        );
+        text.key(
+            "How often a statement is run at most that stands alone, conflicts with others (40001, 40P01), has shown
+             nothing and drew from no sequence; 1: never again.",
+            "statement_tries",
+            i64::from(self.statement_tries),
         );
         let verify = match self.verify {
             Verify::Commit => "commit",
@@ -288,5 +319,9 @@ mod tests {
         assert!(error.contains("proxy.toml: key_file: "), "{error}");
         let error = load(&ProxyFile { max_sessions: 0, ..sample() }).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: max_sessions: "), "{error}");
+        for statement_tries in [0, limits::STATEMENT_TRIES_MAX + 1] {
+            let error = load(&ProxyFile { statement_tries, ..sample() }).err().unwrap().to_string();
+            assert!(error.contains("proxy.toml: statement_tries: "), "{error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The cluster: replicas in this process.
 
 use crate::trap::{Trap, Traps};
-use crate::{APP, Client, Crash, Proxy, identical};
+use crate::{APP, Client, Crash, Cut, Doomed, Proxy, Severed, identical};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -366,6 +366,21 @@ impl Cluster {
         let shim = Shim::start(self.shim_config(client), self.replicas.clone())?;
         shim.connected(Duration::from_secs(20)).await;
         Ok(shim)
+    }
+
+    /// A session without a proxy, over links that end.
+    pub async fn severed_session(&mut self, cut: Cut) -> anyhow::Result<(Client, Severed)> {
+        let client = self.take_client()?;
+        let (shim, severed) = Severed::shim(self.shim_config(client), self.replicas.clone(), cut)?;
+        shim.connected(Duration::from_secs(20)).await;
+        Ok((Client { session: shim.open(APP, APP, Vec::new()).await?, shim }, severed))
+    }
+
+    /// A proxy that can be killed, as the next client, over links that end.
+    pub async fn doomed_proxy(&mut self, cut: Cut) -> anyhow::Result<Doomed> {
+        let client = self.take_client()?;
+        let (host, config) = (self.host.clone(), self.shim_config(client));
+        Doomed::start(&host, config, self.replicas.clone(), cut).await
     }
 
     /// A shim of the next client, with links to all replicas but one: which never hears from it.

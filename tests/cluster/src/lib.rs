@@ -2,6 +2,7 @@
 //!
 //! - [`Cluster`]: replicas, started and stopped one by one; their servers end with it, also when a test panics.
 //! - [`Proxy`]: the PostgreSQL face; drivers ([`Proxy::connect`]) and programs ([`Proxy::psql`]) talk to it.
+//! - [`Doomed`]: a proxy that is killed at a chosen point of a COMMIT.
 //! - [`Client`]: talks to the shim without a proxy.
 //! - [`Plain`]: one PostgreSQL server without SteelDB, to compare answers with.
 //! - [`identical`]: all databases are equal, row by row.
@@ -13,6 +14,7 @@ mod memory;
 mod plain;
 mod program;
 mod proxy;
+mod severed;
 mod trap;
 mod verify;
 
@@ -22,6 +24,7 @@ pub use memory::Memory;
 pub use plain::Plain;
 pub use program::{Program, Said, python_with_psycopg};
 pub use proxy::{Connection, Proxy, sqlstate};
+pub use severed::{Cut, Doomed, Severed};
 pub use trap::Crash;
 pub use verify::{differing_tables, identical};
 

@@ -37,6 +37,11 @@ impl Program {
         Program { command, name: name.to_string(), input: Vec::new() }
     }
 
+    /// A program by its name, with no variables of a proxy's.
+    pub fn named(name: &str) -> Program {
+        Program::new(name)
+    }
+
     /// Sets a variable.
     pub fn env(mut self, name: &str, value: &str) -> Program {
         self.command.env(name, value);

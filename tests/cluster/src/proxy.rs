@@ -29,6 +29,22 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A tokio-postgres connection by its connection string.
+    pub async fn open(config: &str) -> Result<Connection, tokio_postgres::Error> {
+        let (client, mut connection) = tokio_postgres::connect(config, NoTls).await?;
+        let (sender, notices) = mpsc::unbounded_channel();
+        let task = tokio::spawn(async move {
+            loop {
+                match std::future::poll_fn(|context| connection.poll_message(context)).await {
+                    Some(Ok(AsyncMessage::Notice(notice))) => drop(sender.send(notice)),
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) | None => return,
+                }
+            }
+        });
+        Ok(Connection { client: Arc::new(client), notices, task })
+    }
+
     /// Ends the connection without a word, as a client does whose machine is gone.
     pub fn vanish(self) {
         self.task.abort();
@@ -56,19 +72,7 @@ impl Proxy {
     /// As [`Proxy::connect`], with more in the connection string.
     pub async fn connect_with(&self, more: &str) -> Result<Connection, tokio_postgres::Error> {
         let (host, port) = (self.address.ip(), self.address.port());
-        let config = format!("host={host} port={port} user={APP} dbname={APP} {more}");
-        let (client, mut connection) = tokio_postgres::connect(&config, NoTls).await?;
-        let (sender, notices) = mpsc::unbounded_channel();
-        let task = tokio::spawn(async move {
-            loop {
-                match std::future::poll_fn(|context| connection.poll_message(context)).await {
-                    Some(Ok(AsyncMessage::Notice(notice))) => drop(sender.send(notice)),
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => return,
-                }
-            }
-        });
-        Ok(Connection { client: Arc::new(client), notices, task })
+        Connection::open(&format!("host={host} port={port} user={APP} dbname={APP} {more}")).await
     }
 
     /// A program with the variables that libpq reads.

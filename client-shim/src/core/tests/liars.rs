@@ -118,9 +118,10 @@ fn messages_out_of_turn_change_nothing_or_end_the_transaction() {
     world.settle();
     assert!(world.events.is_empty(), "{:?}", world.events);
     assert!(!shown(&world.run("SELECT 5")).is_empty());
-    world
-        .core
-        .receive(ReplicaId(0), ReplicaMessage::Executed { tx, number: 9, transcript: digest, status: b'T' });
+    world.core.receive(
+        ReplicaId(0),
+        ReplicaMessage::Executed { tx, number: 9, transcript: digest, status: b'T', drew: false },
+    );
     assert!(world.core.in_failed_transaction());
 }
 

@@ -1,5 +1,6 @@
 //! The core against replicas in the same process (see `testing`): what the application is told, and what is sent.
 
+mod doubt;
 mod liars;
 mod operations;
 mod ordered;

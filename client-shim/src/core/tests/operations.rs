@@ -8,7 +8,7 @@ fn results_are_shown_as_they_come_and_committed_by_a_quorum() {
     world.core.begin(Modes::default());
     let events = world.run("SELECT 41");
     assert!(shown(&events).windows(2).any(|two| two == b"41"));
-    assert!(matches!(events.last(), Some(Event::Executed { number: 1, failed: false })));
+    assert!(matches!(events.last(), Some(Event::Executed { number: 1, failed: false, .. })));
     world.run("INSERT 1");
     assert!(matches!(world.finish(Decision::Commit), Ok(Completion::Committed(Some(_)))));
     assert_eq!(world.ordered(|_| true), 1, "only BEGIN came from the client");

@@ -129,7 +129,8 @@ fn what_an_earlier_master_says_late_changes_nothing() {
     let tx = world.core.tx().unwrap();
     let messages = message(b'C', b"SELECT 9\0");
     world.core.receive(ReplicaId(0), ReplicaMessage::Result { tx, number: 2, messages });
-    let executed = ReplicaMessage::Executed { tx, number: 2, transcript: Digest([1; 32]), status: b'T' };
+    let executed =
+        ReplicaMessage::Executed { tx, number: 2, transcript: Digest([1; 32]), status: b'T', drew: false };
     world.core.receive(ReplicaId(0), executed);
     assert!(!world.core.in_failed_transaction());
     assert!(world.finish(Decision::Commit).is_ok());

@@ -32,7 +32,7 @@ fn a_result_is_shown_when_one_more_replica_has_it() {
     world.core.begin(Modes::default());
     let events = eager(&mut world, "SELECT 41");
     assert!(shown(&events).windows(2).any(|two| two == b"41"));
-    assert!(matches!(events.last(), Some(Event::Executed { number: 1, failed: false })));
+    assert!(matches!(events.last(), Some(Event::Executed { number: 1, failed: false, .. })));
     assert_eq!(world.finish(Decision::Commit), Ok(Completion::Committed(None)));
 }
 
@@ -64,7 +64,8 @@ fn the_masters_word_alone_shows_nothing_and_one_liar_beside_it_hides_nothing() {
     assert!(eager(&mut world, "SELECT 41").is_empty());
     assert_eq!(world.core.waiting().map(|(waiting, _)| waiting), Some(Waiting::Verification));
     let tx = world.core.tx().unwrap();
-    let lie = ReplicaMessage::Executed { tx, number: 1, transcript: Digest([8; 32]), status: b'T' };
+    let lie =
+        ReplicaMessage::Executed { tx, number: 1, transcript: Digest([8; 32]), status: b'T', drew: false };
     for _ in 0..3 {
         world.core.receive(ReplicaId(1), lie.clone());
         world.settle();
@@ -76,7 +77,7 @@ fn the_masters_word_alone_shows_nothing_and_one_liar_beside_it_hides_nothing() {
     world.core.vouched(ReplicaId(0), tx, 1, heads[0]);
     world.settle();
     assert!(shown(&world.events).is_empty());
-    let truth = ReplicaMessage::Executed { tx, number: 1, transcript: heads[0], status: b'T' };
+    let truth = ReplicaMessage::Executed { tx, number: 1, transcript: heads[0], status: b'T', drew: false };
     world.core.receive(ReplicaId(2), truth);
     world.settle();
     assert!(shown(&world.events).windows(2).any(|two| two == b"41"));
@@ -91,9 +92,10 @@ fn a_replica_may_better_what_it_said() {
     let tx = world.core.tx().unwrap();
     let head = world.core.transaction.as_ref().unwrap().unverified[0].head;
     for (transcript, done) in [(Digest([8; 32]), false), (head, true)] {
-        world
-            .core
-            .receive(ReplicaId(1), ReplicaMessage::Executed { tx, number: 1, transcript, status: b'T' });
+        world.core.receive(
+            ReplicaId(1),
+            ReplicaMessage::Executed { tx, number: 1, transcript, status: b'T', drew: false },
+        );
         world.settle();
         assert_eq!(!world.events.is_empty(), done, "redone: {:?}", world.events);
     }
@@ -117,7 +119,10 @@ fn what_is_sent_ahead_is_shown_in_order() {
     let done = |world: &World| world.events.iter().filter(|e| matches!(e, Event::Executed { .. })).count();
     for (index, expected) in [(2, 0), (0, 3)] {
         let (number, transcript) = heads[index];
-        world.core.receive(ReplicaId(3), ReplicaMessage::Executed { tx, number, transcript, status: b'T' });
+        world.core.receive(
+            ReplicaId(3),
+            ReplicaMessage::Executed { tx, number, transcript, status: b'T', drew: false },
+        );
         world.settle();
         assert_eq!(done(&world), expected);
     }

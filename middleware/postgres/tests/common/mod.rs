@@ -94,7 +94,7 @@ pub struct Database<'a> {
 }
 
 pub fn start() -> TransactionStart {
-    TransactionStart::new(Timestamp(1_700_000_000_123_456), &[7; 32])
+    TransactionStart::new(TxId::default(), Timestamp(1_700_000_000_123_456), &[7; 32])
 }
 
 impl Database<'_> {

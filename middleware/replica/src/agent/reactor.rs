@@ -13,7 +13,7 @@ use super::{certifying, maintenance, sequences, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 use steeldb_ordering::{self as ordering, Core, Delivery, Now, Refusal, Request, RequestId, RequestKey};
@@ -33,6 +33,9 @@ const LATE: Duration = Duration::from_secs(2);
 
 /// How long a replica that is to stop goes on for what its clients have finished.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Answers kept for clients whose own copy of the request comes later than the order's; the oldest go.
+const UNCLAIMED_MAX: usize = 256;
 
 /// Sessions whose last delivered request is remembered.
 const EXECUTED_MAX: usize = 16_384;
@@ -66,6 +69,8 @@ pub(super) struct Reactor {
     pub(super) connections: BTreeMap<ConnectionId, ClientId>,
     /// Over which connection a session's ordered requests came: refusals go back there.
     pub(super) origins: BTreeMap<SessionKey, ConnectionId>,
+    /// Answers to requests whose client's own copy has not come yet.
+    pub(super) unclaimed: VecDeque<(SessionKey, ReplicaMessage)>,
     /// The last request of each session that was delivered; the newest sessions'.
     pub(super) executed: BTreeMap<(SessionId, ClientId), u64>,
     pub(super) secrets: BTreeMap<String, RecordSecret>,
@@ -282,7 +287,9 @@ impl Reactor {
         match codec::decode::<ClientMessage>(frame, limits::FRAME_BYTES_MAX) {
             Ok(ClientMessage::Request { session, sequence, payload, signature }) => {
                 let session = SessionKey { client, session };
-                self.origins.insert(session, connection);
+                if self.origins.insert(session, connection).is_none() {
+                    self.claim(session, connection);
+                }
                 let request = Request::Client { id: RequestId { session, sequence }, payload, signature };
                 self.order(ordering::Event::Request(request.into()));
             }
@@ -297,6 +304,16 @@ impl Reactor {
                 tracing::warn!(%client, %error, "a client sent what no correct shim sends");
                 self.links.close_client(connection);
             }
+        }
+    }
+
+    /// A session's first request came: answers that were ready before it are its.
+    fn claim(&mut self, session: SessionKey, connection: ConnectionId) {
+        let (claimed, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.unclaimed).into_iter().partition(|(of, _)| *of == session);
+        self.unclaimed = rest;
+        for (_, message) in claimed {
+            self.links.send_client(connection, Bytes::from(codec::encode(&message)));
         }
     }
 
@@ -478,11 +495,18 @@ impl Reactor {
             Effect::Reply { connection, message } => {
                 self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
             }
-            Effect::Answer { session, message } => {
-                if let Some(origin) = self.origins.get(&session) {
+            Effect::Answer { session, message } => match self.origins.get(&session) {
+                Some(origin) => {
                     self.links.send_client(*origin, Bytes::from(codec::encode(&message)));
                 }
-            }
+                // The order was faster than the client's own copy.
+                None => {
+                    self.unclaimed.push_back((session, message));
+                    if self.unclaimed.len() > UNCLAIMED_MAX {
+                        self.unclaimed.pop_front();
+                    }
+                }
+            },
             Effect::Maintain { session, sequence, database, role, sql } => {
                 tokio::spawn(maintenance::maintain(
                     self.socket_dir.clone(),

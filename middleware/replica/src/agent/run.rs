@@ -168,6 +168,7 @@ async fn serve(
         reports,
         connections: BTreeMap::new(),
         origins: BTreeMap::new(),
+        unclaimed: Default::default(),
         executed: BTreeMap::new(),
         secrets,
         catch_up,

@@ -3,13 +3,14 @@
 use super::applying::Item;
 use super::ballot::Ballot;
 use super::maintaining::Statement;
+use super::outcomes::{End, Outcomes};
 use super::planted::PlantedBug;
 use super::transaction::{Decided, Phase, Transaction};
-use super::{Scheduler, abort_reason};
+use super::{Effect, Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionKey, Slot, Term, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
-    AbortReason, CommitCertificate, Modes, Ordered, Outcome, ReplicaMessage, VoteKind,
+    AbortReason, CommitCertificate, Modes, Ordered, Outcome, ReplicaMessage, TransactionState, VoteKind,
 };
 
 /// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
@@ -29,6 +30,8 @@ pub struct OpenTransactions {
     /// The master's term, and who may be one.
     term: Term,
     view: View,
+    /// What became of those before.
+    outcomes: Outcomes,
 }
 
 /// An open transaction.
@@ -62,6 +65,7 @@ impl OpenTransactions {
             walls: BTreeMap::new(),
             term: Term::first(master),
             view,
+            outcomes: Outcomes::default(),
         }
     }
 
@@ -98,12 +102,12 @@ impl OpenTransactions {
     /// Opens a transaction; gives those that end by it: the session's previous one, and the client's oldest when it has
     /// too many. A counter that was used before opens nothing (A3: a tx id is used once).
     fn open(&mut self, tx: TxId, slot: Slot, database: &str, timestamp: Timestamp) -> Option<Vec<TxId>> {
+        if !self.outcomes.begin(tx) {
+            return None;
+        }
         let mut ended = Vec::new();
         if let Some(before) = self.sessions.get(&tx.session).copied() {
-            if before.counter >= tx.counter {
-                return None;
-            }
-            self.close(before);
+            self.close(before, End::NoChanges);
             ended.push(before);
         }
         self.transactions.insert(tx, Opened { slot, database: database.to_string(), timestamp });
@@ -113,7 +117,7 @@ impl OpenTransactions {
         if of_client.len() > OPEN_PER_CLIENT_MAX
             && let Some((_, oldest)) = of_client.pop_first()
         {
-            self.close(oldest);
+            self.close(oldest, End::NoChanges);
             ended.push(oldest);
         }
         Some(ended)
@@ -132,12 +136,33 @@ impl OpenTransactions {
         }
         self.sessions.clear();
         self.by_client.clear();
-        std::mem::take(&mut self.transactions).into_keys().collect()
+        let ended: Vec<TxId> = std::mem::take(&mut self.transactions).into_keys().collect();
+        for tx in &ended {
+            self.outcomes.ended(*tx, End::NoChanges);
+        }
+        ended
+    }
+
+    /// A client's request is ordered, or an outcome: from here on the order is that far.
+    fn follow(&mut self, position: Position, payload: &Ordered) {
+        self.delivered = position;
+        if let Some(session) = payload.session() {
+            self.outcomes.used(session, position);
+        }
+    }
+
+    /// What became of a transaction. One that never began never will.
+    fn ask(&mut self, tx: TxId) -> TransactionState {
+        match self.transactions.contains_key(&tx) {
+            true => TransactionState::InProgress,
+            false => self.outcomes.ask(tx),
+        }
     }
 
     /// Closes a transaction; gives what it was opened with.
-    fn close(&mut self, tx: TxId) -> Option<Opened> {
+    fn close(&mut self, tx: TxId, end: End) -> Option<Opened> {
         let opened = self.transactions.remove(&tx)?;
+        self.outcomes.ended(tx, end);
         if let Some(of_client) = self.by_client.get_mut(&tx.session.client) {
             of_client.remove(&opened.slot);
         }
@@ -156,20 +181,19 @@ impl OpenTransactions {
         position: Position,
         certificate: &CommitCertificate,
     ) -> Option<(Opened, bool)> {
-        let opened = self.close(certificate.tx)?;
-        if certificate.wall {
-            let wall = self.walls.get(&opened.database).is_some_and(|wall| *wall > certificate.slot);
-            if wall {
-                return Some((opened, false));
-            }
+        let database = &self.transactions.get(&certificate.tx)?.database;
+        let void = certificate.wall && self.walls.get(database).is_some_and(|wall| *wall > certificate.slot);
+        let end = if void { End::NoChanges } else { End::Committed(position) };
+        let opened = self.close(certificate.tx, end)?;
+        if certificate.wall && !void {
             self.walls.insert(opened.database.clone(), position);
         }
-        Some((opened, true))
+        Some((opened, !void))
     }
 
     /// Follows the order without acting on it: what a restarted replica does with its own log. Gives the commits.
     pub fn replay(&mut self, position: Position, timestamp: Timestamp, payload: &Ordered) -> Option<Missing> {
-        self.delivered = position;
+        self.follow(position, payload);
         match payload {
             Ordered::Begin { tx, database, .. } => {
                 self.open(*tx, position, database, timestamp);
@@ -177,13 +201,13 @@ impl OpenTransactions {
             }
             Ordered::Rollback { tx, slot } => {
                 if self.slot(*tx) == Some(*slot) {
-                    self.close(*tx);
+                    self.close(*tx, End::NoChanges);
                 }
                 None
             }
             Ordered::Abort(certificate) => {
                 if self.slot(certificate.tx) == Some(certificate.slot) {
-                    self.close(certificate.tx);
+                    self.close(certificate.tx, End::NoChanges);
                 }
                 None
             }
@@ -206,6 +230,11 @@ impl OpenTransactions {
                 if wish.term == self.term {
                     self.move_to(wish.to);
                 }
+                None
+            }
+            Ordered::Outcome { tx, .. } => {
+                // It may be void from here on.
+                self.ask(*tx);
                 None
             }
             Ordered::Maintain { .. } | Ordered::Verify { .. } => None,
@@ -292,7 +321,7 @@ impl Scheduler {
         request: Option<(SessionKey, u64)>,
         payload: Ordered,
     ) {
-        self.open.delivered = position;
+        self.open.follow(position, &payload);
         self.applying.delivered(position);
         match payload {
             Ordered::Begin { tx, database, modes, preamble, .. } => {
@@ -327,6 +356,11 @@ impl Scheduler {
             Ordered::Verify { database, .. } => {
                 if let Some((session, sequence)) = request {
                     self.applying.enqueue(Item::Verify { position, session, sequence, database });
+                }
+            }
+            Ordered::Outcome { tx, .. } => {
+                if let Some((session, sequence)) = request {
+                    self.tell(session, sequence, tx);
                 }
             }
         }
@@ -365,7 +399,7 @@ impl Scheduler {
         database: String,
         (modes, preamble): (Modes, Digest),
     ) {
-        let Some(ended) = self.open.open(tx, slot, &database, timestamp) else { return };
+        let Some(ended) = self.open.open(tx, slot, &database, timestamp) else { return self.void(tx) };
         let goes_on: Vec<bool> = ended.into_iter().map(|before| self.supersede(before)).collect();
         let overtakes = goes_on.contains(&true);
         let now = self.now_us;
@@ -402,8 +436,32 @@ impl Scheduler {
         self.count(tx);
     }
 
+    /// A BEGIN opens nothing. What came ahead of it is dropped.
+    fn void(&mut self, tx: TxId) {
+        if self.open.slot(tx).is_some() {
+            return; // the BEGIN of a transaction that is open already
+        }
+        let outcome = Outcome::Aborted { reason: AbortReason::Void };
+        self.reply(tx.session, ReplicaMessage::Outcome { tx, outcome });
+        if self.transactions.get(&tx).is_some_and(|transaction| transaction.slot.is_none()) {
+            self.drop_without_slot(tx);
+        }
+    }
+
+    /// Answers who asks for a transaction's outcome. Nothing has to be applied first: a BEGIN that follows the answer is
+    /// ordered behind the commit that it tells of.
+    fn tell(&mut self, session: SessionKey, sequence: u64, tx: TxId) {
+        let state = self.open.ask(tx);
+        if state == TransactionState::InProgress {
+            // Where it is over without an ordered outcome, since it wrote nothing or its client is gone, it gets one.
+            self.ended.contest(tx);
+        }
+        let message = ReplicaMessage::Told { session: session.session, sequence, state };
+        self.push(Effect::Answer { session, message });
+    }
+
     fn abort_delivered(&mut self, tx: TxId, reason: AbortReason) {
-        self.open.close(tx);
+        self.open.close(tx, End::NoChanges);
         self.abort_locally(tx, reason);
     }
 

@@ -28,6 +28,7 @@ mod lost;
 mod maintaining;
 mod mastership;
 mod operations;
+mod outcomes;
 mod planted;
 mod preparing;
 mod resuming;

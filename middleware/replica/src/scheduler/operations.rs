@@ -476,6 +476,7 @@ impl Scheduler {
         self.keep(tx, number, issued);
         let known = self.transactions.get(&tx).is_some_and(|transaction| transaction.transcript.is_some());
         let mut answers = false;
+        let drew = !result.draws.is_empty();
         if master {
             let adopted = result.sqlstate.filter(is_of_timing);
             let transaction = self.transactions.get(&tx);
@@ -516,7 +517,8 @@ impl Scheduler {
             answers = !again;
         }
         if answers || verify && self.diverged.is_none() {
-            let message = ReplicaMessage::Executed { tx, number, transcript: head, status: result.status };
+            let status = result.status;
+            let message = ReplicaMessage::Executed { tx, number, transcript: head, status, drew };
             self.reply(tx.session, message);
         }
         self.advance(tx);

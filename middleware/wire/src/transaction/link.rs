@@ -2,6 +2,7 @@
 
 use super::{
     MembershipReply, MembershipRequest, Operation, SignedFinish, SqlState, StatementId, StatementText,
+    TransactionState,
 };
 use crate::auth::Signature;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -149,6 +150,8 @@ pub enum AbortReason {
     ViewChanged,
     /// The client was gone or idle.
     Gone,
+    /// It never began: its outcome was asked for before, or its number was used before.
+    Void,
 }
 
 /// A table's content at a position: what `steeldb verify` compares.
@@ -210,6 +213,8 @@ pub enum ReplicaMessage {
         transcript: Digest,
         /// ReadyForQuery's status: `T` or `E`.
         status: u8,
+        /// It drew from sequences: that outlives the transaction, so nobody repeats it unasked (E2).
+        drew: bool,
     },
     /// The transaction is re-executed here: its transcript, and whether it wrote nothing that needs an outcome.
     Transcript {
@@ -268,5 +273,14 @@ pub enum ReplicaMessage {
     NotReproduced {
         /// The transaction.
         tx: TxId,
+    },
+    /// What the order knows of the transaction that was asked for.
+    Told {
+        /// Who asked.
+        session: SessionId,
+        /// The request's sequence number.
+        sequence: u64,
+        /// The answer, at the request's place in the order.
+        state: TransactionState,
     },
 }

@@ -15,6 +15,7 @@ mod operation;
 mod ordered;
 mod result;
 mod sequence;
+mod state;
 mod stream;
 mod transcript;
 mod vote;
@@ -29,6 +30,7 @@ pub use operation::{CopyDigest, Operation, OperationKind, StatementId, Statement
 pub use ordered::{Modes, Ordered};
 pub use result::{FIRST_USER_OID, ResultDigest, ResultError};
 pub use sequence::{DrawKind, Draws, Run};
+pub use state::TransactionState;
 pub use stream::{Executed, Stream};
 pub use transcript::{Transcript, preamble};
 pub use vote::{SignedVote, SqlState, Vote, VoteBundle, VoteKind};

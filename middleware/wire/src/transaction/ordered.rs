@@ -62,9 +62,27 @@ pub enum Ordered {
     Depose(DeposeCertificate),
     /// An administrator names another master. Certified by its signature.
     Move(MasterMove),
+    /// What became of a transaction. One whose BEGIN is not ordered is void from here on. Signed by who asks.
+    Outcome {
+        /// The session that wants the answer.
+        session: SessionKey,
+        /// The transaction.
+        tx: TxId,
+    },
 }
 
 impl Ordered {
+    /// The session that a client's request is of; none for what is certified.
+    pub fn session(&self) -> Option<SessionKey> {
+        match self {
+            Ordered::Begin { tx, .. } | Ordered::Rollback { tx, .. } => Some(tx.session),
+            Ordered::Maintain { session, .. }
+            | Ordered::Verify { session, .. }
+            | Ordered::Outcome { session, .. } => Some(*session),
+            Ordered::Commit(_) | Ordered::Abort(_) | Ordered::Depose(_) | Ordered::Move(_) => None,
+        }
+    }
+
     /// The key under which a certified request is ordered: one per transaction and outcome, so that a waiting Abort
     /// never hides a Commit; one per term that ends.
     pub fn certified_key(&self) -> Option<Digest> {

@@ -69,7 +69,12 @@ pub fn read(history: &History) -> Model {
                 let decided = Decided::Commit(certificate.write_set);
                 end(&mut begun, &mut open, certificate.tx, certificate.slot, position, decided);
             }
-            Ordered::Depose(_) | Ordered::Move(_) | Ordered::Maintain { .. } | Ordered::Verify { .. } => {}
+            // No client of the simulation asks for an outcome.
+            Ordered::Depose(_)
+            | Ordered::Move(_)
+            | Ordered::Maintain { .. }
+            | Ordered::Outcome { .. }
+            | Ordered::Verify { .. } => {}
         }
     }
     Model { begun }

@@ -204,7 +204,7 @@ impl World<'_> {
                     shown.messages.extend(messages);
                 }
             }
-            Event::Executed { number, failed } => {
+            Event::Executed { number, failed, .. } => {
                 client.unanswered = client.unanswered.saturating_sub(1);
                 let shown = client.attempt.as_mut().and_then(|a| a.shown.get_mut(number as usize - 1));
                 if let Some(shown) = shown {
@@ -251,7 +251,7 @@ impl World<'_> {
                     self.next_move(at, 300_000);
                 }
             }
-            Event::Maintained(_) | Event::Verified { .. } => {}
+            Event::Maintained(_) | Event::Told(_) | Event::Verified { .. } => {}
         }
     }
 
@@ -320,7 +320,7 @@ impl World<'_> {
             Waiting::Opening => 4_000_000,
             Waiting::Replicas => 8_000_000,
             Waiting::Master => 8_000_000,
-            Waiting::Slot | Waiting::Verification => 5_000_000,
+            Waiting::Slot | Waiting::Verification | Waiting::Answer => 5_000_000,
             Waiting::Outcome => 12_000_000 + 4 * (self.now_us - began),
         };
         self.at(self.now_us + patience_us, Happening::Alarm { client: at, alarm });

@@ -142,7 +142,7 @@ impl Writer {
                 }
                 sql.push_str("SET TRANSACTION SNAPSHOT ");
                 quote::push_literal(&mut sql, &snapshot);
-                TransactionStart::new(timestamp, &seed).push_sql(&mut sql);
+                TransactionStart::new(tx, timestamp, &seed).push_sql(&mut sql);
                 self.in_block = true;
                 message::query(&sql, &mut self.out)?;
                 self.expect(Expect::Begun { tx });
@@ -157,7 +157,7 @@ impl Writer {
                 if modes.read_only {
                     sql.push_str("SET TRANSACTION READ ONLY");
                 }
-                TransactionStart::new(timestamp, &seed).push_sql(&mut sql);
+                TransactionStart::new(tx, timestamp, &seed).push_sql(&mut sql);
                 // A query takes the snapshot.
                 sql.push_str("; SELECT 1");
                 message::query(&sql, &mut self.out)?;

@@ -8,6 +8,7 @@ mod bounds;
 mod catching_up;
 mod certificates;
 mod clients;
+mod doubt;
 mod draws;
 mod finishing;
 mod lost;
@@ -27,7 +28,8 @@ use backend::Backend;
 use steeldb_types::{Digest, SessionId, Slot, Term, Timestamp};
 use steeldb_wire::transaction::{
     ClientMessage, Decision, DeposeCertificate, Draws, Finish, Modes, Operation, OperationKind, Ordered,
-    Outcome, SignatureMemo, SignedVote, SqlState, StatementId, StatementText, Transcript, VoteBundle,
+    Outcome, SignatureMemo, SignedVote, SqlState, StatementId, StatementText, TransactionState, Transcript,
+    VoteBundle,
 };
 
 const SECOND: u64 = 1_000_000;
@@ -263,9 +265,9 @@ impl One {
         self.position += 1;
         let position = Position(self.position);
         let request = match &payload {
-            Ordered::Verify { session, .. } | Ordered::Maintain { session, .. } => {
-                Some((*session, self.position))
-            }
+            Ordered::Verify { session, .. }
+            | Ordered::Maintain { session, .. }
+            | Ordered::Outcome { session, .. } => Some((*session, self.position)),
             _ => None,
         };
         self.event(Event::Delivered { position, timestamp: Timestamp(1), late, request, payload });

@@ -1,0 +1,266 @@
+//! Links of a client that end at a chosen point of a COMMIT, as when its process is killed there; and a proxy in a runtime
+//! of its own, so that it can be killed.
+
+use crate::APP;
+use bytes::Bytes;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use steeldb_client_shim::{Decision, Links, Shim, ShimConfig};
+use steeldb_pg_proxy::ProxyOptions;
+use steeldb_transport::{
+    ClientConfig, ClientEvent, ClientLinks, ClientTransport, LinkOptions, ReplicaAddress,
+};
+use steeldb_types::{ReplicaId, TxId, limits};
+use steeldb_wire::codec::decode;
+use steeldb_wire::transaction::{ClientMessage, Ordered, Outcome, ReplicaMessage};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+
+/// Where the links end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// Nowhere.
+    Never,
+    /// BEGINs are held back until [`Severed::release`]; everything else passes.
+    Begins,
+    /// The Finish of a COMMIT reaches nobody.
+    BeforeFinish,
+    /// It reaches this replica alone.
+    FinishTo(ReplicaId),
+    /// It reaches all, and nothing comes back.
+    AfterFinish,
+    /// So many replicas have said that the transaction is committed; nobody hears of it.
+    AfterOutcomes(usize),
+}
+
+/// Links that end.
+#[derive(Clone)]
+pub struct Severed {
+    links: ClientLinks,
+    state: Arc<Mutex<State>>,
+    ended: watch::Sender<bool>,
+    /// The transaction whose BEGIN is held back from all replicas.
+    held: watch::Sender<Option<TxId>>,
+}
+
+struct State {
+    cut: Cut,
+    replicas: usize,
+    /// Nothing passes any more.
+    ended: bool,
+    finished: usize,
+    outcomes: usize,
+    held: Vec<(ReplicaId, Bytes)>,
+}
+
+impl Severed {
+    /// A shim over links that end at `cut`. Call it inside a tokio runtime.
+    pub fn shim(
+        config: ShimConfig,
+        replicas: Vec<ReplicaAddress>,
+        cut: Cut,
+    ) -> anyhow::Result<(Shim, Severed)> {
+        let n = replicas.len();
+        let (links, mut from_links) = ClientTransport::start(ClientConfig {
+            client: config.client,
+            key: config.key.clone(),
+            replicas,
+            options: LinkOptions::default(),
+        })?;
+        let state = State { cut, replicas: n, ended: false, finished: 0, outcomes: 0, held: Vec::new() };
+        let severed = Severed {
+            links,
+            state: Arc::new(Mutex::new(state)),
+            ended: watch::Sender::new(false),
+            held: watch::Sender::new(None),
+        };
+        let (to_shim, events) = mpsc::channel(64);
+        let filter = severed.clone();
+        tokio::spawn(async move {
+            // Read on after the end, so that what replicas say fills no buffer.
+            while let Some(event) = from_links.recv().await {
+                if filter.passes(&event) && to_shim.send(event).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok((Shim::over(config, Arc::new(severed.clone()), events), severed))
+    }
+
+    /// Waits until the links have ended.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Waits until a BEGIN is held back from all replicas; whose.
+    pub async fn held(&self) -> TxId {
+        let mut held = self.held.subscribe();
+        let tx = held.wait_for(Option::is_some).await.map(|tx| *tx);
+        tx.ok().flatten().unwrap_or_default()
+    }
+
+    /// Lets the BEGINs go that were held back, and all that follow.
+    pub fn release(&self) {
+        let held = {
+            let mut state = self.state();
+            state.cut = Cut::Never;
+            std::mem::take(&mut state.held)
+        };
+        for (replica, frame) in held {
+            self.links.send(replica, frame);
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, state: &mut State) {
+        state.ended = true;
+        self.ended.send_replace(true);
+    }
+
+    /// Whether a frame may be sent.
+    fn may_send(&self, replica: ReplicaId, frame: &Bytes) -> bool {
+        let mut state = self.state();
+        if state.ended {
+            return false;
+        }
+        match decode::<ClientMessage>(frame, limits::FRAME_BYTES_MAX) {
+            Ok(ClientMessage::Request { payload, .. }) if state.cut == Cut::Begins => {
+                let Ok(Ordered::Begin { tx, .. }) = decode(&payload, limits::REQUEST_BYTES_MAX) else {
+                    return true;
+                };
+                state.held.push((replica, frame.clone()));
+                if state.held.len() == state.replicas {
+                    self.held.send_replace(Some(tx));
+                }
+                false
+            }
+            Ok(ClientMessage::Finish(finish)) if finish.finish.decision == Decision::Commit => {
+                state.finished += 1;
+                match state.cut {
+                    Cut::BeforeFinish => {
+                        self.end(&mut state);
+                        false
+                    }
+                    Cut::FinishTo(only) => {
+                        if state.finished == state.replicas {
+                            self.end(&mut state);
+                        }
+                        replica == only
+                    }
+                    Cut::AfterFinish => {
+                        if state.finished == state.replicas {
+                            self.end(&mut state);
+                        }
+                        true
+                    }
+                    _ => true,
+                }
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether an event may reach the shim.
+    fn passes(&self, event: &ClientEvent) -> bool {
+        let mut state = self.state();
+        let (Cut::AfterOutcomes(count), ClientEvent::Frame(_, frame)) = (state.cut, event) else {
+            return !state.ended;
+        };
+        let committed = matches!(
+            decode::<ReplicaMessage>(frame, limits::FRAME_BYTES_MAX),
+            Ok(ReplicaMessage::Outcome { outcome: Outcome::Committed { .. }, .. })
+        );
+        if committed {
+            state.outcomes += 1;
+            if state.outcomes == count {
+                self.end(&mut state);
+            }
+        }
+        !state.ended && !committed
+    }
+}
+
+impl Links for Severed {
+    fn send(&self, replica: ReplicaId, frame: Bytes) {
+        if self.may_send(replica, &frame) {
+            self.links.send(replica, frame);
+        }
+    }
+
+    fn send_relaxed(&self, replica: ReplicaId, frame: Bytes, patience: Duration) {
+        if self.may_send(replica, &frame) {
+            self.links.send_relaxed(replica, frame, patience);
+        }
+    }
+
+    fn backlog(&self, replica: ReplicaId) -> usize {
+        self.links.backlog(replica).unwrap_or(0)
+    }
+}
+
+/// A proxy that can be killed: in a runtime of its own, over links that end.
+pub struct Doomed {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its links.
+    pub severed: Severed,
+    runtime: Option<Runtime>,
+}
+
+impl Doomed {
+    pub(crate) async fn start(
+        host: &str,
+        config: ShimConfig,
+        replicas: Vec<ReplicaAddress>,
+        cut: Cut,
+    ) -> anyhow::Result<Doomed> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let listen = format!("{host}:0");
+        let starting = runtime.spawn(async move {
+            let (shim, severed) = Severed::shim(config, replicas, cut)?;
+            shim.connected(Duration::from_secs(20)).await;
+            let proxy = steeldb_pg_proxy::Proxy::bind(ProxyOptions::new(listen, shim)).await?;
+            let address = proxy.local_addr()?;
+            tokio::spawn(proxy.run(std::future::pending()));
+            anyhow::Ok((address, severed))
+        });
+        let (address, severed) = starting.await??;
+        Ok(Doomed { address, severed, runtime: Some(runtime) })
+    }
+
+    /// Waits until what was sent is on its way, then ends the proxy without a word to anybody.
+    pub async fn kill_when_sent(mut self) {
+        while (0..self.severed.state().replicas).any(|id| self.severed.backlog(ReplicaId(id as u16)) > 0) {
+            tokio::task::yield_now().await;
+        }
+        self.end();
+    }
+
+    /// Ends the proxy without a word to anybody.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    /// Where it listens, as part of a connection string.
+    pub fn connection_string(&self) -> String {
+        let (host, port) = (self.address.ip(), self.address.port());
+        format!("host={host} port={port} user={APP} dbname={APP}")
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

@@ -25,7 +25,7 @@ setup:           ## Install what is missing: Debian's PostgreSQL server, build n
 	scripts/setup.sh
 
 test: setup lint ## Formatting, lints, all tests
-	$(CARGO) test --workspace --locked
+	$(CARGO) test --workspace --locked --no-fail-fast
 
 lint:            ## Formatting and lints
 	$(CARGO) fmt --all --check

@@ -6,7 +6,7 @@ use crate::message::{Refused, ServerMessage};
 use crate::reactor::Reactor;
 use crate::storage::Storage;
 use std::sync::Arc;
-use steeldb_ordering::{Core, Event, Member, Request, Roster, ViewChain};
+use steeldb_ordering::{Core, Event, Member, Request, Roster};
 use steeldb_transport::{ConnectionId, ReplicaAddress};
 use steeldb_types::ViewNumber;
 
@@ -28,12 +28,6 @@ fn linked(core: &Core) -> Vec<ReplicaAddress> {
 /// Where a member is found.
 pub(crate) fn address(member: &Member) -> ReplicaAddress {
     ReplicaAddress { id: member.id, address: member.address.clone(), key: member.key }
-}
-
-/// Whether a change of the membership is one of those that made the views.
-fn has_made_a_view(views: &ViewChain, change: &Request) -> bool {
-    let all = views.certificates(ViewNumber(0), usize::MAX);
-    all.iter().flat_map(|decision| &decision.proposal.requests).any(|request| **request == *change)
 }
 
 impl<A: Application, S: Storage> Reactor<A, S> {
@@ -72,7 +66,7 @@ impl<A: Application, S: Storage> Reactor<A, S> {
         match core.judge_request(&change, &Judge(self.service.application())) {
             Ok(()) => self.order(Event::Request(change)),
             // It comes again.
-            Err(_) if has_made_a_view(core.views(), &change) => self.announce(connection),
+            Err(_) if core.views().made_by(&change).is_some() => self.announce(connection),
             Err(reason) => {
                 let (request, reason) = (change.digest(), Refused::Invalid(reason));
                 self.send(connection, ServerMessage::NotChanged { request, reason }.encode());

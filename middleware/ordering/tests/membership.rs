@@ -285,6 +285,10 @@ fn an_offline_verifier_follows_the_chain_from_the_genesis_view() {
         assert_eq!(chain.follow(certificate), Ok(false), "again");
     }
     assert_eq!(chain.roster(), cluster.cores[&0].roster());
+    for (view, certificate) in (1..).zip(&certificates) {
+        assert_eq!(chain.made_by(&certificate.proposal.requests[0]), Some(ViewNumber(view)));
+    }
+    assert_eq!(chain.made_by(&cluster.decision(0, 1).proposal.requests[0]), None);
     for instance in 1..=5 {
         let decision = cluster.decision(0, instance);
         assert_eq!(chain.verify(&decision.proof), Ok(()), "instance {instance}");

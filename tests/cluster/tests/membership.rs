@@ -45,9 +45,15 @@ async fn weights_addresses_and_members_change_on_a_running_cluster() {
     let mut open = client.another().await.unwrap();
     open.begin();
     open.run("update t set v = 'lost' where id = 1").await.unwrap();
-    assert_eq!(change(&client.shim, |to| to.heavy = Some(ids(&[0, 3]))).await.unwrap(), ViewNumber(1));
+    let mut weights = Change::of(&client.shim.roster().unwrap());
+    weights.heavy = Some(ids(&[0, 3]));
+    let weights = weights.signed(&administrator_key());
+    assert_eq!(client.shim.change(&weights, PATIENCE).await.unwrap(), ViewNumber(1));
     knows(&client, 1).await;
     assert_eq!(client.shim.view().heavy(), ids(&[0, 3]));
+    // A replica that the request reaches when the others have had it ordered says what became of it.
+    let again = client.shim.change(&weights, PATIENCE).await;
+    assert_eq!(again.unwrap(), ViewNumber(1));
     let lost = open.commit().await.unwrap_err();
     assert_eq!(lost.sqlstate.as_str(), "40001", "{lost}");
     open.execute("update t set v = 'kept' where id = 1").await.unwrap();

@@ -53,6 +53,15 @@ impl ViewChain {
         self.link(view).map(|link| link.first)
     }
 
+    /// The view that this very request made, if it made one: a change that comes again is no refused one.
+    pub fn made_by(&self, request: &Request) -> Option<ViewNumber> {
+        let made = |link: &&Link| {
+            let requests = link.certificate.iter().flat_map(|decision| &decision.proposal.requests);
+            requests.into_iter().any(|other| **other == *request)
+        };
+        self.views.iter().find(made).map(|link| link.roster.view().number())
+    }
+
     /// The view that an instance belongs to, as far as views are known.
     pub fn view_at(&self, instance: InstanceNumber) -> ViewNumber {
         let begun = self.views.iter().rev().find(|link| link.first <= instance);

@@ -108,7 +108,9 @@ impl Reactor {
                 let request = Request::Membership { payload, administrator, signature };
                 // Said here, where it was asked; the core says no more than that it refuses.
                 if let Err(reason) = self.core.judge_request(&request, &self.judge) {
-                    let reply = MembershipReply::Changed { change, result: Err(reason) };
+                    // The others may have had it ordered before it came here.
+                    let result = self.core.views().made_by(&request).ok_or(reason);
+                    let reply = MembershipReply::Changed { change, result };
                     return self.answer_membership(connection, reply);
                 }
                 if self.changes.len() < CHANGES_MAX {

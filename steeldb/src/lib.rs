@@ -49,6 +49,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Replica(args) => threaded(processes::replica(args)),
         Command::Proxy(args) => threaded(processes::proxy(args)),
         Command::Demo(args) => demo::execute(args, &cli.logging),
+        Command::Bench { command } => bench(command),
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
         Command::Verify(args) => threaded(verify::execute(args)),
         Command::Cluster { command } => threaded(cluster::execute(command)),
@@ -58,6 +59,19 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::RunCommand(args) => demo::supervise(&args),
         Command::ExecPostgres { .. } => Ok(ExitCode::FAILURE),
     }
+}
+
+/// On one thread, the main one: the processes that are compared are tied to the thread that starts them.
+fn bench(command: steeldb_bench::BenchCommand) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = signals::Signals::new()?;
+        tokio::select! {
+            result = steeldb_bench::execute(command) => result,
+            // What is running is killed with the values that stand for it.
+            signal = signals.recv() => Ok(ExitCode::from(signals::exit_code(signal))),
+        }
+    })
 }
 
 /// Runs `work` on all cores.

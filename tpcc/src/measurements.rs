@@ -32,6 +32,17 @@ impl Latencies {
         let _ = self.0.add(&other.0);
     }
 
+    /// Milliseconds and the share that took no longer, in hundredths; nothing of nothing.
+    pub fn distribution(&self) -> Vec<(f64, f64)> {
+        if self.0.is_empty() {
+            return Vec::new();
+        }
+        let share = |hundredth: u32| f64::from(hundredth) / 100.0;
+        (1..=100)
+            .map(|hundredth| (self.0.value_at_quantile(share(hundredth)) as f64 / 1000.0, share(hundredth)))
+            .collect()
+    }
+
     /// The figures of the report.
     pub fn summary(&self) -> LatencySummary {
         let ms = |us: u64| us as f64 / 1000.0;

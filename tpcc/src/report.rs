@@ -103,6 +103,12 @@ pub struct Report {
     pub skipped_deliveries: u64,
     /// Second by second, warm-up included.
     pub timeline: Vec<Second>,
+    /// NEW-ORDER's latency as a distribution: milliseconds, and the share that took no longer.
+    #[serde(default)]
+    pub new_order_distribution: Vec<(f64, f64)>,
+    /// The same of COMMIT alone, transactions that write.
+    #[serde(default)]
+    pub commit_distribution: Vec<(f64, f64)>,
 }
 
 impl Report {
@@ -141,6 +147,8 @@ impl Report {
             reconnects: figures.reconnects,
             skipped_deliveries: figures.skipped_deliveries,
             timeline,
+            new_order_distribution: figures.kind(Kind::NewOrder).latencies.distribution(),
+            commit_distribution: figures.commit_writing.distribution(),
             setup,
         }
     }

@@ -98,6 +98,20 @@ A line `ready ...` on standard output says that applications can connect.
 SIGTERM and SIGINT stop it in good order.")]
     Proxy(ProxyArgs),
 
+    /// Comparisons with PostgreSQL and among clusters: tables and plots
+    #[command(after_help = "Examples:
+  sudo steeldb bench lan --out results
+  steeldb bench lan --no-quota --small --runs 1 --seconds 5 --systems plain,speculative
+  sudo steeldb bench geo --out results --terminals 32
+
+Systems run as processes of this machine, one after the other, each node with
+the same share of its CPUs. Raw reports, a table and plots are written.")]
+    Bench {
+        /// Which comparison.
+        #[command(subcommand)]
+        command: steeldb_bench::BenchCommand,
+    },
+
     /// TPC-C: load, run, check
     #[command(after_help = "Examples:
   steeldb demo --run 'steeldb tpcc load && steeldb tpcc run --duration 30s'

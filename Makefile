@@ -5,11 +5,12 @@ DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
 SECONDS ?= 60
+OUT ?= docs/performance
 # For the stable toolchain; or FUZZ="cargo +nightly fuzz".
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions bench bench-ordering fuzz nightly clean
+.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions bench tables bench-ordering fuzz nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -52,6 +53,10 @@ simulate-transactions: ## Random schedules of schedulers, client shims and in-me
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
 	scripts/bench-tpcc.sh target/release/steeldb
+
+tables: build    ## The comparisons of docs/performance.md, hours: tables and plots into OUT=docs/performance; needs root
+	set -e; for table in lan scale geo timeline; do target/release/steeldb bench $$table --out $(OUT); done
+	$(CARGO) run --release --locked -p steeldb-ordering-load -- geo --json $(OUT)/ordering-geo.json | tee $(OUT)/ordering-geo.md
 
 bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
 	scripts/bench-ordering.sh

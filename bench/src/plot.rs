@@ -48,6 +48,7 @@ pub(crate) fn bars(
         chart
             .configure_mesh()
             .disable_x_mesh()
+            .y_label_formatter(&|y| format!("{y:.0}"))
             .y_desc(unit)
             .x_labels(count)
             .x_label_formatter(&|x| {

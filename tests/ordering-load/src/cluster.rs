@@ -17,7 +17,7 @@ use std::time::Duration;
 use steeldb_ordering::{Account, Roster};
 use steeldb_ordering_server::{Acceptance, Client, JoinError};
 use steeldb_transport::{ClientConfig, LinkOptions};
-use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_types::{ClientId, FaultModel, ReplicaId, View};
 use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -29,6 +29,8 @@ pub struct ClusterOptions {
     pub program: PathBuf,
     /// Replicas.
     pub n: u16,
+    /// What faulty ones may do.
+    pub model: FaultModel,
     /// Clients 1 to this one.
     pub clients: u32,
     /// Whether records go to disk.
@@ -39,6 +41,8 @@ pub struct ClusterOptions {
     pub pending_requests_max: usize,
     /// Whether links between replicas go through relays that can be cut.
     pub relayed: bool,
+    /// A wide-area network, through which all links go then; else every replica is a site of its own, next to the others.
+    pub sites: Option<Sites>,
     /// Whether replicas reply before the decision.
     pub tentative: bool,
     /// Checkpoints, and what is kept besides.
@@ -50,22 +54,41 @@ pub struct ClusterOptions {
 }
 
 impl ClusterOptions {
+    /// A replica's site.
+    fn site(&self, replica: ReplicaId) -> String {
+        let named = self.sites.as_ref().and_then(|sites| sites.replicas.get(usize::from(replica.0)));
+        named.cloned().unwrap_or_else(|| replica.to_string())
+    }
+
     /// Four replicas with a log, default bounds.
     pub fn new(program: PathBuf) -> ClusterOptions {
         ClusterOptions {
             program,
             n: 4,
+            model: FaultModel::Byzantine,
             clients: 8,
             log: true,
             request_timeout: steeldb_types::limits::REQUEST_TIMEOUT,
             pending_requests_max: steeldb_types::limits::PENDING_REQUESTS_MAX,
             relayed: false,
+            sites: None,
             tentative: false,
             checkpoints: Checkpoints::none(),
             idle_timeout: None,
             liar: None,
         }
     }
+}
+
+/// Where replicas are.
+#[derive(Clone, Debug)]
+pub struct Sites {
+    /// What lies between them.
+    pub matrix: Matrix,
+    /// Each replica's site, by number.
+    pub replicas: Vec<String>,
+    /// Of the delays.
+    pub seed: u64,
 }
 
 /// Replicas that may join.
@@ -91,11 +114,16 @@ impl Cluster {
     pub async fn start(options: ClusterOptions) -> anyhow::Result<Cluster> {
         let folder = tempfile::tempdir()?;
         let addresses = own_addresses(usize::from(options.n) + SPARE_ADDRESSES);
-        let genesis = identity::genesis(&addresses[..usize::from(options.n)])?;
+        let genesis = identity::genesis(&addresses[..usize::from(options.n)], options.model)?;
         let view = genesis.view().clone();
         let (processes, relays) = (BTreeMap::new(), BTreeMap::new());
-        let sites = view.replicas().map(site);
-        let network = Emulator::new(&Matrix::uniform(sites, Conditions::default()), 0);
+        let network = match &options.sites {
+            Some(sites) => Emulator::new(&sites.matrix, sites.seed),
+            None => {
+                let sites = view.replicas().map(|replica| replica.to_string());
+                Emulator::new(&Matrix::uniform(sites, Conditions::default()), 0)
+            }
+        };
         let mut cluster = Cluster { options, folder, addresses, processes, network, relays, genesis };
         for replica in view.replicas() {
             cluster.start_replica(replica).await?;
@@ -144,7 +172,7 @@ impl Cluster {
     pub async fn start_replica(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
         let genesis = self.addresses[..usize::from(self.options.n)].to_vec();
         let mut replicas = genesis.clone();
-        if self.options.relayed {
+        if self.options.relayed || self.options.sites.is_some() {
             // The one with the higher number dials.
             for peer in 0..replica.0 {
                 let target = self.addresses[usize::from(peer)].clone();
@@ -152,8 +180,8 @@ impl Cluster {
                 let relay = match self.relays.entry((replica, peer)) {
                     Entry::Occupied(known) => known.into_mut(),
                     Entry::Vacant(none) => {
-                        let (from, to, listen) = (site(replica), site(peer), "127.0.0.1:0".to_string());
-                        let relay = RelayConfig { from, to, listen, target };
+                        let (from, to) = (self.options.site(replica), self.options.site(peer));
+                        let relay = RelayConfig { from, to, listen: "127.0.0.1:0".into(), target };
                         none.insert(Relay::start(&self.network, relay).await?)
                     }
                 };
@@ -164,6 +192,7 @@ impl Cluster {
             me: replica,
             listen: self.addresses[usize::from(replica.0)].clone(),
             genesis,
+            model: self.options.model,
             replicas,
             clients: self.options.clients,
             log: self.options.log.then(|| self.log(replica)),
@@ -209,7 +238,7 @@ impl Cluster {
     /// # Errors
     /// When there is no such replica.
     pub fn isolate(&self, replica: ReplicaId, cut: bool) -> anyhow::Result<()> {
-        Ok(self.network.isolate(&site(replica), cut)?)
+        Ok(self.network.isolate(&self.options.site(replica), cut)?)
     }
 
     /// CPU time that all running replicas have used.
@@ -225,6 +254,29 @@ impl Cluster {
             replicas: identity::replicas(&self.addresses[..usize::from(self.options.n)]),
             options: LinkOptions::default(),
         }
+    }
+
+    /// A client at a site of the cluster's network, with links to a quorum through it. The relays are the links' own.
+    ///
+    /// # Errors
+    /// When there is no such site, or as [`Client::start`].
+    pub async fn client_at(&self, site: &str, client: ClientId) -> anyhow::Result<(Client, Vec<Relay>)> {
+        let mut config = self.client_config(client);
+        let mut relays = Vec::new();
+        for replica in &mut config.replicas {
+            let relay = RelayConfig {
+                from: site.into(),
+                to: self.options.site(replica.id),
+                listen: "127.0.0.1:0".into(),
+                target: replica.address.clone(),
+            };
+            let relay = Relay::start(&self.network, relay).await?;
+            replica.address = relay.address().to_string();
+            relays.push(relay);
+        }
+        let client = Client::start(config, self.genesis(), Acceptance::Quorum)?;
+        client.ready().await;
+        Ok((client, relays))
     }
 
     /// A client with links to a quorum.
@@ -272,10 +324,6 @@ impl Cluster {
     fn pid(&self, replica: ReplicaId) -> Option<u32> {
         self.processes.get(&replica)?.id()
     }
-}
-
-fn site(replica: ReplicaId) -> String {
-    replica.to_string()
 }
 
 async fn spawn(program: &Path, config: &Path, errors: &Path) -> anyhow::Result<Child> {

@@ -2,7 +2,7 @@
 
 use steeldb_ordering::{Account, Member, Roster};
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::{ClientId, ReplicaId, View};
+use steeldb_types::{ClientId, FaultModel, ReplicaId, View, ViewNumber};
 use steeldb_wire::auth::{Namespace, PublicKey, SecretKey, Signature};
 use steeldb_wire::codec;
 
@@ -26,12 +26,17 @@ pub fn administrator_key() -> SecretKey {
     key(5, 0)
 }
 
-/// The genesis view: replicas at `addresses`, numbered from 0.
+/// The genesis view: replicas at `addresses`, numbered from 0, of which as many may be faulty as can be.
 ///
 /// # Errors
 /// No view has so many replicas.
-pub fn genesis(addresses: &[String]) -> anyhow::Result<Roster> {
-    let view = View::of_size(u16::try_from(addresses.len())?)?;
+pub fn genesis(addresses: &[String], model: FaultModel) -> anyhow::Result<Roster> {
+    let n = u16::try_from(addresses.len())?;
+    let faults = match model {
+        FaultModel::Byzantine => n.saturating_sub(1) / 3,
+        FaultModel::Crash => n.saturating_sub(1) / 2,
+    };
+    let view = View::new(ViewNumber(0), model, n, faults, Vec::new())?;
     let member =
         |replica: ReplicaAddress| Member { id: replica.id, key: replica.key, address: replica.address };
     Ok(Roster::new(view, replicas(addresses).into_iter().map(member).collect())?)

@@ -5,6 +5,7 @@ pub mod acknowledged;
 pub mod application;
 pub mod cluster;
 pub mod cpu;
+pub mod geo;
 pub mod identity;
 pub mod liar;
 pub mod load;

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
-use steeldb_ordering_load::{node, scenario};
+use steeldb_ordering_load::{geo, node, scenario};
 
 #[derive(Parser)]
 #[command(
@@ -30,6 +30,8 @@ enum Command {
     },
     /// Start clusters, load them, report
     Bench(scenario::BenchArgs),
+    /// Order over an emulated wide-area network, clients in each region
+    Geo(geo::GeoArgs),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -50,5 +52,6 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(node::run(serde_json::from_slice(&text)?))
         }
         Command::Bench(args) => runtime.block_on(scenario::run(args)),
+        Command::Geo(args) => runtime.block_on(geo::run(args)),
     }
 }

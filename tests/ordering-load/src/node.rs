@@ -13,7 +13,7 @@ use steeldb_ordering::RegistryConfig;
 use steeldb_ordering_log::{Directory, Options};
 use steeldb_ordering_server::{DurableLog, Held, MemoryLog, Server, ServerConfig};
 use steeldb_transport::LinkOptions;
-use steeldb_types::{ClientId, ReplicaId, limits};
+use steeldb_types::{ClientId, FaultModel, ReplicaId, limits};
 use tokio::sync::mpsc;
 
 /// What a replica's process reads when it starts.
@@ -26,6 +26,8 @@ pub struct NodeConfig {
     pub listen: String,
     /// Where the replicas of the genesis view are, by number.
     pub genesis: Vec<String>,
+    /// What faulty ones of them may do.
+    pub model: FaultModel,
     /// Where it reaches each of them.
     pub replicas: Vec<String>,
     /// Clients 1 to this one may connect.
@@ -87,7 +89,7 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
         .map(|client| (ClientId(client), identity::client_key(ClientId(client)).public()))
         .collect();
     let key = identity::replica_key(config.me);
-    let genesis = identity::genesis(&config.genesis)?;
+    let genesis = identity::genesis(&config.genesis, config.model)?;
     let mut ordering = steeldb_ordering::Config::new(config.me, genesis, key, clients);
     ordering.request_timeout = Duration::from_millis(config.request_timeout_ms);
     ordering.resend_interval = ordering.request_timeout / 4;

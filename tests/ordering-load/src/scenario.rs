@@ -20,6 +20,10 @@ pub struct BenchArgs {
     #[arg(long, value_delimiter = ',', default_value = "1,10,50,200,1000")]
     pub clients: Vec<u64>,
 
+    /// Replicas of the clusters under steady load, comma-separated
+    #[arg(long, value_delimiter = ',', default_value = "4")]
+    pub replicas: Vec<u16>,
+
     /// Clients share this many links to each replica
     #[arg(long, default_value_t = 8)]
     pub links: u32,
@@ -73,11 +77,16 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         for signed in flags(&args.requests, "signed") {
             for payload_bytes in &args.bytes {
                 for tentative in flags(&args.replies, "tentative") {
-                    for sessions in &args.clients {
-                        let load = bench.load(*sessions, *payload_bytes, signed);
-                        let adjust = |options: &mut ClusterOptions| options.tentative = tentative;
-                        let scenario = if tentative { "steady, tentative replies" } else { "steady" };
-                        bench.measure(scenario, log, load, adjust, async |_| Ok(())).await?;
+                    for n in &args.replicas {
+                        for sessions in &args.clients {
+                            let load = bench.load(*sessions, *payload_bytes, signed);
+                            let adjust = |options: &mut ClusterOptions| {
+                                options.n = *n;
+                                options.tentative = tentative;
+                            };
+                            let scenario = steady(tentative, (args.replicas.len() > 1).then_some(*n));
+                            bench.measure(&scenario, log, load, adjust, async |_| Ok(())).await?;
+                        }
                     }
                 }
             }
@@ -95,6 +104,12 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<()> {
         std::fs::write(path, serde_json::to_vec_pretty(&bench.rows)?)?;
     }
     Ok(())
+}
+
+fn steady(tentative: bool, n: Option<u16>) -> String {
+    let replies = if tentative { ", tentative replies" } else { "" };
+    let size = n.map(|n| format!(", n = {n}")).unwrap_or_default();
+    format!("steady{size}{replies}")
 }
 
 fn flags(words: &[String], on: &str) -> Vec<bool> {

@@ -8,9 +8,11 @@ SECONDS ?= 60
 OUT ?= docs/performance
 # For the stable toolchain; or FUZZ="cargo +nightly fuzz".
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+MINUTES ?= 2
+SEED ?=
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions bench tables bench-ordering fuzz nightly clean
+.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering fuzz nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -50,6 +52,10 @@ simulate:        ## Random schedules of ordering clusters, for SECONDS=60, from 
 simulate-transactions: ## Random schedules of schedulers, client shims and in-memory stores, likewise
 	$(CARGO) run --release --locked -p steeldb-transaction-simulation --bin steeldb-txsim -- --seconds $(SECONDS) --seeds $(SEEDS)
 
+chaos: setup     ## Faults to a whole cluster in processes of its own, for MINUTES=2, by SEED=...
+	$(CARGO) build --release --locked -p steeldb-chaos --features adversary --bins
+	target/release/chaos --seconds $$(($(MINUTES) * 60)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
 	scripts/bench-tpcc.sh target/release/steeldb
@@ -70,6 +76,8 @@ nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
 	$(CARGO) test --locked -p steeldb-transaction-simulation --features planted-bugs --test planted_bugs
+	$(CARGO) test --locked -p steeldb-chaos --features planted-bugs --test planted
+	$(MAKE) chaos MINUTES=2
 
 clean:           ## Remove what was built
 	$(CARGO) clean

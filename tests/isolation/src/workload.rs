@@ -142,7 +142,7 @@ impl Workload {
 async fn create(url: &str) -> anyhow::Result<()> {
     const TABLES: &str = "DROP TABLE IF EXISTS isolation_list; DROP TABLE IF EXISTS isolation_register;
         CREATE TABLE isolation_list (key text PRIMARY KEY, list bigint[] NOT NULL);
-        CREATE TABLE isolation_register (key text PRIMARY KEY, value bigint NOT NULL)";
+        CREATE TABLE isolation_register (id int PRIMARY KEY, value bigint NOT NULL)";
     let deadline = Instant::now() + CREATE_PATIENCE;
     loop {
         let created = async {

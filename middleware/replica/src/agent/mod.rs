@@ -1,6 +1,8 @@
 //! The agent: drives the scheduler and the ordering core beside one PostgreSQL server. Sockets, clocks, disks and
 //! PostgreSQL are here; decisions are not.
 
+#[cfg(feature = "adversary")]
+mod adversary;
 mod anchors;
 mod catchup;
 mod certifying;

@@ -53,6 +53,8 @@ pub(super) struct Reactor {
     pub(super) promises: Promises,
     pub(super) core: Core,
     pub(super) scheduler: Scheduler,
+    #[cfg(feature = "adversary")]
+    pub(super) adversary: super::adversary::Adversary,
     pub(super) journal: Journal,
     /// Where decisions go that were read from the journal.
     pub(super) decisions_read: mpsc::UnboundedSender<ordering::Event>,
@@ -426,6 +428,8 @@ impl Reactor {
     }
 
     fn effect(&mut self, effect: Effect) {
+        #[cfg(feature = "adversary")]
+        let Some(effect) = self.adversary.twist(effect) else { return };
         match effect {
             Effect::OpenBackend { session, database, role, parameters } => {
                 self.open_backend(session, database, role, parameters);

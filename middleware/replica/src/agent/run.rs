@@ -157,6 +157,8 @@ async fn serve(
         started: Instant::now(),
         core,
         scheduler,
+        #[cfg(feature = "adversary")]
+        adversary: super::adversary::Adversary::from_environment(config.key.clone())?,
         journal,
         decisions_read,
         links,

@@ -173,10 +173,11 @@ async fn perform(driver: &Driver, step: &Step) -> Result<Option<Operation>, Erro
              ON CONFLICT (key) DO UPDATE SET list = isolation_list.list || excluded.list"
         ),
         Step::Read(key) => format!("SELECT list FROM isolation_list WHERE key = '{key}'"),
-        Step::Get(key) => format!("SELECT value FROM isolation_register WHERE key = '{key}'"),
+        Step::Get(key) => format!("SELECT value FROM isolation_register WHERE id = {}", number(key)),
         Step::Set(key, value) => format!(
-            "INSERT INTO isolation_register VALUES ('{key}', {value}) \
-             ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+            "INSERT INTO isolation_register VALUES ({}, {value}) \
+             ON CONFLICT (id) DO UPDATE SET value = excluded.value",
+            number(key)
         ),
     };
     let answer = driver.simple_query(&sql).await?;
@@ -195,6 +196,11 @@ async fn perform(driver: &Driver, step: &Step) -> Result<Option<Operation>, Erro
             Some(Operation::Get { key: key.clone(), value })
         }
     })
+}
+
+/// A register's number: its name without the r.
+fn number(key: &str) -> &str {
+    key.trim_start_matches('r')
 }
 
 /// A list as PostgreSQL writes it. What is no number is a value that nobody wrote, and the checker says so.

@@ -1,0 +1,136 @@
+//! `chaos`: one run, its report, and an exit status to match.
+
+use anyhow::Context as _;
+use clap::{Parser, ValueEnum as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use steeldb_chaos::cluster::REPLICAS;
+use steeldb_chaos::scenario::{self, Options};
+use steeldb_chaos::schedule::Kind;
+use steeldb_types::ReplicaId;
+
+/// The replica that answers.
+const MASTER: ReplicaId = ReplicaId(0);
+
+/// What is not done unless asked for: what the system does not survive yet, and what this build cannot do.
+const NOT_BY_DEFAULT: &[Kind] = &[
+    #[cfg(not(feature = "adversary"))]
+    Kind::Byzantine,
+];
+
+#[derive(Parser)]
+#[command(
+    name = "chaos",
+    about = "Does faults to a whole cluster in processes of its own, and checks what is left."
+)]
+struct Cli {
+    /// How long faults are done, seconds
+    #[arg(long, default_value_t = 40)]
+    seconds: u64,
+    /// The schedule's seed [default: the time]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// What is done [default: all that this version survives]
+    #[arg(long, value_enum, value_delimiter = ',')]
+    faults: Vec<Kind>,
+    /// Do nothing to it: what the workloads find without faults
+    #[arg(long)]
+    no_faults: bool,
+    /// Whether the master is disturbed as well
+    #[arg(long)]
+    master: bool,
+    /// The longest that a fault lasts, milliseconds. A replica that is away for seconds while others write the same rows
+    /// again and again may take itself out, as diverged, when it catches up
+    #[arg(long, default_value_t = 600)]
+    hold_ms: u64,
+    /// Leave TPC-C out
+    #[arg(long)]
+    no_tpcc: bool,
+    /// Where data, logs and the history go; kept [default: a temporary folder, kept if something is wrong]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("chaos: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> anyhow::Result<bool> {
+    let cli = Cli::parse();
+    let seed = cli.seed.unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(1, |now| now.as_secs())
+    });
+    let kinds = match cli.faults.is_empty() {
+        _ if cli.no_faults => Vec::new(),
+        true => {
+            Kind::value_variants().iter().copied().filter(|kind| !NOT_BY_DEFAULT.contains(kind)).collect()
+        }
+        false => cli.faults.clone(),
+    };
+    anyhow::ensure!(
+        cfg!(feature = "adversary") || !kinds.contains(&Kind::Byzantine),
+        "this build has no adversary: cargo run -p steeldb-chaos --features adversary --bin chaos"
+    );
+    let replicas = (0..REPLICAS).map(ReplicaId).filter(|replica| cli.master || *replica != MASTER).collect();
+    let temporary =
+        tempfile::Builder::new().prefix("steeldb-chaos-").tempdir().context("no temporary folder")?;
+    let folder = cli.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let names: Vec<String> = kinds.iter().map(|kind: &Kind| kind.name()).collect();
+    println!("seed {seed}; again with: {}", again(&cli, seed, &names));
+    let options = Options {
+        program: under_test()?,
+        duration: Duration::from_secs(cli.seconds),
+        seed,
+        kinds,
+        replicas,
+        hold_max: Duration::from_millis(cli.hold_ms),
+        tpcc: !cli.no_tpcc,
+        folder: folder.clone(),
+    };
+    // One thread, the main one: the kernel ends children with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(scenario::run(&options));
+    let good = result.as_ref().is_ok_and(|report| report.is_good());
+    if !good && cli.dir.is_none() {
+        let kept = temporary.keep();
+        println!("logs, data and the history: {}", kept.display());
+    }
+    println!("{}", result?);
+    Ok(good)
+}
+
+/// The command that makes the same run.
+fn again(cli: &Cli, seed: u64, kinds: &[String]) -> String {
+    let adversary = if cfg!(feature = "adversary") { " --features adversary" } else { "" };
+    let master = if cli.master { " --master" } else { "" };
+    let tpcc = if cli.no_tpcc { " --no-tpcc" } else { "" };
+    let faults = match kinds.is_empty() {
+        true => " --no-faults".to_string(),
+        false => format!(" --faults {}", kinds.join(",")),
+    };
+    format!(
+        "cargo run --release -p steeldb-chaos{adversary} --bin chaos -- --seconds {} --seed {seed} --hold-ms {}{master}{tpcc}{faults}",
+        cli.seconds, cli.hold_ms,
+    )
+}
+
+/// The command under test stands beside this one.
+fn under_test() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("steeldb-under-test");
+    anyhow::ensure!(
+        program.exists(),
+        "{} is not there: cargo build -p steeldb-chaos --bins",
+        program.display()
+    );
+    Ok(program)
+}

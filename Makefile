@@ -10,6 +10,7 @@ OUT ?= docs/performance
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 MINUTES ?= 2
 SEED ?=
+FEATURES ?= adversary
 SEEDS ?= 0..18446744073709551615
 
 .PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering fuzz nightly clean
@@ -53,8 +54,9 @@ simulate-transactions: ## Random schedules of schedulers, client shims and in-me
 	$(CARGO) run --release --locked -p steeldb-transaction-simulation --bin steeldb-txsim -- --seconds $(SECONDS) --seeds $(SEEDS)
 
 chaos: setup     ## Faults to a whole cluster in processes of its own, for MINUTES=2, by SEED=...
-	$(CARGO) build --release --locked -p steeldb-chaos --features adversary --bins
-	target/release/chaos --seconds $$(($(MINUTES) * 60)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+	$(CARGO) build --release --locked -p steeldb-chaos --features "$(FEATURES)" --bins
+	target/release/chaos $(if $(SEED),--seed $(SEED)) $(CHAOS) \
+	    $(if $(findstring --seconds,$(CHAOS))$(findstring --count,$(CHAOS)),,--seconds $$(($(MINUTES) * 60)))
 
 bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster and on one server
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
@@ -76,7 +78,7 @@ nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --locked -p steeldb-simulation --features planted-bugs --test planted_bugs
 	$(CARGO) test --locked -p steeldb-ordering --features planted-bugs --test clients --test schedules caught
 	$(CARGO) test --locked -p steeldb-transaction-simulation --features planted-bugs --test planted_bugs
-	$(CARGO) test --locked -p steeldb-chaos --features planted-bugs --test planted
+	$(CARGO) test --locked -p steeldb-chaos --features adversary,planted-bugs
 	$(MAKE) chaos MINUTES=2
 
 clean:           ## Remove what was built

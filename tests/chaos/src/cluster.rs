@@ -1,5 +1,6 @@
 //! Four replicas and two proxies in processes of their own, every link through a relay that can be cut.
 
+use crate::comparison::Comparison;
 use crate::process::Process;
 use crate::schedule::Lie;
 use anyhow::Context as _;
@@ -9,13 +10,16 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use steeldb::config::{ProxyFile, ReplicaEntry, ReplicaFile};
-use steeldb_client_shim::{Patience, Shim, ShimConfig, VerifiedReplica};
+use steeldb::config::{ProxyFile, ReplicaEntry, ReplicaFile, read_seed};
+use steeldb_client_shim::{Patience, Shim, ShimConfig};
 use steeldb_postgres::{AGENT_ROLE, Backend};
 use steeldb_transport::ReplicaAddress;
-use steeldb_types::ReplicaId;
+use steeldb_types::{ReplicaId, Term};
 use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
+use steeldb_wire::auth::SecretKey;
+use steeldb_wire::transaction::{MasterMove, ReplicaStatus};
 use tokio::process::Command;
+use tokio::time::Instant;
 
 /// The database and the role.
 pub const APP: &str = "app";
@@ -26,8 +30,20 @@ pub const REPLICAS: u16 = 4;
 /// Proxies for applications. A third client of the replicas compares the databases.
 pub const PROXIES: u16 = 2;
 
-/// The environment variable that says how a replica lies, in a build that can.
+/// How long replicas may take to answer about themselves.
+const STATUS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an ordered change of the master may take.
+const MOVE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a killed process may take to be gone.
+const GONE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The environment variable that names the file that says how a replica lies, in a build that can.
 const ADVERSARY: &str = "STEELDB_ADVERSARY";
+
+/// That file, in the replica's folder.
+const LIE: &str = "lie";
 
 /// A running cluster. Its processes end with it, and with this process.
 pub struct Cluster {
@@ -62,7 +78,6 @@ impl Cluster {
             file.postgres.shared_buffers_mb = 32;
             // Processes are killed, the machine is not.
             file.postgres.fsync = false;
-            file.cluster.timeouts.request_timeout_ms = 1000;
             for entry in &mut file.cluster.replicas {
                 entry.address = address(entry.id.0);
                 if entry.id.0 != id {
@@ -95,7 +110,7 @@ impl Cluster {
         let (replicas, proxies, _relays) = (BTreeMap::new(), BTreeMap::new(), relays);
         let mut cluster = Cluster { program, folder, replicas, proxies, urls, network, _relays, observer };
         for id in (0..REPLICAS).map(ReplicaId) {
-            cluster.launch(id, None)?;
+            cluster.launch(id)?;
         }
         for process in cluster.replicas.values_mut() {
             process.ready().await?;
@@ -116,20 +131,21 @@ impl Cluster {
         &self.program
     }
 
-    /// Starts a replica that does not run and waits until it is ready. With a lie it lies.
+    /// Starts a replica that does not run and waits until it is ready.
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start_replica(&mut self, replica: ReplicaId, lie: Option<Lie>) -> anyhow::Result<()> {
-        self.launch(replica, lie)?.ready().await
+    pub async fn start_replica(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
+        self.launch(replica)?.ready().await
     }
 
-    fn launch(&mut self, replica: ReplicaId, lie: Option<Lie>) -> anyhow::Result<&mut Process> {
+    fn launch(&mut self, replica: ReplicaId) -> anyhow::Result<&mut Process> {
         let folder = self.folder.join(format!("replica-{}", replica.0));
+        let lie = folder.join(LIE);
+        let lie = lie.to_str().context("the folder's path is not UTF-8")?;
         let args = ["replica", "--config", "replica.toml", "--log-level", "info"];
-        let environment: Vec<(&str, &str)> = lie.map(|lie| (ADVERSARY, lie.name())).into_iter().collect();
         let name = format!("replica {}", replica.0);
-        let process = Process::start(&name, &self.program, &folder, &args, &environment)?;
+        let process = Process::start(&name, &self.program, &folder, &args, &[(ADVERSARY, lie)])?;
         self.replicas.insert(replica, process);
         self.replica(replica)
     }
@@ -168,15 +184,87 @@ impl Cluster {
     /// # Errors
     /// When there is no server.
     pub fn signal_server(&self, replica: ReplicaId, signal: Signal, backends: bool) -> anyhow::Result<()> {
+        let postmaster = self.postmaster(replica)?;
+        let children = if backends { children(postmaster) } else { Vec::new() };
+        send(std::iter::once(postmaster).chain(children), signal);
+        Ok(())
+    }
+
+    /// Kills a replica's agent and all of its server's processes at once, and waits until they are gone.
+    ///
+    /// # Errors
+    /// When there is no server.
+    pub async fn crash_host(&mut self, replica: ReplicaId) -> anyhow::Result<()> {
+        let postmaster = self.postmaster(replica)?;
+        let processes = [vec![postmaster], children(postmaster)].concat();
+        self.replica(replica)?.signal(Signal::SIGKILL);
+        send(processes, Signal::SIGKILL);
+        self.replica(replica)?.crash().await?;
+        // A host that comes back has no processes of before. An orphan is there until init has waited for it.
+        let deadline = Instant::now() + GONE_PATIENCE;
+        while Path::new(&format!("/proc/{postmaster}")).exists() {
+            anyhow::ensure!(Instant::now() < deadline, "process {postmaster} is there after SIGKILL");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    fn postmaster(&self, replica: ReplicaId) -> anyhow::Result<i32> {
         let file = self.data(replica).join("postmaster.pid");
         let text = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
         let first = text.lines().next().unwrap_or_default().trim();
-        let postmaster: i32 = first.parse().with_context(|| file.display().to_string())?;
-        let children = if backends { children(postmaster) } else { Vec::new() };
-        for process in std::iter::once(postmaster).chain(children) {
-            // It may have ended meanwhile.
-            let _ = kill(Pid::from_raw(process), signal);
-        }
+        first.parse().with_context(|| file.display().to_string())
+    }
+
+    /// Has a replica lie from now on, or tell the truth.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn tell(&self, replica: ReplicaId, lie: Option<Lie>) -> anyhow::Result<()> {
+        let file = self.folder.join(format!("replica-{}", replica.0)).join(LIE);
+        // Whole at once: the agent reads it at any moment.
+        let next = file.with_extension("next");
+        std::fs::write(&next, lie.map_or("", Lie::name))
+            .and_then(|()| std::fs::rename(&next, &file))
+            .with_context(|| file.display().to_string())
+    }
+
+    /// Who the master and the ordering leader are.
+    ///
+    /// # Errors
+    /// When no two replicas agree on either.
+    pub async fn roles(&self) -> anyhow::Result<Roles> {
+        let statuses = self.observer.status(STATUS_PATIENCE).await;
+        let view = self.observer.view();
+        let newest = |key: fn(&ReplicaStatus) -> (u64, ReplicaId)| {
+            let alike = |wanted: &(u64, ReplicaId)| {
+                let same = statuses.iter().filter(|(_, status)| key(status) == *wanted);
+                view.has_correct(same.map(|(replica, _)| *replica))
+            };
+            statuses.values().map(key).filter(alike).max()
+        };
+        let (epoch, master) = newest(|status| (status.term.epoch, status.term.master))
+            .context("no two replicas agree on the master")?;
+        let (_, leader) = newest(|status| (status.regency, status.leader))
+            .context("no two replicas agree on the leader")?;
+        Ok(Roles { term: Term { epoch, master }, leader })
+    }
+
+    /// The replicas that have taken themselves out, and why. Those that do not answer are not among them.
+    pub async fn diverged(&self) -> Vec<(ReplicaId, String)> {
+        let statuses = self.observer.status(STATUS_PATIENCE).await;
+        statuses.into_iter().filter_map(|(replica, status)| Some((replica, status.diverged?))).collect()
+    }
+
+    /// Makes another replica the master, as an administrator does.
+    ///
+    /// # Errors
+    /// When it is not ordered in time.
+    pub async fn move_master(&self, from: Term, to: ReplicaId) -> anyhow::Result<()> {
+        let key = SecretKey::from_seed(&*read_seed(&self.folder.join("administrator.key"))?);
+        let roster = self.observer.roster().context("no roster")?;
+        let wish = MasterMove::new(from, roster.digest(), to, &key);
+        self.observer.move_master(&wish, MOVE_PATIENCE).await?;
         Ok(())
     }
 
@@ -220,7 +308,7 @@ impl Cluster {
     /// When they turn the question away.
     pub async fn compare(&self, patience: Duration) -> anyhow::Result<Comparison> {
         let answers = self.observer.verify(APP, patience).await?;
-        Ok(Comparison { answers })
+        Ok(Comparison::new(answers))
     }
 
     /// Stops everything in good order.
@@ -241,51 +329,13 @@ impl Cluster {
     }
 }
 
-/// What replicas hold.
-pub struct Comparison {
-    answers: Vec<VerifiedReplica>,
-}
-
-impl Comparison {
-    /// The replicas that did not answer, failed, or hold something else than most.
-    pub fn differing(&self) -> Vec<ReplicaId> {
-        let content = |answer: &VerifiedReplica| format!("{:?} {:?}", answer.position, answer.tables);
-        let mut count: BTreeMap<String, usize> = BTreeMap::new();
-        for answer in self.answers.iter().filter(|answer| answer.tables.is_ok()) {
-            *count.entry(content(answer)).or_default() += 1;
-        }
-        let most = count.into_iter().max_by_key(|(_, count)| *count).map(|(content, _)| content);
-        let agrees = |replica: &ReplicaId| {
-            let answer = self.answers.iter().find(|answer| answer.replica == *replica);
-            answer.is_some_and(|answer| Some(content(answer)) == most)
-        };
-        (0..REPLICAS).map(ReplicaId).filter(|replica| !agrees(replica)).collect()
-    }
-
-    /// In words, for those that differ.
-    pub fn describe(&self) -> String {
-        let words = self.differing().into_iter().map(|replica| {
-            let answer = self.answers.iter().find(|answer| answer.replica == replica);
-            let what = match answer.map(|answer| (&answer.tables, answer.position)) {
-                None => "no answer".to_string(),
-                Some((Err(reason), _)) => reason.clone(),
-                Some((Ok(tables), position)) => {
-                    let tables: Vec<&str> = tables
-                        .iter()
-                        .filter(|table| {
-                            self.answers
-                                .iter()
-                                .any(|other| other.tables.as_ref().is_ok_and(|held| !held.contains(table)))
-                        })
-                        .map(|table| table.table.as_str())
-                        .collect();
-                    format!("differs at {position} in {}", tables.join(", "))
-                }
-            };
-            format!("replica {}: {what}", replica.0)
-        });
-        words.collect::<Vec<_>>().join("; ")
-    }
+/// Who is what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Roles {
+    /// The master's term.
+    pub term: Term,
+    /// The ordering leader.
+    pub leader: ReplicaId,
 }
 
 /// Runs `steeldb init`.
@@ -337,6 +387,13 @@ fn observer(file: &Path) -> anyhow::Result<Shim> {
         patience: Patience::default(),
     };
     Ok(Shim::start(shim, addresses)?)
+}
+
+/// Sends a signal to processes; one may have ended meanwhile.
+fn send(processes: impl IntoIterator<Item = i32>, signal: Signal) {
+    for process in processes {
+        let _ = kill(Pid::from_raw(process), signal);
+    }
 }
 
 /// The processes whose parent is `process`.

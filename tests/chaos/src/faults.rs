@@ -1,7 +1,8 @@
 //! Doing a fault, ending it, and waiting until the cluster is whole.
 
-use crate::cluster::{Cluster, Comparison};
-use crate::ledger;
+use crate::cluster::{Cluster, REPLICAS, Roles};
+use crate::load::Load;
+use crate::proxies;
 use crate::schedule::{Fault, Kind};
 use anyhow::Context as _;
 use nix::sys::signal::Signal;
@@ -9,11 +10,16 @@ use std::time::Duration;
 use steeldb_types::ReplicaId;
 use tokio::time::Instant;
 
-/// How long an agent may take to end when its server is gone, or to be ready after a start.
-const PROCESS_PATIENCE: Duration = Duration::from_secs(60);
+/// How long an agent may take to be ready after a start, its server to be started again, a commit to come. Far above what
+/// a loaded machine needs: slowness is no violation.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// One comparison of the databases.
 const COMPARE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the clients go on before they are held, so that a replica which catches up more slowly than they write gets
+/// there.
+const BEFORE_HELD: Duration = Duration::from_secs(20);
 
 /// How a register is changed. Nobody wrote the first value, and the second says that nobody wrote any, so that the checker
 /// finds it if a transaction that commits was told of it. Only tables whose key is the row's identity: where the whole
@@ -24,39 +30,77 @@ const TAMPERINGS: [&str; 2] = ["value = 9000000000000000000", "value = 0"];
 ///
 /// # Errors
 /// When it cannot be done or ended: a replica does not start again, for instance.
-pub async fn inflict(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<()> {
+pub async fn inflict(cluster: &mut Cluster, fault: &Fault, load: &Load) -> anyhow::Result<()> {
     let replica = fault.replica;
     match fault.kind {
         Kind::AgentKilled => {
             cluster.replica(replica)?.crash().await?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
             start(cluster, replica).await?;
         }
+        Kind::AgentRestarted => {
+            load.ledger.strike();
+            cluster.replica(replica)?.stop().await?;
+            tokio::time::sleep(fault.hold).await;
+            start(cluster, replica).await?;
+        }
+        Kind::HostKilled => {
+            cluster.crash_host(replica).await?;
+            load.ledger.strike();
+            tokio::time::sleep(fault.hold).await;
+            start(cluster, replica).await?;
+        }
+        Kind::MasterKilled | Kind::LeaderKilled | Kind::BothKilled | Kind::FollowerKilled => {
+            let victim = victim(cluster, fault, load).await?;
+            cluster.crash_host(victim).await?;
+            load.ledger.strike();
+            tokio::time::sleep(fault.hold).await;
+            // Gone until the others go on without it: its return is not what is timed.
+            let deadline = Instant::now() + PATIENCE;
+            while load.ledger.next_commit().is_none() {
+                anyhow::ensure!(Instant::now() < deadline, "no commit without {victim} in {PATIENCE:?}");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            start(cluster, victim).await?;
+        }
         Kind::ServerKilled => {
             cluster.signal_server(replica, Signal::SIGKILL, false)?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
-            // An agent that goes on without the server that it had would be one that has started it again.
-            let deadline = Instant::now() + PROCESS_PATIENCE;
-            while !cluster.replica(replica)?.has_ended() && cluster.behind(replica).await.is_err() {
-                anyhow::ensure!(Instant::now() < deadline, "{replica} neither ends nor has a server");
+            let deadline = Instant::now() + PATIENCE;
+            while cluster.behind(replica).await.is_err() {
+                anyhow::ensure!(
+                    !cluster.replica(replica)?.has_ended(),
+                    "{replica} ended instead of starting its server again"
+                );
+                anyhow::ensure!(Instant::now() < deadline, "{replica} does not start its server again");
                 tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            if cluster.replica(replica)?.has_ended() {
-                start(cluster, replica).await?;
             }
         }
         Kind::AgentStopped => {
             cluster.replica(replica)?.signal(Signal::SIGSTOP);
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
             cluster.replica(replica)?.signal(Signal::SIGCONT);
         }
         Kind::ServerStopped => {
             cluster.signal_server(replica, Signal::SIGSTOP, true)?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
             cluster.signal_server(replica, Signal::SIGCONT, true)?;
         }
+        Kind::HostStopped => {
+            cluster.replica(replica)?.signal(Signal::SIGSTOP);
+            cluster.signal_server(replica, Signal::SIGSTOP, true)?;
+            load.ledger.strike();
+            tokio::time::sleep(fault.hold).await;
+            cluster.signal_server(replica, Signal::SIGCONT, true)?;
+            cluster.replica(replica)?.signal(Signal::SIGCONT);
+        }
         Kind::Partitioned | Kind::Isolated => {
             cluster.cut(replica, fault.kind == Kind::Isolated)?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
             cluster.mend();
         }
@@ -66,46 +110,108 @@ pub async fn inflict(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<()>
             let mut behind = cluster.behind(replica).await?;
             let tampered = format!("UPDATE public.isolation_register SET {change} WHERE id = {id}");
             behind.simple(&tampered).await.context("tampering")?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
             // In case that the workload has not written it meanwhile. It reads nothing that the application is shown.
-            let url = cluster.urls().last().context("no proxy")?.clone();
             let rewrite = format!("UPDATE isolation_register SET value = value WHERE id = {id}");
-            ledger::query(&url, &rewrite).await?;
+            proxies::query(cluster.urls(), &rewrite).await?;
         }
         Kind::Byzantine => {
-            cluster.replica(replica)?.crash().await?;
-            cluster.start_replica(replica, Some(fault.lie)).await?;
+            cluster.tell(replica, Some(fault.lie))?;
+            load.ledger.strike();
             tokio::time::sleep(fault.hold).await;
-            cluster.replica(replica)?.crash().await?;
+            cluster.tell(replica, None)?;
+            // What it kept to itself while it lied it would not say again.
+            cluster.crash_host(replica).await?;
             start(cluster, replica).await?;
         }
         Kind::ProxyKilled => {
             let number = replica.0 + 1;
             cluster.crash_proxy(number).await?;
+            load.ledger.strike();
             cluster.start_proxy(number).await?;
         }
     }
     Ok(())
 }
 
+/// Who is to be killed. The master is moved where it has to be for that, and clients have committed since.
+async fn victim(cluster: &Cluster, fault: &Fault, load: &Load) -> anyhow::Result<ReplicaId> {
+    let Roles { term, leader } = cluster.roles().await?;
+    let others = (0..REPLICAS).map(ReplicaId).filter(|replica| *replica != leader);
+    let others: Vec<ReplicaId> = others.collect();
+    let chosen = others[usize::try_from(fault.choice % others.len() as u64)?];
+    let together = fault.kind == Kind::BothKilled;
+    let master = match term.master == leader {
+        _ if together => leader,
+        true => chosen,
+        false => term.master,
+    };
+    if master != term.master {
+        cluster.move_master(term, master).await?;
+    }
+    let (before, deadline) = (load.ledger.acknowledged(), Instant::now() + PATIENCE);
+    while load.ledger.acknowledged() < before + 10 {
+        anyhow::ensure!(Instant::now() < deadline, "nothing is acknowledged before {fault}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(match fault.kind {
+        Kind::MasterKilled => master,
+        Kind::FollowerKilled => others.into_iter().find(|replica| *replica != master).unwrap_or(chosen),
+        _ => leader,
+    })
+}
+
 async fn start(cluster: &mut Cluster, replica: ReplicaId) -> anyhow::Result<()> {
-    let starting = cluster.start_replica(replica, None);
-    match tokio::time::timeout(PROCESS_PATIENCE, starting).await {
+    match tokio::time::timeout(PATIENCE, cluster.start_replica(replica)).await {
         Ok(started) => started,
-        Err(_) => anyhow::bail!("{replica} is not ready after {PROCESS_PATIENCE:?}"),
+        Err(_) => anyhow::bail!("{replica} is not ready after {PATIENCE:?}"),
     }
 }
 
-/// Waits until all replicas hold the same at one place in the order; the last comparison if they do not in time.
-pub async fn whole(cluster: &Cluster, patience: Duration) -> anyhow::Result<Option<Comparison>> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let comparison = cluster.compare(COMPARE_PATIENCE).await;
-        match comparison {
-            Ok(comparison) if comparison.differing().is_empty() => return Ok(None),
-            Ok(comparison) if Instant::now() > deadline => return Ok(Some(comparison)),
-            Err(error) if Instant::now() > deadline => return Err(error),
-            _ => tokio::time::sleep(Duration::from_millis(200)).await,
+/// The cluster after a fault.
+pub enum Wholeness {
+    /// All replicas hold the same at one place in the order. If `held`, clients had to wait for that.
+    Whole {
+        /// Whether they had to.
+        held: bool,
+    },
+    /// So many replicas do not, and why.
+    Not(usize, String),
+}
+
+/// Waits until all replicas hold the same at one place in the order.
+pub async fn whole(cluster: &Cluster, load: Option<&Load>) -> Wholeness {
+    let started = Instant::now();
+    let mut held = false;
+    let wholeness = loop {
+        let problem = match cluster.compare(COMPARE_PATIENCE).await {
+            Ok(comparison) if comparison.differing().is_empty() => break Wholeness::Whole { held },
+            Ok(comparison) => (comparison.differing().len(), comparison.describe()),
+            Err(error) => (1, format!("the replicas cannot be compared: {error:#}")),
+        };
+        // Who has taken itself out does not come back by itself.
+        let diverged = cluster.diverged().await;
+        if !diverged.is_empty() {
+            let words = diverged.iter().map(|(replica, why)| format!("{replica} has diverged: {why}"));
+            break Wholeness::Not(diverged.len(), words.collect::<Vec<_>>().join("; "));
         }
+        if started.elapsed() > PATIENCE {
+            break Wholeness::Not(problem.0, problem.1);
+        }
+        if let Some(load) = load
+            && !held
+            && started.elapsed() > BEFORE_HELD
+        {
+            held = true;
+            load.hold(true);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    if let Some(load) = load
+        && held
+    {
+        load.hold(false);
     }
+    wholeness
 }

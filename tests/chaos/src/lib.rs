@@ -5,9 +5,14 @@
 //! isolation anomaly.
 
 pub mod cluster;
+mod comparison;
 pub mod faults;
 pub mod ledger;
+pub mod load;
 pub mod process;
+pub mod progress;
+mod proxies;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+mod tpcc;

@@ -6,18 +6,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use steeldb_chaos::cluster::REPLICAS;
+use steeldb_chaos::progress::Progress;
 use steeldb_chaos::scenario::{self, Options};
 use steeldb_chaos::schedule::Kind;
 use steeldb_types::ReplicaId;
 
-/// The replica that answers.
-const MASTER: ReplicaId = ReplicaId(0);
-
-/// What is not done unless asked for: what the system does not survive yet, and what this build cannot do.
-const NOT_BY_DEFAULT: &[Kind] = &[
-    #[cfg(not(feature = "adversary"))]
-    Kind::Byzantine,
-];
+/// What is done by default: all but what this build cannot do, and what is there to be timed.
+fn by_default() -> Vec<Kind> {
+    let all = Kind::value_variants().iter().copied().filter(|kind| !Kind::TIMED.contains(kind));
+    all.filter(|kind| cfg!(feature = "adversary") || *kind != Kind::Byzantine).collect()
+}
 
 #[derive(Parser)]
 #[command(
@@ -28,20 +26,22 @@ struct Cli {
     /// How long faults are done, seconds
     #[arg(long, default_value_t = 40)]
     seconds: u64,
+    /// How many are done, however long that takes
+    #[arg(long, conflicts_with = "seconds")]
+    count: Option<u64>,
     /// The schedule's seed [default: the time]
     #[arg(long)]
     seed: Option<u64>,
-    /// What is done [default: all that this version survives]
+    /// What is done [default: all but the last four, which time the next commit after a kill]
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
     /// Do nothing to it: what the workloads find without faults
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["faults", "count"])]
     no_faults: bool,
-    /// Whether the master is disturbed as well
-    #[arg(long)]
-    master: bool,
-    /// The longest that a fault lasts, milliseconds. A replica that is away for seconds while others write the same rows
-    /// again and again may take itself out, as diverged, when it catches up
+    /// To whom it is done [default: all]
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(..i64::from(REPLICAS)))]
+    replicas: Vec<u16>,
+    /// The longest that a fault lasts, milliseconds
     #[arg(long, default_value_t = 600)]
     hold_ms: u64,
     /// Leave TPC-C out
@@ -71,16 +71,16 @@ fn run() -> anyhow::Result<bool> {
     });
     let kinds = match cli.faults.is_empty() {
         _ if cli.no_faults => Vec::new(),
-        true => {
-            Kind::value_variants().iter().copied().filter(|kind| !NOT_BY_DEFAULT.contains(kind)).collect()
-        }
+        true => by_default(),
         false => cli.faults.clone(),
     };
     anyhow::ensure!(
         cfg!(feature = "adversary") || !kinds.contains(&Kind::Byzantine),
-        "this build has no adversary: cargo run -p steeldb-chaos --features adversary --bin chaos"
+        "this build has no adversary: make chaos builds one"
     );
-    let replicas = (0..REPLICAS).map(ReplicaId).filter(|replica| cli.master || *replica != MASTER).collect();
+    let all = (0..REPLICAS).map(ReplicaId);
+    let replicas =
+        all.filter(|replica| cli.replicas.is_empty() || cli.replicas.contains(&replica.0)).collect();
     let temporary =
         tempfile::Builder::new().prefix("steeldb-chaos-").tempdir().context("no temporary folder")?;
     let folder = cli.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
@@ -90,6 +90,7 @@ fn run() -> anyhow::Result<bool> {
     let options = Options {
         program: under_test()?,
         duration: Duration::from_secs(cli.seconds),
+        count: cli.count,
         seed,
         kinds,
         replicas,
@@ -99,7 +100,7 @@ fn run() -> anyhow::Result<bool> {
     };
     // One thread, the main one: the kernel ends children with the thread that started them.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(scenario::run(&options));
+    let result = runtime.block_on(scenario::run(&options, &Progress::new()));
     let good = result.as_ref().is_ok_and(|report| report.is_good());
     if !good && cli.dir.is_none() {
         let kept = temporary.keep();
@@ -111,17 +112,25 @@ fn run() -> anyhow::Result<bool> {
 
 /// The command that makes the same run.
 fn again(cli: &Cli, seed: u64, kinds: &[String]) -> String {
-    let adversary = if cfg!(feature = "adversary") { " --features adversary" } else { "" };
-    let master = if cli.master { " --master" } else { "" };
-    let tpcc = if cli.no_tpcc { " --no-tpcc" } else { "" };
-    let faults = match kinds.is_empty() {
-        true => " --no-faults".to_string(),
-        false => format!(" --faults {}", kinds.join(",")),
-    };
-    format!(
-        "cargo run --release -p steeldb-chaos{adversary} --bin chaos -- --seconds {} --seed {seed} --hold-ms {}{master}{tpcc}{faults}",
-        cli.seconds, cli.hold_ms,
-    )
+    let mut options = vec![match cli.count {
+        Some(count) => format!("--count {count}"),
+        None => format!("--seconds {}", cli.seconds),
+    }];
+    options.push(format!("--hold-ms {}", cli.hold_ms));
+    options.extend(cli.no_tpcc.then(|| "--no-tpcc".to_string()));
+    if !cli.replicas.is_empty() {
+        let names: Vec<String> = cli.replicas.iter().map(u16::to_string).collect();
+        options.push(format!("--replicas {}", names.join(",")));
+    }
+    options.push(match kinds.is_empty() {
+        true => "--no-faults".to_string(),
+        false => format!("--faults {}", kinds.join(",")),
+    });
+    // Both executables are built for a run; without liars that is the one of the tests.
+    match cfg!(feature = "adversary") {
+        true => format!("make chaos SEED={seed} CHAOS='{}'", options.join(" ")),
+        false => format!("make chaos SEED={seed} FEATURES= CHAOS='{}'", options.join(" ")),
+    }
 }
 
 /// The command under test stands beside this one.

@@ -6,8 +6,12 @@ use nix::unistd::Pid;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+
+/// How long a child that ends by itself may take, such as TPC-C's checks.
+const CHILD_PATIENCE: Duration = Duration::from_secs(600);
 
 /// A running process. Ends with this one, however that ends.
 pub struct Process {
@@ -109,4 +113,22 @@ impl Process {
     fn pid(&self) -> Option<Pid> {
         self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
     }
+}
+
+/// Waits for a child that ends by itself.
+///
+/// # Errors
+/// When it does not.
+pub(crate) async fn ended(child: &mut Child) -> anyhow::Result<std::process::ExitStatus> {
+    let status = tokio::time::timeout(CHILD_PATIENCE, child.wait()).await;
+    Ok(status.context("a child of this program does not end")??)
+}
+
+/// Runs a command to its end; whether that was good.
+///
+/// # Errors
+/// When it cannot be started, or does not end.
+pub(crate) async fn finished(command: &mut Command) -> anyhow::Result<bool> {
+    let mut child = command.stdin(Stdio::null()).kill_on_drop(true).spawn()?;
+    Ok(ended(&mut child).await?.success())
 }

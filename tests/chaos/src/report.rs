@@ -24,10 +24,16 @@ pub struct Report {
     pub longest_stall: Duration,
     /// After which fault that was.
     pub stalled_by: Option<Fault>,
+    /// By fault, how long it took each time until something was acknowledged that was sent after it.
+    pub next_commit: BTreeMap<Kind, Vec<Duration>>,
     /// By fault, how long it took from its end until the cluster was whole again: the longest.
     pub recovery: BTreeMap<Kind, Duration>,
+    /// How often clients were held so that a replica could catch up.
+    pub held: u64,
     /// Replicas that were never done anything to.
     pub spared: Vec<ReplicaId>,
+    /// What the workloads came to, in words.
+    pub notes: Vec<String>,
 }
 
 impl Report {
@@ -37,19 +43,50 @@ impl Report {
     }
 }
 
+/// Least, median and greatest; nothing of nothing.
+fn spread(times: &[Duration]) -> Option<(Duration, Duration, Duration)> {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let median = sorted.get(sorted.len() / 2)?;
+    Some((*sorted.first()?, *median, *sorted.last()?))
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:18} {:>6}  whole again after at most", "fault", "times")?;
+        for note in &self.notes {
+            writeln!(f, "{note}")?;
+        }
+        writeln!(f)?;
+        writeln!(f, "{:16} {:>6}   next commit after, ms          whole again", "fault", "times")?;
+        writeln!(f, "{:16} {:>6} {:>8} {:>8} {:>8}   after at most, ms", "", "", "min", "median", "max")?;
         for (kind, count) in &self.faults {
-            let recovery =
-                self.recovery.get(kind).map_or("-".into(), |span| format!("{} ms", span.as_millis()));
-            writeln!(f, "{:18} {count:>6}  {recovery}", kind.name())?;
+            let times = self.next_commit.get(kind).map_or(&[][..], Vec::as_slice);
+            let cells = spread(times).map(|(least, median, greatest)| [least, median, greatest]);
+            let cell = |index: usize| {
+                cells.map_or("-".to_string(), |cells: [Duration; 3]| cells[index].as_millis().to_string())
+            };
+            let whole = self.recovery.get(kind).map_or("-".into(), |span| span.as_millis().to_string());
+            writeln!(
+                f,
+                "{:16} {count:>6} {:>8} {:>8} {:>8}   {whole:>17}",
+                kind.name(),
+                cell(0),
+                cell(1),
+                cell(2)
+            )?;
         }
         for replica in &self.spared {
             writeln!(f, "replica {} was spared", replica.0)?;
         }
         if let Some(fault) = &self.stalled_by {
             writeln!(f, "longest stall: {} ms, with {fault}", self.longest_stall.as_millis())?;
+        }
+        if self.held > 0 {
+            writeln!(
+                f,
+                "clients were held {} times: a replica caught up more slowly than they wrote",
+                self.held
+            )?;
         }
         for anomaly in &self.anomalies {
             writeln!(f, "WRONG: {anomaly}")?;
@@ -84,5 +121,21 @@ mod tests {
         );
         assert!(!report.is_good());
         assert!(Report::default().is_good());
+    }
+
+    #[test]
+    fn times_to_the_next_commit_are_told_by_kind() {
+        let mut report = Report::default();
+        report.faults.insert(Kind::MasterKilled, 3);
+        report.faults.insert(Kind::ProxyKilled, 1);
+        let times = [30, 10, 20].map(Duration::from_millis).to_vec();
+        report.next_commit.insert(Kind::MasterKilled, times);
+        let text = report.to_string();
+        let words = |kind: &str| -> Vec<String> {
+            let line = text.lines().find(|line| line.starts_with(kind)).unwrap();
+            line.split_whitespace().map(str::to_string).collect()
+        };
+        assert_eq!(words("master-killed"), ["master-killed", "3", "10", "20", "30", "-"]);
+        assert_eq!(words("proxy-killed"), ["proxy-killed", "1", "-", "-", "-", "-"]);
     }
 }

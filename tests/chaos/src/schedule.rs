@@ -3,7 +3,7 @@
 //! still is.
 
 use clap::ValueEnum;
-use rand::seq::IndexedRandom as _;
+use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
@@ -13,27 +13,46 @@ use steeldb_types::ReplicaId;
 /// What can be done.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 pub enum Kind {
-    /// SIGKILL of an agent; its PostgreSQL dies with it. Started again after a while.
+    /// SIGKILL of an agent; its PostgreSQL ends with it. Started again after a while.
     AgentKilled,
-    /// SIGKILL of a PostgreSQL server alone. If the agent ends of it, it is started again.
+    /// SIGKILL of a PostgreSQL server alone. Its agent starts it again.
     ServerKilled,
+    /// SIGKILL of an agent and of all of its server's processes at once. Started again after a while.
+    HostKilled,
+    /// An agent is stopped in good order, and started again after a while.
+    AgentRestarted,
     /// SIGSTOP of an agent, SIGCONT after a while.
     AgentStopped,
     /// SIGSTOP of a PostgreSQL server and its backends, SIGCONT after a while.
     ServerStopped,
+    /// SIGSTOP of an agent and its server, SIGCONT after a while.
+    HostStopped,
     /// A replica is cut off from the other replicas; proxies reach it.
     Partitioned,
     /// A replica is cut off from everybody.
     Isolated,
     /// A row is changed on one replica, behind its agent.
     Tampered,
-    /// A replica lies, in one of several ways, until it is restarted.
+    /// A replica lies for a while, in one of several ways, and is started again.
     Byzantine,
     /// SIGKILL of a proxy, started again at once. No replica is faulty meanwhile.
     ProxyKilled,
+    /// The master's host is killed, while another one leads the order; started again once there was a commit.
+    MasterKilled,
+    /// The host of the ordering leader is killed, while another one is the master.
+    LeaderKilled,
+    /// The host that is both is killed.
+    BothKilled,
+    /// A host that is neither is killed.
+    FollowerKilled,
 }
 
 impl Kind {
+    /// Those that time how long the next commit takes after a kill. They are no more than `HostKilled` with the victim's
+    /// part chosen, so they are done when asked for.
+    pub const TIMED: [Kind; 4] =
+        [Kind::MasterKilled, Kind::LeaderKilled, Kind::BothKilled, Kind::FollowerKilled];
+
     /// Its name, as on the command line.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
@@ -49,20 +68,23 @@ pub enum Lie {
     Transcripts,
     /// It tells clients wrong outcomes.
     Outcomes,
+    /// It shows clients other values than its server gave.
+    Answers,
     /// It says nothing about transactions to anyone.
     Silent,
 }
 
 impl Lie {
     /// All.
-    pub const ALL: [Lie; 4] = [Lie::Mismatch, Lie::Transcripts, Lie::Outcomes, Lie::Silent];
+    pub const ALL: [Lie; 5] = [Lie::Mismatch, Lie::Transcripts, Lie::Outcomes, Lie::Answers, Lie::Silent];
 
-    /// As the replica's environment says it.
+    /// As the replica is told.
     pub fn name(self) -> &'static str {
         match self {
             Lie::Mismatch => "mismatch",
             Lie::Transcripts => "transcripts",
             Lie::Outcomes => "outcomes",
+            Lie::Answers => "answers",
             Lie::Silent => "silent",
         }
     }
@@ -73,7 +95,7 @@ impl Lie {
 pub struct Fault {
     /// What.
     pub kind: Kind,
-    /// To whom; for [`Kind::ProxyKilled`] the number is the proxy's.
+    /// To whom. Of a proxy killed the number less one; of [`Kind::TIMED`] it is chosen when it is done.
     pub replica: ReplicaId,
     /// How it lies, for [`Kind::Byzantine`].
     pub lie: Lie,
@@ -98,22 +120,36 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The faults, without end.
+/// The faults, without end. Each kind comes once before one comes again, and likewise each replica, proxy and lie.
 pub struct Schedule {
     rng: ChaCha8Rng,
-    kinds: Vec<Kind>,
-    replicas: Vec<ReplicaId>,
+    kinds: Deck<Kind>,
+    replicas: Deck<ReplicaId>,
+    proxies: Deck<ReplicaId>,
+    lies: Deck<Lie>,
     hold_ms_max: u64,
 }
 
 impl Schedule {
-    /// The faults of these kinds, done to these replicas. Each kind is as likely as another; none, and nothing is done.
-    pub fn new(seed: u64, kinds: &[Kind], replicas: &[ReplicaId], hold_max: Duration) -> Schedule {
+    /// The faults of these kinds, done to these replicas and so many proxies. Without kinds nothing is done.
+    pub fn new(
+        seed: u64,
+        kinds: &[Kind],
+        replicas: &[ReplicaId],
+        proxies: u16,
+        hold_max: Duration,
+    ) -> Schedule {
         let mut kinds = kinds.to_vec();
         kinds.sort_unstable();
         kinds.dedup();
-        let hold_ms_max = u64::try_from(hold_max.as_millis()).unwrap_or(u64::MAX).max(200);
-        Schedule { rng: ChaCha8Rng::seed_from_u64(seed), kinds, replicas: replicas.to_vec(), hold_ms_max }
+        Schedule {
+            rng: ChaCha8Rng::seed_from_u64(seed),
+            kinds: Deck::new(kinds),
+            replicas: Deck::new(replicas.to_vec()),
+            proxies: Deck::new((0..proxies).map(ReplicaId).collect()),
+            lies: Deck::new(Lie::ALL.to_vec()),
+            hold_ms_max: u64::try_from(hold_max.as_millis()).unwrap_or(u64::MAX).max(200),
+        }
     }
 }
 
@@ -121,15 +157,39 @@ impl Iterator for Schedule {
     type Item = Fault;
 
     fn next(&mut self) -> Option<Fault> {
-        let kind = *self.kinds.choose(&mut self.rng)?;
+        let rng = &mut self.rng;
+        let kind = self.kinds.draw(rng)?;
         let replica = match kind {
-            Kind::ProxyKilled => ReplicaId(0),
-            _ => *self.replicas.choose(&mut self.rng)?,
+            Kind::ProxyKilled => self.proxies.draw(rng)?,
+            _ => self.replicas.draw(rng)?,
         };
-        let lie = Lie::ALL[self.rng.random_range(0..Lie::ALL.len())];
-        let hold = Duration::from_millis(self.rng.random_range(100..=self.hold_ms_max));
-        let pause = Duration::from_millis(self.rng.random_range(200..=1000));
-        Some(Fault { kind, replica, lie, hold, pause, choice: self.rng.random() })
+        let lie = match kind {
+            Kind::Byzantine => self.lies.draw(rng)?,
+            _ => Lie::Mismatch,
+        };
+        let hold = Duration::from_millis(rng.random_range(100..=self.hold_ms_max));
+        let pause = Duration::from_millis(rng.random_range(200..=1000));
+        Some(Fault { kind, replica, lie, hold, pause, choice: rng.random() })
+    }
+}
+
+/// Things that are drawn in random order, all of them before one comes again.
+struct Deck<T> {
+    all: Vec<T>,
+    left: Vec<T>,
+}
+
+impl<T: Copy> Deck<T> {
+    fn new(all: Vec<T>) -> Deck<T> {
+        Deck { all, left: Vec::new() }
+    }
+
+    fn draw(&mut self, rng: &mut ChaCha8Rng) -> Option<T> {
+        if self.left.is_empty() {
+            self.left.clone_from(&self.all);
+            self.left.shuffle(rng);
+        }
+        self.left.pop()
     }
 }
 
@@ -137,28 +197,35 @@ impl Iterator for Schedule {
 mod tests {
     use super::*;
 
-    fn schedule(seed: u64) -> Vec<Fault> {
+    fn schedule(seed: u64, count: usize) -> Vec<Fault> {
         let replicas = [ReplicaId(1), ReplicaId(3)];
-        Schedule::new(seed, Kind::value_variants(), &replicas, Duration::from_secs(2)).take(500).collect()
+        let schedule = Schedule::new(seed, Kind::value_variants(), &replicas, 2, Duration::from_secs(2));
+        schedule.take(count).collect()
     }
 
     #[test]
     fn the_seed_alone_decides() {
-        assert_eq!(schedule(7), schedule(7));
-        assert_ne!(schedule(7), schedule(8));
+        assert_eq!(schedule(7, 500), schedule(7, 500));
+        assert_ne!(schedule(7, 500), schedule(8, 500));
     }
 
     #[test]
-    fn every_kind_comes_and_only_the_replicas_named_are_touched() {
-        let faults = schedule(1);
-        for kind in Kind::value_variants() {
-            assert!(faults.iter().any(|fault| fault.kind == *kind), "{kind:?}");
+    fn every_kind_comes_once_before_one_comes_again() {
+        let kinds = Kind::value_variants();
+        let faults = schedule(1, kinds.len());
+        for kind in kinds {
+            assert_eq!(faults.iter().filter(|fault| fault.kind == *kind).count(), 1, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn every_lie_comes_and_only_the_replicas_named_are_touched() {
+        let faults = schedule(1, Kind::value_variants().len() * Lie::ALL.len());
         for lie in Lie::ALL {
             assert!(faults.iter().any(|fault| fault.kind == Kind::Byzantine && fault.lie == lie), "{lie:?}");
         }
         let touched = faults.iter().filter(|fault| fault.kind != Kind::ProxyKilled);
         assert!(touched.into_iter().all(|fault| [1, 3].contains(&fault.replica.0)));
-        assert_eq!(Schedule::new(1, &[], &[ReplicaId(1)], Duration::ZERO).next(), None);
+        assert_eq!(Schedule::new(1, &[], &[ReplicaId(1)], 2, Duration::ZERO).next(), None);
     }
 }

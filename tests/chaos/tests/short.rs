@@ -1,19 +1,18 @@
-//! A short run: the command, its faults, its last line.
+//! A short run: seven kinds of faults, each once, to whomever the seed says.
 
-use std::process::{Command, Stdio};
+mod common;
+
+const FAULTS: &str = "agent-killed,server-killed,proxy-killed,host-stopped,partitioned,isolated,tampered";
 
 #[test]
 fn a_short_run_loses_nothing_and_leaves_equal_databases() {
-    let run = Command::new(env!("CARGO_BIN_EXE_chaos"))
-        .args(["--seconds", "30", "--seed", "4"])
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    let last = out.lines().last().unwrap_or_default();
-    let numbers: Vec<u64> = last.split(' ').filter_map(|word| word.split_once('=')?.1.parse().ok()).collect();
-    let [transactions, faults, lost, divergent, anomalies, _] = numbers[..] else { panic!("{out}\n{err}") };
-    assert!(run.status.success(), "{out}\n{err}");
-    assert_eq!((lost, divergent, anomalies), (0, 0, 0), "{out}\n{err}");
-    assert!(transactions > 0 && faults > 0, "{out}\n{err}");
+    let run = common::chaos(&["--count", "7", "--seed", "4", "--hold-ms", "600", "--faults", FAULTS], None);
+    let [transactions, faults, lost, divergent, anomalies] = run.numbers;
+    assert_eq!((faults, lost, divergent, anomalies), (7, 0, 0, 0), "{}", run.text);
+    assert_eq!(run.status, Some(0), "{}", run.text);
+    assert!(transactions > 0, "{}", run.text);
+    for kind in FAULTS.split(',') {
+        let told = run.text.lines().map(|line| line.split_whitespace().take(2).collect::<Vec<_>>());
+        assert!(told.into_iter().any(|words| words == [kind, "1"]), "{kind}: {}", run.text);
+    }
 }

@@ -17,6 +17,9 @@ use tokio_postgres::NoTls;
 /// How long the tables' creation is tried.
 const CREATE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a client that is held looks whether it may go on.
+const HELD_PAUSE: Duration = Duration::from_millis(50);
+
 /// What is run, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -65,6 +68,7 @@ struct Shared {
     options: Options,
     started: Instant,
     stop: AtomicBool,
+    held: AtomicBool,
     next_id: AtomicU64,
     next_value: AtomicU64,
     committed: AtomicU64,
@@ -92,6 +96,7 @@ impl Workload {
         let shared = Arc::new(Shared {
             started: Instant::now(),
             stop: AtomicBool::new(false),
+            held: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             next_value: AtomicU64::new(1),
             committed: AtomicU64::new(0),
@@ -105,6 +110,10 @@ impl Workload {
                 let mut plan = Plan::new(&shared.options, number);
                 let mut client = Client::new(shared.clone(), number);
                 while !shared.stop.load(Ordering::Relaxed) {
+                    if shared.held.load(Ordering::Relaxed) {
+                        tokio::time::sleep(HELD_PAUSE).await;
+                        continue;
+                    }
                     let steps = plan.next(&shared);
                     client.run(&steps).await;
                     tokio::time::sleep(shared.options.pause).await;
@@ -117,6 +126,11 @@ impl Workload {
     /// Transactions that were acknowledged until now.
     pub fn committed(&self) -> u64 {
         self.shared.committed.load(Ordering::Relaxed)
+    }
+
+    /// Has the clients begin no more transactions for a while, or go on.
+    pub fn hold(&self, held: bool) {
+        self.shared.held.store(held, Ordering::Relaxed);
     }
 
     /// Stops the clients, then reads everything once through every proxy, and gives the history.

@@ -111,7 +111,7 @@ async fn serve(
         soft_barrier_us: config.soft_barrier.as_micros() as u64,
         master_silence_us: config.master_silence.as_micros() as u64,
         #[cfg(feature = "planted-bugs")]
-        planted_bug: None,
+        planted_bug: scheduler::PlantedBug::of_environment(),
     });
     scheduler.restore(open, in_doubt, missing, vanished);
 
@@ -158,7 +158,7 @@ async fn serve(
         core,
         scheduler,
         #[cfg(feature = "adversary")]
-        adversary: super::adversary::Adversary::from_environment(config.key.clone())?,
+        adversary: super::adversary::Adversary::start(config.key.clone()),
         journal,
         decisions_read,
         links,

@@ -2,6 +2,7 @@
 //! per database (B12): the oldest one that nobody is importing is let go, and who waited for it votes Blocked.
 
 use super::event::AnchorId;
+use super::planted::PlantedBug;
 use super::transaction::Phase;
 use super::{Effect, Scheduler};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +39,8 @@ pub(super) struct Anchors {
     /// An anchor that is taking its snapshot: no commit is issued meanwhile.
     taking: Option<AnchorId>,
     taken: u64,
+    /// Commits issued; for a planted bug alone.
+    passed: u64,
     /// Failures in a row.
     failures: u32,
     /// Not tried again before.
@@ -186,6 +189,12 @@ impl Scheduler {
 
     /// A commit is issued: the snapshots held now are no longer those of the next BEGIN.
     pub(super) fn pass_anchors(&mut self) {
+        if self.config.has(PlantedBug::SnapshotUsedOn) {
+            self.anchors.passed += 1;
+            if !self.anchors.passed.is_multiple_of(3) {
+                return;
+            }
+        }
         for anchor in std::mem::take(&mut self.anchors.current).into_values() {
             self.drop_unused(anchor);
         }

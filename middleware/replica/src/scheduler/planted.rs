@@ -24,6 +24,8 @@ pub enum PlantedBug {
     SlotNotBound,
     /// A snapshot does not wait for the commits before it.
     SnapshotInsideWave,
+    /// A snapshot is used on for two commits more, alike on every replica, so that all votes are equal.
+    SnapshotUsedOn,
     /// Commits pass the BEGINs before them.
     CommitPassesBegin,
     /// What is prepared is rolled back when T_vote has passed.
@@ -46,6 +48,17 @@ pub enum PlantedBug {
     PermitsIgnored,
     /// A Finish that says Rollback is voted for.
     RollbackPrepared,
+}
+
+#[cfg(feature = "planted-bugs")]
+impl PlantedBug {
+    /// What the environment asks of a whole agent: `STEELDB_PLANTED_BUG`, for chaos.
+    pub(crate) fn of_environment() -> Option<PlantedBug> {
+        match std::env::var("STEELDB_PLANTED_BUG").as_deref() {
+            Ok("snapshot-used-on") => Some(PlantedBug::SnapshotUsedOn),
+            _ => None,
+        }
+    }
 }
 
 impl Config {

@@ -269,6 +269,8 @@ impl Reader {
         if piece.is_empty() {
             return Ok(());
         }
+        #[cfg(feature = "adversary")]
+        crate::agent::adversary::twist_result(piece);
         let messages = std::mem::take(piece);
         while self.shared.unacknowledged.load(Ordering::Acquire) > limits::RESULT_WINDOW_BYTES as u64 {
             if self.shared.discard.load(Ordering::Acquire) || self.reports.is_closed() {

@@ -211,6 +211,7 @@ impl Server {
         directories::make_private(&data_dir, &owner)?;
         let wanted = config.socket_dir.unwrap_or_else(|| directories::default_socket_dir(&data_dir));
         let socket_dir = directories::make_socket_dir(&wanted, &owner)?;
+        leftover::remove_socket_lock(&data_dir, &socket_dir)?;
         write_configuration(&data_dir, &socket_dir, &owner, &config.settings)?;
 
         let log = open_log(&data_dir, &owner)?;

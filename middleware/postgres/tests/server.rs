@@ -67,6 +67,16 @@ fn a_stale_pid_file_that_names_a_live_stranger_does_not_hinder() {
 }
 
 #[test]
+fn a_stale_socket_lock_that_names_a_live_server_of_another_directory_does_not_hinder() {
+    let (dir, elsewhere) = (directory(), directory());
+    let stranger = Server::start(config(elsewhere.path())).unwrap();
+    Server::start(config(dir.path())).unwrap().stop().unwrap();
+    let stale = format!("{}\n{}\n1\n5432\n\n", stranger.pid(), dir.path().join("data").display());
+    std::fs::write(dir.path().join("data.socket/.s.PGSQL.5432.lock"), stale).unwrap();
+    Server::start(config(dir.path())).unwrap();
+}
+
+#[test]
 fn orphaned_backends_of_a_killed_postmaster_do_not_hinder() {
     let dir = directory();
     let server = Server::start(config(dir.path())).unwrap();

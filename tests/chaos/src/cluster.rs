@@ -19,7 +19,6 @@ use steeldb_wan::{Conditions, Emulator, Matrix, Relay, RelayConfig};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::transaction::{MasterMove, ReplicaStatus};
 use tokio::process::Command;
-use tokio::time::Instant;
 
 /// The database and the role.
 pub const APP: &str = "app";
@@ -35,9 +34,6 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an ordered change of the master may take.
 const MOVE_PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a killed process may take to be gone.
-const GONE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The environment variable that names the file that says how a replica lies, in a build that can.
 const ADVERSARY: &str = "STEELDB_ADVERSARY";
@@ -190,7 +186,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Kills a replica's agent and all of its server's processes at once, and waits until they are gone.
+    /// Kills a replica's agent and all of its server's processes at once, and waits until the agent is gone.
     ///
     /// # Errors
     /// When there is no server.
@@ -199,14 +195,7 @@ impl Cluster {
         let processes = [vec![postmaster], children(postmaster)].concat();
         self.replica(replica)?.signal(Signal::SIGKILL);
         send(processes, Signal::SIGKILL);
-        self.replica(replica)?.crash().await?;
-        // A host that comes back has no processes of before. An orphan is there until init has waited for it.
-        let deadline = Instant::now() + GONE_PATIENCE;
-        while Path::new(&format!("/proc/{postmaster}")).exists() {
-            anyhow::ensure!(Instant::now() < deadline, "process {postmaster} is there after SIGKILL");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
+        self.replica(replica)?.crash().await
     }
 
     fn postmaster(&self, replica: ReplicaId) -> anyhow::Result<i32> {

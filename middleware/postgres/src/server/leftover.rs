@@ -54,13 +54,31 @@ pub(super) fn stop_leftover(data_dir: &Path) -> Result<(), ServerError> {
     if let Some(pid) = alive.first() {
         return Err(ServerError::LeftRunning { pid: *pid, data_dir: data_dir.to_path_buf() });
     }
+    remove(&pid_file)
+}
+
+/// Removes the lock file beside the socket of an earlier server on `data_dir`, once [`stop_leftover`] has seen that there
+/// is none: postgres would take any live process with that number for it, and a killed one that nobody has waited for.
+pub(super) fn remove_socket_lock(data_dir: &Path, socket_dir: &Path) -> Result<(), ServerError> {
+    let mut file = crate::connection::socket_path(socket_dir).into_os_string();
+    file.push(".lock");
+    let file = Path::new(&file);
+    // Line 2 is the data directory of the server that made it.
+    let text = fs::read_to_string(file).unwrap_or_default();
+    match text.lines().nth(1).map(Path::new) == Some(data_dir) {
+        true => remove(file),
+        false => Ok(()),
+    }
+}
+
+fn remove(file: &Path) -> Result<(), ServerError> {
     if fs::read_link("/proc/self/cwd").is_err() {
         // Nobody could be seen, so nobody can be ruled out: postgres judges the file itself.
         return Ok(());
     }
-    match fs::remove_file(&pid_file) {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(ServerError::io("remove", &pid_file)(error))
+            Err(ServerError::io("remove", file)(error))
         }
         _ => Ok(()),
     }

@@ -16,8 +16,8 @@ use tokio_postgres::Client;
 /// Between two numbers of a client, so that the ledger leaves room for others.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Until a connection without an answer counts as lost. The proxy itself gives up earlier.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Until a statement counts as one that is never answered: far above what a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Clients at work on the ledger.
 pub struct Ledger {
@@ -40,6 +40,8 @@ struct Book {
     refused: BTreeSet<u64>,
     /// Neither: the answer did not come, or says that nobody knows.
     in_doubt: u64,
+    /// Of these: no answer in all that time.
+    unanswered: u64,
     last: Option<Instant>,
     longest: Duration,
     /// When something was done, and after how long what was sent later was acknowledged.
@@ -53,6 +55,8 @@ pub struct Balance {
     pub acknowledged: u64,
     /// Numbers that nobody knows about.
     pub in_doubt: u64,
+    /// Of these: without an answer for minutes, over a connection that was there.
+    pub unanswered: u64,
     /// Acknowledged, and not there.
     pub lost: Vec<u64>,
     /// Refused, and there.
@@ -158,6 +162,7 @@ impl Ledger {
         Ok(Balance {
             acknowledged: book.acknowledged.len() as u64,
             in_doubt: book.in_doubt,
+            unanswered: book.unanswered,
             lost: book.acknowledged.difference(&there).copied().collect(),
             risen: book.refused.intersection(&there).copied().collect(),
         })
@@ -230,8 +235,10 @@ impl Inserter {
                 self.connection = Some(open);
                 false
             }
-            _ => {
-                self.shared.book().in_doubt += 1;
+            silent_or_lost => {
+                let mut book = self.shared.book();
+                book.in_doubt += 1;
+                book.unanswered += u64::from(silent_or_lost.is_err());
                 false
             }
         }

@@ -79,6 +79,10 @@ impl Load {
             .push(format!("ledger: {} acknowledged, {} in doubt", balance.acknowledged, balance.in_doubt));
         report.transactions += balance.acknowledged;
         report.lost += balance.lost.len() as u64;
+        if balance.unanswered > 0 {
+            let words = format!("{} statements of the ledger were never answered", balance.unanswered);
+            report.anomalies.push(words);
+        }
         for id in &balance.risen {
             report.anomalies.push(format!("number {id} of the ledger was refused, and is there"));
         }

@@ -110,6 +110,15 @@ impl Scheduler {
                 }
                 (Phase::Running, None) => {
                     self.resuming.insert(*tx);
+                    if let Some((_, said)) = self
+                        .sessions
+                        .get(&tx.session)
+                        .and_then(|session| session.shown)
+                        .filter(|(of, _)| of == tx)
+                        && transaction.shown.is_none_or(|shown| shown.epoch < said.epoch)
+                    {
+                        transaction.shown = Some(said);
+                    }
                     if transaction.shown.is_some_and(|shown| shown.epoch == epoch) {
                         self.resume(*tx);
                     }
@@ -135,6 +144,12 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else {
             if shown.operations > 0 && self.is_master() && shown.epoch == epoch {
                 self.reply(tx.session, ReplicaMessage::NotReproduced { tx });
+            }
+            if shown.epoch > epoch
+                && let Some(session) = self.sessions.get_mut(&tx.session)
+            {
+                // The order may bring the transaction first and the term then. The client does not say it again.
+                session.shown = Some((tx, shown));
             }
             return;
         };

@@ -191,6 +191,7 @@ impl Scheduler {
             forgotten: Vec::new(),
             current: None,
             counter: 0,
+            shown: None,
         };
         self.sessions.insert(key, session);
         self.push(Effect::OpenBackend { session: key, database, role, parameters });

@@ -339,6 +339,9 @@ pub(super) struct Session {
     pub current: Option<TxId>,
     /// The highest transaction counter seen.
     pub counter: u64,
+    /// How far the client was shown a transaction that is not known here yet, in a term that has not begun here: the last
+    /// such word.
+    pub shown: Option<(TxId, Shown)>,
 }
 
 impl Session {

@@ -122,6 +122,20 @@ fn what_the_client_said_before_the_new_master_knew_of_its_term_counts() {
 }
 
 #[test]
+fn what_the_client_said_before_its_transaction_was_known_here_counts() {
+    let mut one = One::speculative();
+    one.open(1);
+    let t = tx(1, 1);
+    let transcript = Digest::default();
+    one.say(ClientMessage::Resume { tx: t, epoch: 1, operations: 0, transcript });
+    // This replica is behind: the order brings it the transaction first, then the term.
+    one.begin(t);
+    one.take_over();
+    one.operations(t, &[WRITE]);
+    assert_eq!(one.shown(t), [1]);
+}
+
+#[test]
 fn what_was_shown_and_not_executed_here_is_done_first_and_shown_no_more() {
     let (mut one, t, slot) = follower(&[WRITE, READ, READ], 1);
     one.take_over();

@@ -31,12 +31,15 @@ const SERVED_AT_ONCE: usize = 4;
 /// What is being fetched.
 pub(super) struct Fetching {
     wanted: BTreeMap<TxId, Fetch>,
+    /// Among the peers, who is asked first. Not one that was silent last: commits come one after the other, and with each
+    /// of them it would be waited for again.
+    first: usize,
     served: Arc<Semaphore>,
 }
 
 impl Default for Fetching {
     fn default() -> Self {
-        Fetching { wanted: BTreeMap::new(), served: Arc::new(Semaphore::new(SERVED_AT_ONCE)) }
+        Fetching { wanted: BTreeMap::new(), first: 0, served: Arc::new(Semaphore::new(SERVED_AT_ONCE)) }
     }
 }
 
@@ -57,7 +60,7 @@ impl Fetching {
     pub(super) fn want(&mut self, wanted: Wanted, attempt: u32) {
         let fetch = Fetch {
             wanted: wanted.clone(),
-            turn: attempt as usize,
+            turn: self.first + attempt as usize,
             asked: None,
             questions: 0,
             without: BTreeSet::new(),
@@ -72,14 +75,11 @@ impl Fetching {
         if peers.is_empty() {
             return Vec::new();
         }
+        self.pass_over_silent(peers.len());
         let mut given_up = Vec::new();
         for fetch in self.wanted.values_mut().take(AT_ONCE) {
-            if let Some((peer, at)) = fetch.asked {
-                if at.elapsed() < PATIENCE {
-                    continue;
-                }
-                tracing::debug!(%peer, tx = %fetch.wanted.tx, "no answer from a peer");
-                fetch.next_peer();
+            if fetch.asked.is_some() {
+                continue;
             }
             let lacking = peers.iter().filter(|peer| fetch.without.contains(peer)).count();
             let silent_long = fetch.questions >= SILENT_TRIES;
@@ -101,6 +101,21 @@ impl Fetching {
             self.wanted.remove(tx);
         }
         given_up
+    }
+
+    /// Who has been silent for too long has had its turn, and is not the first to be asked for others.
+    fn pass_over_silent(&mut self, peers: usize) {
+        for fetch in self.wanted.values_mut().take(AT_ONCE) {
+            if let Some((peer, at)) = fetch.asked
+                && at.elapsed() >= PATIENCE
+            {
+                tracing::debug!(%peer, tx = %fetch.wanted.tx, "no answer from a peer");
+                if fetch.turn % peers == self.first % peers {
+                    self.first = (self.first + 1) % peers;
+                }
+                fetch.next_peer();
+            }
+        }
     }
 
     /// A part came from a peer. Gives the whole once it is there and what the certificate names.
@@ -206,5 +221,41 @@ impl Reactor {
             tokio::spawn(self.catch_up.clone().make(wanted, found));
         }
         self.fetch_again();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use steeldb_types::{ClientId, Digest, SessionId, SessionKey};
+
+    fn wanted(counter: u64) -> Wanted {
+        let session = SessionKey { client: ClientId(1), session: SessionId(1) };
+        let (tx, database) = (TxId { session, counter }, "app".to_string());
+        Wanted { tx, slot: Slot::default(), database, write_set: Digest::default(), reexecution: None }
+    }
+
+    #[test]
+    fn a_peer_that_was_silent_is_not_the_first_to_be_asked_for_the_next_transaction() {
+        let (mut fetching, peers) = (Fetching::default(), 3);
+        let turn = |fetching: &mut Fetching, counter: u64, attempt: u32| {
+            let wanted = wanted(counter);
+            let tx = wanted.tx;
+            fetching.want(wanted, attempt);
+            let Some(long_ago) = Instant::now().checked_sub(PATIENCE) else { panic!("a young clock") };
+            let fetch = fetching.wanted.get_mut(&tx).unwrap();
+            fetch.asked = Some((ReplicaId(9), long_ago));
+            fetch.turn % peers
+        };
+        assert_eq!(turn(&mut fetching, 1, 0), 0);
+        // Two that wait for the same peer tell of it once.
+        assert_eq!(turn(&mut fetching, 2, 0), 0);
+        fetching.pass_over_silent(peers);
+        assert_eq!(turn(&mut fetching, 3, 0), 1);
+        assert_eq!(turn(&mut fetching, 4, 1), 2);
+        fetching.wanted.retain(|_, fetch| fetch.wanted.tx.counter == 4);
+        // That one was asked second, after a failure.
+        fetching.pass_over_silent(peers);
+        assert_eq!(turn(&mut fetching, 5, 0), 1);
     }
 }

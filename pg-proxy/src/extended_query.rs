@@ -75,7 +75,7 @@ impl Session {
             return Err(PgError::new("54000", "too many prepared statements in one session").into());
         }
         let analysis = self.analyzer.analyze(sql).map_err(PgError::from)?;
-        let prepared = Arc::new(Prepared::new(analysis, types, named)?);
+        let prepared = Arc::new(Prepared::new(analysis, types, named, &self.temporary_schema)?);
         if let Some(statement) = prepared.statement() {
             self.check(statement)?;
         }

@@ -43,6 +43,8 @@ pub(crate) enum Describe {
     Hidden,
     /// All are kept for the proxy.
     Taken,
+    /// Rows are kept for the proxy, and nothing is shown.
+    Rowwise,
 }
 
 impl Relay {
@@ -77,6 +79,7 @@ impl Relay {
                 let whole = || piece.slice(at..end);
                 match message.tag {
                     b'T' | b'n' | b't' if self.describe == Describe::Taken => self.taken.push(whole()),
+                    b'D' if self.describe == Describe::Rowwise => self.taken.push(whole()),
                     b'D' => self.keep(whole())?,
                     b'C' | b'I' => self.completion = whole(),
                     b'E' => {
@@ -101,7 +104,7 @@ impl Relay {
         match tag {
             b'T' => matches!(self.describe, Describe::Rows | Describe::Both),
             b'n' => self.describe == Describe::Both,
-            b'D' => self.max_rows == 0 || self.rows < self.max_rows,
+            b'D' => self.describe != Describe::Rowwise && (self.max_rows == 0 || self.rows < self.max_rows),
             b'd' | b'c' | b'H' | b'G' | b'N' | b'S' | b'A' => true,
             _ => false,
         }

@@ -14,12 +14,17 @@ use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
 use steeldb_client_shim::{Disagreement, Event, Session as Shim};
+use steeldb_types::temporary_schema;
 
 /// A session past its start-up.
 pub(crate) struct Session {
     pub client: Client,
     pub shim: Shim,
     pub analyzer: Arc<Analyzer>,
+    /// Where its temporary relations are.
+    pub temporary_schema: String,
+    /// It has made some, whether they are still there or not.
+    pub has_temporary: bool,
     /// How often a statement is run at most that conflicts with others and has shown nothing.
     pub tries: u32,
     /// The statement that may be run again.
@@ -53,9 +58,12 @@ impl Session {
         verify: VerifySetting,
         tries: u32,
     ) -> Session {
+        let temporary_schema = temporary_schema(shim.key());
         Session {
             client,
             shim,
+            temporary_schema,
+            has_temporary: false,
             analyzer,
             tries,
             attempt: None,

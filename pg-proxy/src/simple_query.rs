@@ -49,7 +49,10 @@ impl Session {
             backend::bare(self.out(), b'I');
         }
         for statement in analysis.iter() {
-            let text = StatementText { sql: statement.text.clone(), parameter_types: Vec::new() };
+            let text = StatementText {
+                sql: statement.text_for(&self.temporary_schema),
+                parameter_types: Vec::new(),
+            };
             let run = Run {
                 statement,
                 text: Arc::new(text),

@@ -32,11 +32,16 @@ impl Prepared {
     ///
     /// # Errors
     /// 42601 when there are several.
-    pub(crate) fn new(analysis: Analysis, types: Vec<u32>, named: bool) -> Result<Prepared, PgError> {
+    pub(crate) fn new(
+        analysis: Analysis,
+        types: Vec<u32>,
+        named: bool,
+        temporary_schema: &str,
+    ) -> Result<Prepared, PgError> {
         if analysis.len() > 1 {
             return Err(PgError::new("42601", "cannot insert multiple commands into a prepared statement"));
         }
-        let sql = analysis.first().map(|statement| statement.text.clone()).unwrap_or_default();
+        let sql = analysis.first().map(|statement| statement.text_for(temporary_schema)).unwrap_or_default();
         // OIDs of user-defined types differ between replicas: they infer the types themselves.
         let known = |oid: u32| if oid < steeldb_wire::transaction::FIRST_USER_OID { oid } else { 0 };
         let parameter_types = types.into_iter().map(known).collect();
@@ -94,6 +99,21 @@ impl Session {
     /// Runs a statement to its completion. Rows go to the client as `relay` says; a completed statement's last answer
     /// is left in it, and nothing is left of one that the proxy consumed.
     pub(crate) async fn run_statement(&mut self, run: Run<'_>, relay: &mut Relay) -> Result<(), Failure> {
+        if self.has_temporary
+            && let Some(names) = run.statement.unqualified()
+            && self.check(run.statement).is_ok()
+            && self.are_temporary(names, run.statement).await?
+        {
+            let statement = run.statement.of_temporary();
+            let sql = statement.text_for(&self.temporary_schema);
+            let text = StatementText { sql, parameter_types: run.text.parameter_types.clone() };
+            let run = Run { statement: &statement, text: Arc::new(text), ..run };
+            return self.run_checked(run, relay).await;
+        }
+        self.run_checked(run, relay).await
+    }
+
+    async fn run_checked(&mut self, run: Run<'_>, relay: &mut Relay) -> Result<(), Failure> {
         let statement = run.statement;
         self.check(statement)?;
         self.check_verify(statement, run.shared)?;
@@ -120,6 +140,13 @@ impl Session {
             StatementKind::CopyIn => OperationKind::CopyIn { bind: run.bind },
             _ => OperationKind::Execute { bind: run.bind },
         };
+        if let Some(on_commit) = statement.temporary {
+            self.make_temporary(on_commit, statement).await?;
+        }
+        if statement.discards_temporary() && self.has_temporary {
+            let sql = format!("CALL steeldb.discard_temporary('{}')", self.temporary_schema);
+            self.call(sql, statement).await?;
+        }
         self.transaction.unverified_definition = self.is_eager() && !flags.verify && !flags.leading;
         self.operate(NewOperation { text, keep: run.keep, kind, flags }, statement, relay).await?;
         self.verify.ran(&statement.kind);
@@ -160,9 +187,51 @@ impl Session {
             leading,
             row_order,
             must_vote: flags.locks || flags.sequences,
-            verify: self.is_eager() && !leading && !matches!(statement.kind, StatementKind::Ddl { .. }),
+            verify: self.is_eager() && !leading && !statement.is_wall(),
             writes: flags.writes || flags.sequences,
         })
+    }
+
+    /// The statement that follows makes a temporary relation: its schema has to be there, and the server to know what
+    /// becomes of it.
+    async fn make_temporary(&mut self, on_commit: &str, statement: &Statement) -> Result<(), Failure> {
+        self.has_temporary = true;
+        self.call(format!("CALL steeldb.temporary('{}', '{on_commit}')", self.temporary_schema), statement)
+            .await
+    }
+
+    /// Runs a statement of the proxy's own before the client's, in its transaction; nothing of it is shown.
+    async fn call(&mut self, sql: String, statement: &Statement) -> Result<(), Failure> {
+        let operation = NewOperation {
+            text: Arc::new(StatementText { sql, parameter_types: Vec::new() }),
+            keep: false,
+            kind: OperationKind::Execute { bind: NO_PARAMETERS.to_vec() },
+            flags: OperationFlags { writes: true, verify: self.is_eager(), ..OperationFlags::default() },
+        };
+        self.operate(operation, statement, &mut Relay::new(Describe::Hidden, 0)).await
+    }
+
+    /// Whether the objects of a definition are all temporary ones of this session: then it concerns nobody else.
+    async fn are_temporary(&mut self, names: &[String], statement: &Statement) -> Result<bool, Failure> {
+        self.enter_block();
+        let quoted = |name: &String| {
+            let name = format!("{}.\"{}\"", self.temporary_schema, name.replace('"', "\"\""));
+            format!(
+                "pg_catalog.to_regclass(E'{}') IS NOT NULL",
+                name.replace('\\', "\\\\").replace('\'', "''")
+            )
+        };
+        let sql = format!("SELECT {}", names.iter().map(quoted).collect::<Vec<_>>().join(" AND "));
+        let operation = NewOperation {
+            text: Arc::new(StatementText { sql, parameter_types: Vec::new() }),
+            keep: false,
+            kind: OperationKind::Execute { bind: NO_PARAMETERS.to_vec() },
+            flags: OperationFlags { verify: self.is_eager(), ..OperationFlags::default() },
+        };
+        let mut relay = Relay::new(Describe::Rowwise, 0);
+        self.operate(operation, statement, &mut relay).await?;
+        // DataRow: one value of one byte.
+        Ok(relay.taken.first().is_some_and(|row| row.last() == Some(&b't')))
     }
 
     /// Statements about what only the proxy holds.
@@ -240,7 +309,7 @@ impl Session {
         if let StatementKind::Outcome { argument, column } = &statement.kind {
             return Ok(crate::outcome::description(argument, column));
         }
-        if self.is_eager() && matches!(statement.kind, StatementKind::Ddl { .. }) {
+        if self.is_eager() && statement.is_wall() {
             return Ok(nothing()); // which is what definitions answer with
         }
         if self.transaction.unverified_definition {

@@ -141,7 +141,7 @@ impl Session {
         if self.transaction.unverified_definition {
             return Err(not_alone());
         }
-        let definition = matches!(statement.kind, StatementKind::Ddl { .. });
+        let definition = statement.is_wall();
         if definition && self.is_eager() && (shared || self.transaction.block == Block::Explicit) {
             return Err(not_alone());
         }

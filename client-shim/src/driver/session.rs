@@ -7,7 +7,7 @@ use crate::core::{Core, Event, NewOperation, Waiting};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_types::{SessionId, TxId, View};
+use steeldb_types::{SessionId, SessionKey, TxId, View};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{Decision, Modes};
 use tokio::time::Instant;
@@ -73,6 +73,11 @@ impl Session {
     /// The master's parameters when the session was opened.
     pub fn parameters(&self) -> &[(String, String)] {
         &self.parameters
+    }
+
+    /// What the order knows the session by.
+    pub fn key(&self) -> SessionKey {
+        SessionKey { client: self.shared.config.client, session: self.id }
     }
 
     /// A handle that cancels what the session does.

@@ -310,7 +310,11 @@ impl FakeCluster {
                 };
                 self.say(at, ReplicaMessage::Told { session, sequence, state });
             }
-            Ordered::Commit(_) | Ordered::Abort(_) | Ordered::Depose(_) | Ordered::Move(_) => {}
+            Ordered::Commit(_)
+            | Ordered::Abort(_)
+            | Ordered::Depose(_)
+            | Ordered::Move(_)
+            | Ordered::SessionOver(_) => {}
         }
     }
 

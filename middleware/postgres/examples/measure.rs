@@ -60,7 +60,7 @@ async fn main() -> Result<(), Failure> {
     println!("{:55} {:8.2} us", "begin_transaction", started.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64);
     let started = Instant::now();
     for _ in 0..ROUNDS {
-        client.simple(transaction::COMPLETE_SQL).await?;
+        client.simple(&transaction::complete_sql("", false)).await?;
     }
     println!("{:55} {:8.2} us", "complete", started.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64);
     for expression in ["1", "pg_catalog.now()", "now()", "pg_catalog.gen_random_uuid()", "gen_random_uuid()"]

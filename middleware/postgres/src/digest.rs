@@ -32,8 +32,8 @@ struct Table {
 /// Lanes of 64 bits that the digests of rows are added in.
 const LANES: usize = 4;
 
-/// Digests of all user tables and materialized views, and of `steeldb.transaction`, in the snapshot of the transaction
-/// that `backend` (a superuser's session) has open.
+/// Digests of all user tables and materialized views but temporary ones, which may be dropped beside it, and of
+/// `steeldb.transaction`, in the snapshot of the transaction that `backend` (a superuser's session) has open.
 ///
 /// The digests of rows, salted, are added lane by lane, which needs one pass and no memory. Sums of unsalted digests can be forged
 /// by whoever may choose many rows; so give a `salt` that was not known when the rows were written, such as one drawn
@@ -86,6 +86,7 @@ async fn tables(backend: &mut Backend) -> Result<Vec<Table>, BackendError> {
              LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
              WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' \
              AND (n.nspname NOT LIKE 'pg\\_%' AND n.nspname NOT IN ('information_schema', 'steeldb') \
+             AND n.nspname !~ '^steeldb_temp_[0-9a-f]{20}$' \
              OR (n.nspname, c.relname) = ('steeldb', 'transaction')) \
              ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\", a.attname COLLATE \"C\"",
         )

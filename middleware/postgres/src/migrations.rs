@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 11] = [
+pub const MIGRATIONS: [Migration; 12] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -38,6 +38,7 @@ pub const MIGRATIONS: [Migration; 11] = [
     migration!(9, "draws"),
     Migration { number: 10, name: "mismatch", sql: include_str!("../../../migrations/0010_mismatch.sql") },
     Migration { number: 11, name: "in_doubt", sql: include_str!("../../../migrations/0011_in_doubt.sql") },
+    Migration { number: 12, name: "temporary", sql: include_str!("../../../migrations/0012_temporary.sql") },
 ];
 
 /// Why the schema was not installed.

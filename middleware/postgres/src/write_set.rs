@@ -11,7 +11,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use steeldb_types::{Digest, Hasher};
+use steeldb_types::{Digest, Hasher, is_temporary_schema};
 
 /// The table that event triggers write a transaction's DDL to.
 pub const DDL_TABLE: &str = "steeldb.ddl_command";
@@ -231,7 +231,8 @@ impl WriteSet {
     pub(crate) fn push(&mut self, change: Change, bytes_max: u64) {
         self.digests.push(change.digest());
         self.bytes = self.bytes.saturating_add(change.size());
-        self.truncates |= matches!(change.operation, Operation::Truncate { .. });
+        self.truncates |=
+            matches!(change.operation, Operation::Truncate { .. }) && !is_temporary_schema(&change.schema);
         if let (true, Operation::Insert { new }) = (change.is_of(DDL_TABLE), &change.operation) {
             let text = |column| new.get(column).flatten().unwrap_or_default().to_string();
             self.ddl.push(DdlCommand {
@@ -270,7 +271,7 @@ impl WriteSet {
         self.bytes
     }
 
-    /// Whether a table was truncated (rule 9: a wall).
+    /// Whether a table was truncated that is not temporary (rule 9: a wall).
     pub fn truncates(&self) -> bool {
         self.truncates
     }

@@ -300,7 +300,11 @@ async fn a9_whether_a_transaction_wrote_is_known() {
     {
         db.begin().await;
         db.client.simple(sql).await.unwrap();
-        assert_eq!(db.client.simple(transaction::COMPLETE_SQL).await.unwrap().value(), Some(wrote), "{sql}");
+        assert_eq!(
+            db.client.simple(&transaction::complete_sql("", false)).await.unwrap().value(),
+            Some(wrote),
+            "{sql}"
+        );
         db.client.simple("ROLLBACK").await.unwrap();
     }
 }

@@ -2,6 +2,8 @@
 //! several statements in the extended protocol by itself (42601); transaction control is refused here, by its first
 //! keywords, and what slips through is caught by the command tag.
 
+use steeldb_types::is_temporary_schema;
+
 /// What kind of statement the first keywords name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
@@ -9,6 +11,8 @@ pub enum Class {
     Plain,
     /// One that writes nothing and locks no rows, unless a function that it calls does.
     Read,
+    /// Defines temporary relations.
+    Temporary,
     /// DDL and what else raises the wall (rule 9).
     Ddl,
     /// LOCK TABLE.
@@ -63,6 +67,7 @@ pub fn check(sql: &str) -> Result<Class, Refused> {
         ("SELECT" | "VALUES" | "TABLE" | "SHOW" | "FETCH" | "MOVE" | "CLOSE", _) if !locks_rows(sql) => {
             Ok(Class::Read)
         }
+        ("CREATE" | "ALTER" | "DROP" | "TRUNCATE", _) if is_of_temporary(sql) => Ok(Class::Temporary),
         (
             "CREATE" | "ALTER" | "DROP" | "TRUNCATE" | "GRANT" | "REVOKE" | "COMMENT" | "REFRESH" | "REINDEX"
             | "CLUSTER" | "REASSIGN" | "SECURITY" | "IMPORT",
@@ -70,6 +75,26 @@ pub fn check(sql: &str) -> Result<Class, Refused> {
         ) => Ok(Class::Ddl),
         _ => Ok(Class::Plain),
     }
+}
+
+/// Whether a definition names, where its object stands, a schema of temporary relations: that makes no wall, and need not
+/// wait for others. Whether it is the session's own, and all that is touched, is seen when the transaction is complete.
+fn is_of_temporary(sql: &str) -> bool {
+    let mut words = Words { rest: sql };
+    let first = words.next().unwrap_or_default();
+    let mut kind = words.find(|word| !matches!(word.as_str(), "OR" | "REPLACE" | "RECURSIVE" | "UNIQUE"));
+    if first == "TRUNCATE" && kind.as_deref() != Some("TABLE") {
+        // TABLE is only a noise word.
+        words = Words { rest: sql };
+        words.next();
+        kind = Some("TABLE".into());
+    }
+    if first == "CREATE" && kind.as_deref() == Some("INDEX") {
+        words.find(|word| word == "ON");
+    }
+    let name = words.find(|word| !matches!(word.as_str(), "IF" | "NOT" | "EXISTS" | "ONLY"));
+    matches!(kind.as_deref(), Some("TABLE" | "VIEW" | "SEQUENCE" | "INDEX"))
+        && name.is_some_and(|name| is_temporary_schema(&name.to_ascii_lowercase()))
 }
 
 /// Whether a query may have a locking clause: FOR as a word, wherever it is. FOR in a string costs no more than its order.
@@ -181,6 +206,20 @@ mod tests {
             ("set session statement_timeout = 1", Class::Plain),
             ("lock table t", Class::Lock),
             ("create table t ()", Class::Ddl),
+            ("create table steeldb_temp_0123456789abcdef0123.t ()", Class::Temporary),
+            ("create table if not exists steeldb_temp_0123456789abcdef0123.t as select 1", Class::Temporary),
+            ("CREATE OR REPLACE VIEW steeldb_temp_0123456789abcdef0123 . v as select 1", Class::Temporary),
+            ("create table steeldb_temp_t ()", Class::Ddl),
+            ("drop table if exists steeldb_temp_0123456789abcdef0123.t", Class::Temporary),
+            ("truncate steeldb_temp_0123456789abcdef0123.t", Class::Temporary),
+            ("truncate table only steeldb_temp_0123456789abcdef0123.t", Class::Temporary),
+            ("alter table steeldb_temp_0123456789abcdef0123.t add b int", Class::Temporary),
+            ("create unique index i on steeldb_temp_0123456789abcdef0123.t (a)", Class::Temporary),
+            ("create index on t (a)", Class::Ddl),
+            ("truncate", Class::Ddl),
+            ("create", Class::Ddl),
+            ("grant all on steeldb_temp_0123456789abcdef0123.t to public", Class::Ddl),
+            ("create function steeldb_temp_0123456789abcdef0123.f()", Class::Ddl),
             ("truncate t", Class::Ddl),
             ("commit_something", Class::Plain),
             ("", Class::Plain),

@@ -75,6 +75,7 @@ pub fn check_client(
         Ordered::Depose(_) | Ordered::Move(_) => {
             return Err("who is the master is no client's to order".into());
         }
+        Ordered::SessionOver(_) => return Err("that a session is over is no client's to order".into()),
     }
     Ok(ordered)
 }
@@ -111,6 +112,7 @@ pub fn check_certified(
         Ordered::Abort(certificate) => certificate.check(view, keys, memo).map_err(|e| e.to_string())?,
         Ordered::Depose(certificate) => certificate.check(view, keys).map_err(|e| e.to_string())?,
         Ordered::Move(wish) => wish.check(view, by.roster, by.administrators)?,
+        Ordered::SessionOver(word) => word.check(view, keys)?,
         _ => return Err("not an outcome".into()),
     }
     Ok(ordered)

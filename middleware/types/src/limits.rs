@@ -146,6 +146,10 @@ pub const SESSIONS_PER_CLIENT_MAX: usize = 200;
 /// Ended transactions of one client whose outcomes are remembered. Past it the one that ended first is forgotten.
 pub const OUTCOMES_PER_CLIENT_MAX: usize = 131_072;
 
+/// Sessions of one client, at once, whose temporary relations are kept. Past it those of the longest unused one are
+/// dropped.
+pub const TEMPORARY_SESSIONS_PER_CLIENT_MAX: usize = 1024;
+
 /// Transactions of one client that were declared void before they began. Past it no more are, until some of their sessions
 /// are forgotten: who asks for one is told that it is unknown, which is no final answer.
 pub const TOMBSTONES_PER_CLIENT_MAX: usize = 1024;

@@ -21,7 +21,7 @@ fn signed_votes() -> (Vec<SignedVote>, Vec<PublicKey>) {
             operations: 9,
             transcript: Digest([1; 32]),
             write_set: Digest([2; 32]),
-            wall: false,
+            wall: steeldb_wire::transaction::Wall::None,
         },
     };
     let votes = keys.iter().zip(0u16..).take(3).filter_map(|(key, id)| {

@@ -44,6 +44,8 @@ pub enum Namespace {
     Accusation,
     /// An administrator's wish for another master.
     MasterMove,
+    /// A replica's word that a session is over.
+    SessionOver,
 }
 
 impl Namespace {
@@ -65,6 +67,7 @@ impl Namespace {
             Namespace::Credential => b"steeldb/1/credential\0",
             Namespace::Accusation => b"steeldb/1/accusation\0",
             Namespace::MasterMove => b"steeldb/1/master-move\0",
+            Namespace::SessionOver => b"steeldb/1/session-over\0",
         }
     }
 }

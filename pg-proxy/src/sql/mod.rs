@@ -15,6 +15,7 @@ mod position;
 mod refuse;
 mod rewrite;
 mod statement;
+mod temporary;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -27,6 +28,7 @@ pub use steeldb_analysis::SyntaxError;
 
 use pg_query::protobuf::RawStmt;
 use rewrite::Source;
+use statement::IfTemporary;
 use steeldb_analysis::parse;
 
 /// Analyses a query string of any number of statements; empty ones are left out.
@@ -47,7 +49,7 @@ fn statement(source: &Source<'_>, raw: &RawStmt) -> Option<Statement> {
     let node = raw.stmt.as_deref()?.node.as_ref()?;
     let found = walk::walk(node);
     let kind = classify::kind(node, &found);
-    let flags = classify::flags(node, &kind, &found);
+    let mut flags = classify::flags(node, &kind, &found);
     let refused = refuse::refusal(source, node, &kind, &found);
 
     let start = usize::try_from(raw.stmt_location).ok()?;
@@ -56,9 +58,32 @@ fn statement(source: &Source<'_>, raw: &RawStmt) -> Option<Statement> {
         _ => source.sql.len(),
     };
     let (start, end) = source.trim(start, end);
+    let temporary = temporary::on_commit(node, &found);
+    flags.wall &= temporary.is_none();
     let mut edits = rewrite::edits(source, &found);
+    edits.extend(temporary::edits(source, &found, temporary.is_some(), (start, end)));
+    rewrite::order(&mut edits);
+    let if_temporary = temporary::if_temporary(source, node, start);
     edits.retain(|edit| start <= edit.start && edit.end <= end);
     let (text, positions) = position::apply(source.sql, start, end, &edits);
+    let if_temporary = if_temporary.map(|(names, more)| {
+        let mut edits = edits.clone();
+        edits.extend(more);
+        rewrite::order(&mut edits);
+        let (text, positions) = position::apply(source.sql, start, end, &edits);
+        IfTemporary { names, text, positions }
+    });
     let offset = source.sql[..start].chars().count();
-    Some(Statement { text, offset, kind, flags, parameters: found.parameters, refused, positions })
+    Some(Statement {
+        text,
+        offset,
+        kind,
+        flags,
+        parameters: found.parameters,
+        temporary,
+        if_temporary,
+        refused,
+        is_of_temporary: false,
+        positions,
+    })
 }

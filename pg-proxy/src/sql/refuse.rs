@@ -302,12 +302,17 @@ fn by_relation(source: &Source<'_>, found: &Findings) -> Option<Refusal> {
     if found.set_unlogged {
         return Some(unsupported("SET UNLOGGED", UNLOGGED));
     }
-    let creates = found.statements.iter().any(|name| name.starts_with("Create") || *name == "ViewStmt");
+    let makes_type = found.statements.first() == Some(&"CompositeTypeStmt");
     found.relations.iter().find_map(|relation| {
         let refusal = match relation.persistence {
             'u' => unsupported("UNLOGGED", UNLOGGED),
-            't' => temporary("creating temporary relations"),
-            _ if creates && relation.schema == "pg_temp" => temporary("creating temporary relations"),
+            't' if !matches!(relation.schema.as_str(), "" | "pg_temp") => Refusal {
+                sqlstate: "42P16",
+                message: "cannot create temporary relation in non-temporary schema".into(),
+                hint: "Leave the schema out.".into(),
+                position: None,
+            },
+            _ if makes_type && relation.schema == "pg_temp" => temporary("creating temporary types"),
             _ => return None,
         };
         Some(at(source.position(relation.location), refusal))

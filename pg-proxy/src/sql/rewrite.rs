@@ -11,6 +11,7 @@ use pg_query::protobuf::{ScanToken, Token, VariableSetKind};
 use super::position::Edit;
 use super::walk::{Call, Findings, Literal, Setting};
 use steeldb_analysis::parse;
+use steeldb_types::TEMPORARY_SCHEMA_PLACEHOLDER;
 
 /// Functions that are sent to schema `steeldb`, unqualified or as `pg_catalog`'s.
 const REPLICATED: [&str; 8] = [
@@ -71,24 +72,24 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn index_at(&self, location: i32) -> Option<usize> {
+    pub(super) fn index_at(&self, location: i32) -> Option<usize> {
         self.tokens().binary_search_by_key(&location, |token| token.start).ok()
     }
 
-    fn text(&self, index: usize) -> &'a str {
+    pub(super) fn text(&self, index: usize) -> &'a str {
         let Some(token) = self.tokens().get(index) else { return "" };
         self.sql.get(token.start as usize..token.end as usize).unwrap_or("")
     }
 
-    fn is(&self, index: usize, kind: Token) -> bool {
+    pub(super) fn is(&self, index: usize, kind: Token) -> bool {
         self.tokens().get(index).is_some_and(|token| token.token == kind as i32)
     }
 
-    fn start(&self, index: usize) -> usize {
+    pub(super) fn start(&self, index: usize) -> usize {
         self.tokens().get(index).map_or(self.sql.len(), |token| token.start as usize)
     }
 
-    fn end(&self, index: usize) -> usize {
+    pub(super) fn end(&self, index: usize) -> usize {
         self.tokens().get(index).map_or(self.sql.len(), |token| token.end as usize)
     }
 
@@ -109,14 +110,21 @@ pub(super) fn edits(source: &Source<'_>, found: &Findings) -> Vec<Edit> {
     let mut edits = Vec::new();
     edits.extend(found.time_keywords.iter().filter_map(|&location| time_keyword(source, location)));
     edits.extend(found.calls.iter().filter_map(|call| replicated_call(source, call)));
-    edits.extend(found.calls.iter().filter_map(|call| path_by_call(source, call)));
+    let local = is_local(found);
+    edits.extend(found.calls.iter().filter_map(|call| path_by_call(source, call, local)));
     for setting in &found.settings {
-        edits.extend(search_path(source, setting));
+        edits.extend(search_path(source, setting, is_local(found)));
     }
     // Two of them are an error that PostgreSQL shall report.
     if let ([location], Some(&"CopyStmt")) = (found.freezes.as_slice(), found.statements.first()) {
         edits.extend(freeze(source, *location));
     }
+    order(&mut edits);
+    edits
+}
+
+/// Sorts edits and keeps them apart.
+pub(super) fn order(edits: &mut Vec<Edit>) {
     // The grammar may let one piece of text appear twice in the tree.
     edits.sort_by_key(|edit| (edit.start, Reverse(edit.end)));
     edits.dedup();
@@ -126,7 +134,13 @@ pub(super) fn edits(source: &Source<'_>, found: &Findings) -> Vec<Edit> {
         free_from = free_from.max(edit.end);
         apart
     });
-    edits
+}
+
+/// Whether what the statement sets is the session's own, and not part of what it defines for others.
+fn is_local(found: &Findings) -> bool {
+    let defines =
+        |name: &&str| name.starts_with("Create") || name.starts_with("Alter") || **name == *"ViewStmt";
+    !found.statements.first().is_some_and(defines)
 }
 
 /// `CURRENT_TIMESTAMP(3)` becomes `steeldb."current_timestamp"(3)`: the column is still named current_timestamp.
@@ -158,10 +172,48 @@ fn replicated_call(source: &Source<'_>, call: &Call) -> Option<Edit> {
     }
 }
 
-fn search_path(source: &Source<'_>, setting: &Setting) -> Option<Edit> {
+/// `local`: the session's temporary relations come first, or where `pg_temp` stands.
+fn search_path(source: &Source<'_>, setting: &Setting, local: bool) -> Vec<Edit> {
     if setting.name != "search_path" || setting.kind != VariableSetKind::VarSetValue as i32 {
-        return None;
+        return Vec::new();
     }
+    let replicated = replicated_path(source, setting);
+    let whole = replicated.as_ref().is_some_and(|edit| edit.text.starts_with("search_path TO "));
+    let temp = setting.values.iter().find(|value| value.text.as_deref() == Some("pg_temp"));
+    let mut edits = Vec::new();
+    let first = setting.values.first().and_then(|value| value.text.as_deref());
+    let done = first.is_some_and(|first| first == TEMPORARY_SCHEMA_PLACEHOLDER);
+    if local && !whole && !done {
+        let (place, replaces) = (temp.or(setting.values.first()), temp.is_some());
+        edits.extend(place.and_then(|value| source.constant(value)).map(|(first, last)| match replaces {
+            true => Edit {
+                start: source.start(first),
+                end: source.end(last),
+                text: TEMPORARY_SCHEMA_PLACEHOLDER.into(),
+            },
+            false => Edit {
+                start: source.start(first),
+                end: source.start(first),
+                text: format!("{TEMPORARY_SCHEMA_PLACEHOLDER}, "),
+            },
+        }));
+    }
+    edits.extend(replicated.map(|edit| match whole && local {
+        true => Edit {
+            text: edit.text.replacen(
+                "search_path TO ",
+                &format!("search_path TO {TEMPORARY_SCHEMA_PLACEHOLDER}, "),
+                1,
+            ),
+            ..edit
+        },
+        false => edit,
+    }));
+    edits
+}
+
+/// The edit that puts `steeldb` before `pg_catalog`.
+fn replicated_path(source: &Source<'_>, setting: &Setting) -> Option<Edit> {
     let named = |name: &str| setting.values.iter().position(|value| value.text.as_deref() == Some(name));
     if let Some(catalog) = named("pg_catalog")
         && setting.values.len() > 1
@@ -200,12 +252,19 @@ fn search_path(source: &Source<'_>, setting: &Setting) -> Option<Edit> {
     Some(Edit { start, end: source.end(last), text })
 }
 
-fn path_by_call(source: &Source<'_>, call: &Call) -> Option<Edit> {
+fn path_by_call(source: &Source<'_>, call: &Call, local: bool) -> Option<Edit> {
     let [name, value] = call.literals.get(..2)? else { return None };
     if !name.text.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("search_path")) {
         return None;
     }
-    let path = extended_path(value.text.as_deref()?)?;
+    let written = value.text.as_deref()?;
+    let local = local && !written.starts_with(TEMPORARY_SCHEMA_PLACEHOLDER);
+    let path = match (extended_path(written), local) {
+        (path, false) => path?,
+        (path, true) => {
+            format!("{TEMPORARY_SCHEMA_PLACEHOLDER}, {}", path.unwrap_or_else(|| written.to_string()))
+        }
+    };
     let (first, last) = source.constant(value)?;
     let prefix = if path.contains('\\') { "E" } else { "" };
     let text = format!("{prefix}'{}'", path.replace('\'', "''").replace('\\', "\\\\"));

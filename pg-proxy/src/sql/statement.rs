@@ -2,6 +2,7 @@
 
 use super::modes::TransactionModes;
 use super::position::PositionMap;
+use steeldb_types::TEMPORARY_SCHEMA_PLACEHOLDER;
 
 /// One statement of a query string: what it is, what it may touch, and the text to run in its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +17,69 @@ pub struct Statement {
     pub flags: Flags,
     /// The highest parameter number `$n` it refers to, 0 without any.
     pub parameters: u32,
+    /// It makes a temporary relation: what is to become of it at the end of its transaction, in words of
+    /// `steeldb.temporary`.
+    pub temporary: Option<&'static str>,
+    /// What it is if the objects that it names are temporary.
+    pub(super) if_temporary: Option<IfTemporary>,
     /// Why it must not be run, if so.
     pub refused: Option<Refusal>,
+    /// It is about temporary relations alone.
+    pub(super) is_of_temporary: bool,
     pub(super) positions: PositionMap,
 }
 
+/// A statement whose objects are all temporary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct IfTemporary {
+    /// Their names.
+    pub names: Vec<String>,
+    pub text: String,
+    pub positions: PositionMap,
+}
+
 impl Statement {
+    /// The names of the objects that it defines anew, none of which it qualifies: temporary or permanent.
+    pub fn unqualified(&self) -> Option<&[String]> {
+        self.if_temporary.as_ref().map(|of| of.names.as_slice())
+    }
+
+    /// The same about the temporary relations of those names.
+    pub fn of_temporary(&self) -> Statement {
+        let mut statement = self.clone();
+        if let Some(IfTemporary { text, positions, .. }) = statement.if_temporary.take() {
+            statement.text = text;
+            statement.positions = positions;
+            statement.is_of_temporary = true;
+        }
+        statement
+    }
+
     /// Turns a 1-based character position in [`Statement::text`] (field `P` of an ErrorResponse) into the
     /// 1-based character position in the user's query. Inside rewritten text it is where the original began.
     pub fn map_position(&self, position: usize) -> usize {
         self.offset + self.positions.original(position.saturating_sub(1)) + 1
+    }
+
+    /// [`Statement::text`] for the session whose temporary relations are in `schema`.
+    pub fn text_for(&self, schema: &str) -> String {
+        // Of the same length, so positions stay.
+        match self.text.contains(TEMPORARY_SCHEMA_PLACEHOLDER) {
+            true => self.text.replace(TEMPORARY_SCHEMA_PLACEHOLDER, schema),
+            false => self.text.clone(),
+        }
+    }
+
+    /// DISCARD ALL, TEMP or TEMPORARY.
+    pub fn discards_temporary(&self) -> bool {
+        let word = |text: &str| text.split_whitespace().nth(1).map(str::to_ascii_uppercase);
+        matches!(self.kind, StatementKind::Discard { .. })
+            && matches!(word(&self.text).as_deref(), Some("ALL" | "TEMP" | "TEMPORARY"))
+    }
+
+    /// Whether it defines what others see, too.
+    pub fn is_wall(&self) -> bool {
+        matches!(self.kind, StatementKind::Ddl { .. }) && self.temporary.is_none() && !self.is_of_temporary
     }
 
     /// Whether analysis changed the text.

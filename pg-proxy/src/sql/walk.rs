@@ -298,7 +298,7 @@ impl Walker {
             Frame::SqlValueFunction { op } => {
                 let times =
                     SqlValueFunctionOp::SvfopCurrentDate as i64..SqlValueFunctionOp::SvfopCurrentRole as i64;
-                if times.contains(op) {
+                if times.contains(op) || *op == SqlValueFunctionOp::SvfopCurrentSchema as i64 {
                     self.found.time_keywords.push(location);
                 }
             }

@@ -131,7 +131,7 @@ fn transaction_messages() -> Vec<Vec<u8>> {
         operations: 2,
         transcript: Digest([1; 32]),
         write_set: Digest([2; 32]),
-        wall: false,
+        wall: steeldb_wire::transaction::Wall::None,
     };
     let vote = transaction::Vote { tx, slot, kind };
     let votes = VoteBundle::new(vec![(vote, Some(finish.clone()))], key);

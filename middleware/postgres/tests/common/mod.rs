@@ -118,7 +118,7 @@ impl Database<'_> {
     /// Ends it: constraints, record, PREPARE TRANSACTION.
     pub async fn prepare(&mut self) {
         self.counter += 1;
-        self.client.simple(transaction::COMPLETE_SQL).await.unwrap();
+        self.client.simple(&transaction::complete_sql("", false)).await.unwrap();
         let tx = TxId { counter: self.counter, ..TxId::default() };
         let record =
             Record { tx, slot: Position(self.counter), operations: 1, transcript: Digest::of("test", &[]) };

@@ -15,8 +15,9 @@ use steeldb_postgres::apply::{ApplyError, apply_write_set};
 use steeldb_postgres::transaction::{RecordSecret, is_recorded};
 use steeldb_postgres::{AGENT_ROLE, Backend, WriteSet, quote};
 use steeldb_transport::ReplicaLinks;
-use steeldb_types::{ClientId, Digest, Slot, TxId, limits};
+use steeldb_types::{ClientId, Digest, Slot, TxId, is_temporary_schema, limits};
 use steeldb_wire::codec;
+use steeldb_wire::transaction::Wall;
 use tokio::sync::mpsc;
 
 /// How long a catch-up waits for a lock before whoever holds one is made to let go.
@@ -39,12 +40,21 @@ pub(super) async fn keep(effects: &Effects, gid: &str, write_set: &WriteSet) -> 
 /// What decoding says of a write set.
 pub(super) fn summary(write_set: &WriteSet) -> Result<DecodedSet, String> {
     match write_set.digest() {
-        Ok(digest) => Ok(DecodedSet {
-            digest,
-            wall: write_set.truncates() || !write_set.ddl().is_empty(),
-            changes: write_set.changes_len() as usize,
-        }),
+        Ok(digest) => {
+            Ok(DecodedSet { digest, wall: wall(write_set), changes: write_set.changes_len() as usize })
+        }
         Err(incomplete) => Err(incomplete.to_string()),
+    }
+}
+
+/// What its definitions are to others: those of temporary relations are its session's alone.
+fn wall(write_set: &WriteSet) -> Wall {
+    let mut ddl = write_set.ddl().iter();
+    match (write_set.truncates() || ddl.any(|command| !is_temporary_schema(&command.schema)), write_set.ddl())
+    {
+        (true, _) => Wall::Database,
+        (false, []) => Wall::None,
+        (false, _) => Wall::Session,
     }
 }
 
@@ -73,6 +83,9 @@ impl Wanted {
                 opened.map(|script| Found::Script(Box::new(script))).map_err(|error| error.to_string())
             }
             (Kind::Script, None) => Err("a script of a transaction that ran no DDL".to_string()),
+            (Kind::WriteSet, Some(wanted)) if wanted.by_script => {
+                Err("the rows of a transaction that defined temporary relations".to_string())
+            }
             (Kind::WriteSet, _) => {
                 let write_set: WriteSet =
                     codec::decode(bytes, limits::KEPT_RECORD_BYTES_MAX).map_err(|error| error.to_string())?;

@@ -1,6 +1,6 @@
 //! What runs beside transactions: ordered maintenance (VACUUM, ANALYZE) and table digests for `steeldb verify`.
 
-use super::keeper;
+use super::{keeper, worker};
 use crate::scheduler::Event;
 use bytes::BufMut as _;
 use std::path::PathBuf;
@@ -27,15 +27,21 @@ pub(super) async fn maintain(
     sequence: u64,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let messages = match run(socket_dir, &database, &role, &sql).await {
+    let messages = match run(socket_dir, &database, &role, &sql, &worker::parameters(session, &[])).await {
         Ok(messages) => messages,
         Err(error) => error_response("58000", &error.to_string()),
     };
     let _ = events.send(Event::Maintained { session, sequence, messages });
 }
 
-async fn run(socket_dir: PathBuf, database: &str, role: &str, sql: &str) -> Result<Vec<u8>, BackendError> {
-    let mut backend = keeper::connect(&socket_dir, database, role, &[], PATIENCE).await?;
+async fn run(
+    socket_dir: PathBuf,
+    database: &str,
+    role: &str,
+    sql: &str,
+    parameters: &[(String, String)],
+) -> Result<Vec<u8>, BackendError> {
+    let mut backend = keeper::connect(&socket_dir, database, role, parameters, PATIENCE).await?;
     let mut out = bytes::BytesMut::new();
     // The extended protocol takes one statement alone, whatever the check before let through (A4).
     parse("", sql, &[], &mut out)?;

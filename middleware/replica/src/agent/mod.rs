@@ -24,6 +24,7 @@ mod reexecution;
 mod run;
 mod sequences;
 mod setup;
+mod temporary;
 mod worker;
 
 pub use config::{AgentConfig, DatabaseConfig};

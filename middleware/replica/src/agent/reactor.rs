@@ -9,7 +9,7 @@ use super::judge::Judge;
 use super::keeper;
 use super::peer::PeerMessage;
 use super::promises::Promises;
-use super::{certifying, maintenance, sequences, worker};
+use super::{certifying, maintenance, sequences, temporary, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
@@ -519,6 +519,14 @@ impl Reactor {
                     sql,
                     session,
                     sequence,
+                    self.internal.clone(),
+                ));
+            }
+            Effect::ClearTemporary { database, schema } => {
+                tokio::spawn(temporary::clear(
+                    self.socket_dir.clone(),
+                    database,
+                    schema,
                     self.internal.clone(),
                 ));
             }

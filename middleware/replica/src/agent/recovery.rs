@@ -9,7 +9,7 @@ use std::path::Path;
 use steeldb_ordering::{Delivery, Request};
 use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
-use steeldb_types::{Slot, TxId, View};
+use steeldb_types::{Slot, TxId, View, temporary_schema};
 use steeldb_wire::transaction::Ordered;
 
 /// Commits that are looked up at once.
@@ -25,6 +25,8 @@ pub(super) struct Recovered {
     pub missing: Vec<Missing>,
     /// Open, prepared here before, and not any more (A12).
     pub vanished: Vec<TxId>,
+    /// Databases and schemas of temporary relations whose sessions are over.
+    pub leftovers: BTreeSet<(String, String)>,
 }
 
 /// Replays the deliveries that the ordering core gave when it was restored onto the order's beginning, `open`, and settles
@@ -114,7 +116,19 @@ pub(super) async fn recover(
             tracing::warn!(gid, "a prepared transaction that is not SteelDB's is left alone");
         }
     }
-    Ok(Recovered { open, in_doubt, missing, vanished })
+    let kept = open.temporary_schemas();
+    let mut leftovers = BTreeSet::new();
+    for (database, backend) in &mut backends {
+        let schemas = super::temporary::schemas(backend).await?;
+        leftovers.extend(schemas.into_iter().map(|schema| (database.clone(), schema)));
+    }
+    // Those that commits which are still missing here will make.
+    let made = missing.iter().filter(|missing| missing.certificate.wall.is_scripted());
+    leftovers.extend(
+        made.map(|missing| (missing.database.clone(), temporary_schema(missing.certificate.tx.session))),
+    );
+    leftovers.retain(|of| !kept.contains(of));
+    Ok(Recovered { open, in_doubt, missing, vanished, leftovers })
 }
 
 /// The payload of a request.

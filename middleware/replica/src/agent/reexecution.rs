@@ -126,7 +126,7 @@ impl<W: Fn()> Execution<W> {
         snapshot: String,
     ) -> Result<Result<(), String>, String> {
         let (tx, modes, timestamp, seed) = (script.tx, script.modes, wanted.timestamp, wanted.seed);
-        self.tell(Command::Begin { tx, modes, snapshot, timestamp, seed });
+        self.tell(Command::Begin { tx, modes, snapshot, timestamp, seed, has_temporary: true });
         match self.report().await? {
             BackendReport::Begun { .. } => Ok(Ok(())),
             BackendReport::NotBegun { reason, .. } => {

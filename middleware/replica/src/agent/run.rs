@@ -88,7 +88,7 @@ async fn serve(
         }
     }
     let names: Vec<String> = config.databases.iter().map(|database| database.name.clone()).collect();
-    let Recovered { open, in_doubt, missing, vanished } = {
+    let Recovered { open, in_doubt, missing, vanished, leftovers } = {
         let open = OpenTransactions::new(config.master, config.view.clone());
         let view_made_by = |payload: &[u8]| membership::view_made_by(&core, payload);
         recovery::recover(&socket_dir, &names, &deliveries, &effects, open, view_made_by).await?
@@ -114,6 +114,7 @@ async fn serve(
         planted_bug: scheduler::PlantedBug::of_environment(),
     });
     scheduler.restore(open, in_doubt, missing, vanished);
+    scheduler.clear_leftovers(leftovers);
 
     let (links, link_events) = ReplicaTransport::start(steeldb_transport::ReplicaConfig {
         id: config.me,

@@ -10,7 +10,7 @@ use super::transaction::{Decided, Phase};
 use super::{CatchUpError, Effect, Reexecution, Scheduler};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_types::{Position, SessionKey, TxId};
-use steeldb_wire::transaction::VoteKind;
+use steeldb_wire::transaction::{VoteKind, Wall};
 
 /// How often a write set may fail to be applied before this replica counts itself diverged.
 const CATCH_UP_TRIES: u32 = 5;
@@ -38,6 +38,11 @@ pub(super) enum Item {
         alone: bool,
     },
     Maintain(Statement),
+    /// Temporary relations of a session that is over are dropped.
+    Clear {
+        database: String,
+        schema: String,
+    },
     Verify {
         position: Position,
         session: SessionKey,
@@ -63,6 +68,8 @@ pub(super) struct Applying {
     pumping: bool,
     /// A transaction that takes its own snapshot: no commit is issued meanwhile.
     pub snapshot_of: Option<TxId>,
+    /// Temporary relations are being dropped: nothing is applied meanwhile.
+    pub clearing: bool,
     pump_again: bool,
 }
 
@@ -149,7 +156,8 @@ impl Scheduler {
                 return;
             }
             self.issue_commits();
-            let taking = self.anchors.is_taking() || self.applying.snapshot_of.is_some();
+            let taking =
+                self.anchors.is_taking() || self.applying.snapshot_of.is_some() || self.applying.clearing;
             let in_flight =
                 !self.applying.in_flight.is_empty() && !self.config.has(PlantedBug::SnapshotInsideWave);
             if in_flight || taking || self.diverged.is_some() {
@@ -195,6 +203,12 @@ impl Scheduler {
                         self.maintain(statement);
                     }
                 }
+                Some(Item::Clear { .. }) => {
+                    if let Some(Item::Clear { database, schema }) = self.applying.queue.pop_front() {
+                        self.applying.clearing = true;
+                        self.push(Effect::ClearTemporary { database, schema });
+                    }
+                }
                 Some(Item::Verify { position, session, sequence, database }) => {
                     let (position, session, sequence) = (*position, *session, *sequence);
                     let database = database.clone();
@@ -221,7 +235,7 @@ impl Scheduler {
 
     /// Issues the commits of the wave at the queue's head that are prepared here.
     fn issue_commits(&mut self) {
-        if self.anchors.is_taking() || self.applying.snapshot_of.is_some() {
+        if self.anchors.is_taking() || self.applying.snapshot_of.is_some() || self.applying.clearing {
             return;
         }
         let (mut at, present) = (0, self.present());
@@ -289,7 +303,7 @@ impl Scheduler {
         self.applying.issued = self.applying.issued.max(position);
         self.pass_anchors();
         let raises_wall = self.transactions.get(&tx).is_some_and(|transaction| {
-            matches!(&transaction.outcome, Some(Decided::Commit { certificate }) if certificate.wall)
+            matches!(&transaction.outcome, Some(Decided::Commit { certificate }) if certificate.wall.is_raised())
         });
         if raises_wall {
             // B9: definitions change now. Who still executes on an older snapshot would read what never was.
@@ -331,7 +345,7 @@ impl Scheduler {
             // The name carries tx and slot, the write set the record with k and h_k. After DDL the rows are not all
             // that w is made of, and nothing else can be had: the name has to do.
             Phase::InDoubt { prepared: true, .. }
-                if certificate.wall || self.config.has(PlantedBug::InDoubtNotMatched) =>
+                if certificate.wall.is_raised() || self.config.has(PlantedBug::InDoubtNotMatched) =>
             {
                 Readiness::Ready
             }
@@ -353,7 +367,7 @@ impl Scheduler {
                 let impatient =
                     self.impatient_until_us.get(&tx.session.client).is_some_and(|until| self.now_us < *until);
                 let executing = transaction.phase != Phase::Running || !transaction.issued.is_empty();
-                if certificate.wall && here && executing {
+                if certificate.wall.is_scripted() && here && executing {
                     return Readiness::NotYet; // to be executed again it would have to be undone first, and it comes
                 }
                 match (waited || late || (impatient && !received), here) {
@@ -379,7 +393,7 @@ impl Scheduler {
             self.impatient_until_us.insert(tx.session.client, until);
         }
         let (gid, database) = (transaction.gid(), transaction.database.clone());
-        tracing::warn!(%tx, %position, reason, wall = certificate.wall, "catching up by what a peer keeps");
+        tracing::warn!(%tx, %position, reason, wall = ?certificate.wall, "catching up by what a peer keeps");
         if transaction.phase.may_be_prepared() {
             self.set_phase(tx, Phase::GivenUp);
             if !self.config.has(PlantedBug::CatchUpBesidePrepared) {
@@ -426,7 +440,7 @@ impl Scheduler {
                 (phase, None) if phase.may_be_prepared() => self.cast_against(other, VoteKind::Blocked),
                 // Prepared too early here, and to be committed later: its rows will be taken instead.
                 (Phase::Prepared { .. }, Some(Decided::Commit { certificate }))
-                    if !certificate.wall && self.applying.under_way(other).is_none() =>
+                    if !certificate.wall.is_scripted() && self.applying.under_way(other).is_none() =>
                 {
                     let (gid, database) = (transaction.gid(), transaction.database.clone());
                     self.set_phase(other, Phase::GivenUp);
@@ -447,7 +461,8 @@ impl Scheduler {
         let (certificate, database) = (certificate.clone(), transaction.database.clone());
         let (attempt, timestamp, anchor) =
             (transaction.catch_up_failures, transaction.timestamp, transaction.anchor);
-        let reexecution = certificate.wall.then(|| Reexecution {
+        let reexecution = certificate.wall.is_scripted().then(|| Reexecution {
+            by_script: certificate.wall == Wall::Session,
             operations: certificate.operations,
             transcript: certificate.transcript,
             snapshot: anchor.and_then(|anchor| self.anchors.snapshot(anchor)).map(str::to_string),

@@ -5,12 +5,14 @@ use super::ballot::Ballot;
 use super::maintaining::Statement;
 use super::outcomes::{End, Outcomes};
 use super::planted::PlantedBug;
+use super::temporary::{Cleared, Temporaries};
 use super::transaction::{Decided, Phase, Transaction};
 use super::{Effect, Scheduler, abort_reason};
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionKey, Slot, Term, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
-    AbortReason, CommitCertificate, Modes, Ordered, Outcome, ReplicaMessage, TransactionState, VoteKind,
+    AbortReason, CommitCertificate, Modes, Ordered, Outcome, ReplicaMessage, SessionOver, TransactionState,
+    VoteKind, Wall,
 };
 
 /// Transactions of one client open at once, in the order, past which its oldest is dropped. Sessions that end after a
@@ -32,6 +34,8 @@ pub struct OpenTransactions {
     view: View,
     /// What became of those before.
     outcomes: Outcomes,
+    /// The sessions with temporary relations.
+    pub(super) temporaries: Temporaries,
 }
 
 /// An open transaction.
@@ -66,6 +70,7 @@ impl OpenTransactions {
             term: Term::first(master),
             view,
             outcomes: Outcomes::default(),
+            temporaries: Temporaries::default(),
         }
     }
 
@@ -148,6 +153,7 @@ impl OpenTransactions {
         self.delivered = position;
         if let Some(session) = payload.session() {
             self.outcomes.used(session, position);
+            self.temporaries.used(session, position);
         }
     }
 
@@ -182,13 +188,42 @@ impl OpenTransactions {
         certificate: &CommitCertificate,
     ) -> Option<(Opened, bool)> {
         let database = &self.transactions.get(&certificate.tx)?.database;
-        let void = certificate.wall && self.walls.get(database).is_some_and(|wall| *wall > certificate.slot);
+        let wall = certificate.wall.is_raised();
+        let void = wall && self.walls.get(database).is_some_and(|wall| *wall > certificate.slot);
         let end = if void { End::NoChanges } else { End::Committed(position) };
         let opened = self.close(certificate.tx, end)?;
-        if certificate.wall && !void {
+        if wall && !void {
             self.walls.insert(opened.database.clone(), position);
         }
         Some((opened, !void))
+    }
+
+    /// A replica's word that a session is over is ordered. If that makes it so, its open transaction is closed.
+    pub(super) fn session_over(&mut self, word: &SessionOver, view: &View) -> Option<Cleared> {
+        let cleared = self.temporaries.over(word, view)?;
+        self.end_session(cleared.0);
+        Some(cleared)
+    }
+
+    /// A committed transaction defined temporary relations. Gives the session that has to make room for its own.
+    fn defined(
+        &mut self,
+        position: Position,
+        certificate: &CommitCertificate,
+        database: &str,
+    ) -> Option<Cleared> {
+        if certificate.wall != Wall::Session {
+            return None;
+        }
+        let cleared = self.temporaries.defined(certificate.tx.session, database, position)?;
+        self.end_session(cleared.0);
+        Some(cleared)
+    }
+
+    fn end_session(&mut self, session: SessionKey) {
+        if let Some(tx) = self.sessions.get(&session).copied() {
+            self.close(tx, End::NoChanges);
+        }
     }
 
     /// Follows the order without acting on it: what a restarted replica does with its own log. Gives the commits.
@@ -217,6 +252,9 @@ impl OpenTransactions {
                 }
                 let (opened, commits) = self.close_committed(position, certificate)?;
                 let Opened { database, timestamp, .. } = opened;
+                if commits {
+                    self.defined(position, certificate, &database);
+                }
                 let certificate = certificate.clone();
                 commits.then_some(Missing { position, database, timestamp, certificate })
             }
@@ -235,6 +273,10 @@ impl OpenTransactions {
             Ordered::Outcome { tx, .. } => {
                 // It may be void from here on.
                 self.ask(*tx);
+                None
+            }
+            Ordered::SessionOver(word) => {
+                self.session_over(word, &self.view.clone());
                 None
             }
             Ordered::Maintain { .. } | Ordered::Verify { .. } => None,
@@ -286,7 +328,7 @@ impl Scheduler {
         // Those that must be executed again need a snapshot as near to their slots as there is one.
         let mut walls: BTreeMap<Slot, (TxId, String)> = missing
             .iter()
-            .filter(|missing| missing.certificate.wall)
+            .filter(|missing| missing.certificate.wall.is_scripted())
             .map(|missing| (missing.certificate.slot, (missing.certificate.tx, missing.database.clone())))
             .collect();
         for Missing { position, database, timestamp, certificate } in missing {
@@ -347,6 +389,7 @@ impl Scheduler {
             }
             Ordered::Depose(certificate) => self.depose_delivered(&certificate),
             Ordered::Move(wish) => self.move_delivered(&wish),
+            Ordered::SessionOver(word) => self.session_over_delivered(&word),
             Ordered::Maintain { database, role, sql, .. } => {
                 if let Some((session, sequence)) = request {
                     let statement = Statement { session, sequence, database, role, sql };
@@ -489,7 +532,7 @@ impl Scheduler {
     }
 
     /// Applies an ordered Abort at once, out of turn (A11).
-    fn abort_locally(&mut self, tx: TxId, reason: AbortReason) {
+    pub(super) fn abort_locally(&mut self, tx: TxId, reason: AbortReason) {
         self.ballots.remove(&tx);
         self.ended.remove(tx);
         self.reply(tx.session, ReplicaMessage::Outcome { tx, outcome: Outcome::Aborted { reason } });
@@ -509,7 +552,8 @@ impl Scheduler {
         self.ballots.remove(&tx);
         self.ended.remove(tx);
         let now = self.now_us;
-        let alone = certificate.wall;
+        let alone = certificate.wall.is_raised();
+        let cleared = self.open.defined(position, &certificate, &opened.database);
         let transaction = self.transactions.entry(tx).or_insert_with(|| {
             // Open in the order and not here: this replica has ended it, or has lost it with a restart.
             let mut transaction = Transaction::new(tx, now);
@@ -524,6 +568,9 @@ impl Scheduler {
         self.applying.enqueue(Item::Commit { position, tx, alone });
         if alone {
             self.wall(tx);
+        }
+        if let Some(cleared) = cleared {
+            self.clear(cleared);
         }
         self.advance(tx);
     }

@@ -144,6 +144,13 @@ pub enum Effect {
         /// One statement.
         sql: String,
     },
+    /// Drop the temporary relations of a session that is over, with their schema.
+    ClearTemporary {
+        /// Where.
+        database: String,
+        /// The schema.
+        schema: String,
+    },
     /// Take digests of all tables on an anchor's snapshot.
     Verify {
         /// Who asked.
@@ -171,6 +178,8 @@ pub enum Effect {
 /// How a committed DDL transaction is executed again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reexecution {
+    /// Rows alone do not do: what it defined is not in its write set's digest.
+    pub by_script: bool,
     /// k.
     pub operations: u32,
     /// h_k.
@@ -216,6 +225,8 @@ pub enum Command {
         timestamp: Timestamp,
         /// HMAC(cluster key, slot, tx) (A14).
         seed: [u8; 32],
+        /// Its session may have temporary relations: those of earlier transactions.
+        has_temporary: bool,
     },
     /// Go on from leading LOCK TABLE statements: take the snapshot here and now, with the agreed time and seed. Nothing is
     /// committed meanwhile, so it is the anchor's; importing one is refused to a transaction that has an id, and ACCESS
@@ -229,6 +240,8 @@ pub enum Command {
         timestamp: Timestamp,
         /// HMAC(cluster key, slot, tx) (A14).
         seed: [u8; 32],
+        /// Its session may have temporary relations.
+        has_temporary: bool,
     },
     /// Run an operation and report its canonical result.
     Execute {

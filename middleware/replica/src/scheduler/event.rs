@@ -3,7 +3,7 @@
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View};
 use steeldb_wire::transaction::{
     ClientMessage, Draws, Executed, Ordered, SignedAccusation, SignedFinish, SignedVote, SqlState,
-    TableDigest,
+    TableDigest, Wall,
 };
 
 /// A connection of a client, as the transport numbers it.
@@ -146,6 +146,8 @@ pub enum Event {
         /// The backend's messages.
         messages: Vec<u8>,
     },
+    /// The temporary relations of a session that is over are dropped.
+    TemporaryCleared,
     /// What a transaction waits for, as its server says.
     Blockers {
         /// The transaction.
@@ -175,8 +177,8 @@ pub enum CatchUpError {
 pub struct DecodedSet {
     /// w.
     pub digest: Digest,
-    /// It truncated, or recorded DDL commands.
-    pub wall: bool,
+    /// What it defined: it truncated, or recorded DDL commands.
+    pub wall: Wall,
     /// How many changes.
     pub changes: usize,
 }
@@ -261,6 +263,8 @@ pub struct Completion {
     pub wrote: bool,
     /// DDL commands are recorded.
     pub ddl: bool,
+    /// Those of temporary relations are.
+    pub temporary: bool,
 }
 
 /// What a command tag says about its statement.

@@ -141,12 +141,13 @@ impl Scheduler {
             Ok(completion) => {
                 transaction.ran_ddl |= completion.ddl;
                 let wrote = completion.wrote && !self.config.has(PlantedBug::WritesOverlooked);
-                let votes = wrote || completion.ddl || transaction.must_vote;
+                let defined = completion.ddl || completion.temporary;
+                let votes = wrote || defined || transaction.must_vote;
                 if votes && transaction.superseded && !transaction.modes.read_only {
                     self.give_up(tx);
                 } else if votes && !transaction.modes.read_only {
                     transaction.phase = Phase::Queued { ddl: transaction.ran_ddl };
-                    if completion.ddl {
+                    if defined {
                         transaction.script = scripting::take_steps(transaction);
                     }
                     self.no_redo(tx);

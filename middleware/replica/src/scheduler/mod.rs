@@ -37,6 +37,7 @@ mod sessions;
 mod sizes;
 mod speculation;
 mod statements;
+mod temporary;
 mod ticking;
 mod transaction;
 mod voting;
@@ -158,6 +159,9 @@ pub struct Scheduler {
     term_began: Position,
     /// At a new master: databases whose sequences are yet to be put past what was drawn before.
     skipping: BTreeSet<String>,
+    /// Sessions with temporary relations that their clients have closed, and that are not open here.
+    closed_sessions: BTreeSet<SessionKey>,
+    not_here: BTreeMap<SessionKey, temporary::NotHere>,
     /// What was open when prepared transactions vanished, and is still open (A12).
     lost: BTreeSet<TxId>,
     bytes_by_client: BTreeMap<ClientId, usize>,
@@ -200,6 +204,8 @@ impl Scheduler {
             resume_until_us: 0,
             term_began: Position::default(),
             skipping: BTreeSet::new(),
+            closed_sessions: BTreeSet::new(),
+            not_here: BTreeMap::new(),
             lost: BTreeSet::new(),
             bytes_by_client: BTreeMap::new(),
         }
@@ -236,6 +242,7 @@ impl Scheduler {
             Event::Maintained { session, sequence, messages } => {
                 self.maintained(session, sequence, messages);
             }
+            Event::TemporaryCleared => self.temporary_cleared(),
             Event::Blockers { tx, blockers } => self.blockers(tx, &blockers),
             Event::Wake => {}
             Event::Tick => self.tick(),

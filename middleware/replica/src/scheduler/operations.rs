@@ -241,12 +241,13 @@ impl Scheduler {
         let (modes, timestamp) = (transaction.modes, transaction.timestamp);
         let early: Vec<(u32, Digest)> = (1..).zip(transaction.heads.iter().copied()).collect();
         let seed = self.seed(tx, slot);
+        let has_temporary = self.open.temporaries.has(tx.session);
         let command = match snapshot {
-            Some(snapshot) => Command::Begin { tx, modes, snapshot, timestamp, seed },
+            Some(snapshot) => Command::Begin { tx, modes, snapshot, timestamp, seed, has_temporary },
             None => {
                 // The wave waits for this snapshot as it does for an anchor's.
                 self.applying.snapshot_of = Some(tx);
-                Command::BeginHere { tx, modes, timestamp, seed }
+                Command::BeginHere { tx, modes, timestamp, seed, has_temporary }
             }
         };
         self.backend(tx.session, command);
@@ -447,7 +448,8 @@ impl Scheduler {
         transaction.active_at_us = self.now_us;
         match result.tag {
             TagKind::Settings => transaction.changed_settings = true,
-            TagKind::Ddl => transaction.ran_ddl = true,
+            // Of its session's own temporary relations the completion tells.
+            TagKind::Ddl => transaction.ran_ddl |= issued.class != Class::Temporary,
             TagKind::Lock => transaction.must_vote = true,
             TagKind::Plain | TagKind::BlockEnded => {}
         }

@@ -6,7 +6,7 @@ use super::scripting::with_effects;
 use super::transaction::{Phase, Undigested};
 use super::{Command, Scheduler, draws};
 use steeldb_types::{Digest, TxId};
-use steeldb_wire::transaction::{SqlState, Vote, VoteKind};
+use steeldb_wire::transaction::{SqlState, Vote, VoteKind, Wall};
 
 impl Scheduler {
     /// Moves a transaction to another phase, keeping what is found by its name in step.
@@ -125,7 +125,7 @@ impl Scheduler {
             return self.set_phase(tx, Phase::Prepared { write_set: None });
         };
         let write_set = with_effects(set.digest, *extra);
-        let wall = set.wall || transaction.ran_ddl;
+        let wall = if transaction.ran_ddl { Wall::Database } else { set.wall };
         self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
         let vouches = self.may_vouch();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };

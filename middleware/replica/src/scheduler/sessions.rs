@@ -34,6 +34,7 @@ impl Scheduler {
             }
             ClientMessage::CloseSession { session } => {
                 if self.is_open_over(connection, of(session)) {
+                    self.closed_by_client(of(session));
                     self.close_session(of(session));
                 }
             }

@@ -236,7 +236,7 @@ impl Scheduler {
         let may_write = buffered.is_none_or(|buffered| match buffered.operation.kind {
             OperationKind::Describe => false,
             OperationKind::Execute { .. } | OperationKind::CopyIn { .. } => {
-                matches!(buffered.class, Class::Plain | Class::Ddl)
+                matches!(buffered.class, Class::Plain | Class::Temporary | Class::Ddl)
             }
         });
         let here = buffered.is_some();

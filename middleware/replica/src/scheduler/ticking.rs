@@ -70,6 +70,7 @@ impl Scheduler {
             self.catch_up_again(tx);
         }
         self.look_at_lost();
+        self.look_at_temporaries();
         self.look_for_blockers();
         self.vote_on_ended();
         let contested: Vec<TxId> = self.ballots.keys().copied().collect();

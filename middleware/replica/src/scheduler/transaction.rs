@@ -297,7 +297,7 @@ impl Transaction {
     pub(super) fn may_be_reexecuted(&self) -> bool {
         let committed = match &self.outcome {
             None => !self.is_rolled_back(),
-            Some(Decided::Commit { certificate }) => certificate.wall,
+            Some(Decided::Commit { certificate }) => certificate.wall.is_scripted(),
             Some(Decided::Abort) => false,
         };
         committed && self.phase == Phase::GivenUp

@@ -1,7 +1,7 @@
 //! Certificates: what makes an outcome valid (rule 7). Judged from their own bytes, the view and the replicas' keys, so
 //! that all correct replicas judge alike and at once (PROTOCOL-RISKS, section D).
 
-use super::{MerklePath, SignedVote, Vote, VoteKind};
+use super::{MerklePath, SignedVote, Vote, VoteKind, Wall};
 use crate::auth::{Namespace, PublicKey, Signature};
 use crate::codec::encode;
 use borsh::{BorshDeserialize, BorshSerialize};
@@ -21,8 +21,8 @@ pub struct CommitCertificate {
     pub transcript: Digest,
     /// w.
     pub write_set: Digest,
-    /// It ran DDL.
-    pub wall: bool,
+    /// What it defined.
+    pub wall: Wall,
     /// Who signed, with the path to the signed root.
     pub votes: Vec<(ReplicaId, MerklePath, Signature)>,
 }
@@ -233,7 +233,7 @@ mod tests {
             operations: 2,
             transcript: Digest([1; 32]),
             write_set: Digest([write_set; 32]),
-            wall: false,
+            wall: Wall::None,
         }
     }
 
@@ -271,7 +271,7 @@ mod tests {
             |c: &mut CommitCertificate| c.transcript = Digest([8; 32]),
             |c: &mut CommitCertificate| c.operations = 3,
             |c: &mut CommitCertificate| c.slot = c.slot.next(),
-            |c: &mut CommitCertificate| c.wall = true,
+            |c: &mut CommitCertificate| c.wall = Wall::Session,
         ] {
             let mut changed = certificate.clone();
             change(&mut changed);

@@ -1,6 +1,6 @@
 //! What is put in the total order: BEGIN, the outcomes, and work that no transaction block can hold.
 
-use super::{AbortCertificate, CommitCertificate, DeposeCertificate, MasterMove};
+use super::{AbortCertificate, CommitCertificate, DeposeCertificate, MasterMove, SessionOver};
 use borsh::{BorshDeserialize, BorshSerialize};
 use steeldb_types::{Digest, SessionKey, Slot, TxId};
 
@@ -69,6 +69,8 @@ pub enum Ordered {
         /// The transaction.
         tx: TxId,
     },
+    /// A replica's word that a session is over, whose temporary relations are to go. Certified by its signature.
+    SessionOver(SessionOver),
 }
 
 impl Ordered {
@@ -79,7 +81,11 @@ impl Ordered {
             Ordered::Maintain { session, .. }
             | Ordered::Verify { session, .. }
             | Ordered::Outcome { session, .. } => Some(*session),
-            Ordered::Commit(_) | Ordered::Abort(_) | Ordered::Depose(_) | Ordered::Move(_) => None,
+            Ordered::Commit(_)
+            | Ordered::Abort(_)
+            | Ordered::Depose(_)
+            | Ordered::Move(_)
+            | Ordered::SessionOver(_) => None,
         }
     }
 
@@ -101,6 +107,10 @@ impl Ordered {
             Ordered::Move(wish) => Some(Digest::of(
                 "steeldb/certified/move",
                 &[&crate::codec::encode(&(wish.term, wish.roster, wish.to, wish.administrator))],
+            )),
+            Ordered::SessionOver(word) => Some(Digest::of(
+                "steeldb/certified/session-over",
+                &[&crate::codec::encode(&(word.session, word.used, word.replica))],
             )),
             _ => None,
         }

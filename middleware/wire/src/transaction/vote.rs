@@ -38,6 +38,31 @@ impl fmt::Debug for SqlState {
     }
 }
 
+/// What a transaction's definitions are to others.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, BorshSerialize, BorshDeserialize)]
+pub enum Wall {
+    /// It defined nothing.
+    #[default]
+    None,
+    /// It defined temporary relations of its session alone. Nobody else need make way; but rows do not tell what it did, so
+    /// who missed it executes it again.
+    Session,
+    /// Its Commit raises the wall (rule 9).
+    Database,
+}
+
+impl Wall {
+    /// Whether its Commit ends what is older and would not see the same any more.
+    pub fn is_raised(self) -> bool {
+        self == Wall::Database
+    }
+
+    /// Whether who missed it has to execute it again.
+    pub fn is_scripted(self) -> bool {
+        self != Wall::None
+    }
+}
+
 /// What a replica found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub enum VoteKind {
@@ -49,8 +74,8 @@ pub enum VoteKind {
         transcript: Digest,
         /// w, the digest of the write set.
         write_set: Digest,
-        /// It ran DDL: its Commit raises the wall (rule 9).
-        wall: bool,
+        /// What it defined.
+        wall: Wall,
     },
     /// Its results or effects differ; `operation` is the first that does, 0 when only the effects do.
     Mismatch {

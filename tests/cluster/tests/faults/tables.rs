@@ -97,7 +97,6 @@ async fn refused(proxy: &Proxy) {
     let client = proxy.connect().await.unwrap().client;
     for sql in [
         "CREATE UNLOGGED TABLE u (a int)",
-        "CREATE TEMP TABLE u (a int)",
         "SELECT lo_creat(1)",
         "CREATE EXTENSION postgres_fdw",
         "CREATE ROLE somebody",

@@ -74,6 +74,7 @@ pub fn read(history: &History) -> Model {
             | Ordered::Move(_)
             | Ordered::Maintain { .. }
             | Ordered::Outcome { .. }
+            | Ordered::SessionOver(_)
             | Ordered::Verify { .. } => {}
         }
     }

@@ -225,7 +225,9 @@ impl Store {
             Command::Complete { tx } => {
                 let block = self.backends.get(&pid).and_then(|backend| backend.block.as_ref());
                 let result = match block {
-                    Some(block) if !block.failed => Ok(Completion { wrote: block.wrote, ddl: false }),
+                    Some(block) if !block.failed => {
+                        Ok(Completion { wrote: block.wrote, ddl: false, temporary: false })
+                    }
                     _ => Err(SqlState::parse("25P02")),
                 };
                 report(BackendReport::Completed { tx, result })

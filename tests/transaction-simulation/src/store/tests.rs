@@ -29,7 +29,8 @@ impl World {
         let snapshot = self.store.export(AnchorId(self.anchors));
         let pid = self.store.open();
         let (modes, timestamp) = (Modes::default(), Timestamp(7));
-        self.command(pid, Command::Begin { tx: tx(pid), modes, snapshot, timestamp, seed: [0; 32] });
+        let (seed, has_temporary) = ([0; 32], false);
+        self.command(pid, Command::Begin { tx: tx(pid), modes, snapshot, timestamp, seed, has_temporary });
         pid
     }
 

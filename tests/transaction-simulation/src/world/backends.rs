@@ -235,7 +235,11 @@ impl World<'_> {
         if self.reaches(at, Step::Decoded) {
             return;
         }
-        let set = DecodedSet { digest: write_set.digest(), wall: false, changes: write_set.rows.len() };
+        let set = DecodedSet {
+            digest: write_set.digest(),
+            wall: steeldb_wire::transaction::Wall::None,
+            changes: write_set.rows.len(),
+        };
         self.event(at, Event::Decoded { gid, write_set: Ok(set) });
     }
 

@@ -262,8 +262,10 @@ fn describe(entry: &Entry) -> String {
         Ordered::Commit(certificate) => format!("Commit of {} at {}", certificate.tx, certificate.slot),
         Ordered::Abort(certificate) => format!("Abort of {} at {}", certificate.tx, certificate.slot),
         Ordered::Depose(certificate) => format!("the end of {:?}", certificate.term),
-        Ordered::Move(_) | Ordered::Maintain { .. } | Ordered::Outcome { .. } | Ordered::Verify { .. } => {
-            "something else".into()
-        }
+        Ordered::Move(_)
+        | Ordered::Maintain { .. }
+        | Ordered::Outcome { .. }
+        | Ordered::SessionOver(_)
+        | Ordered::Verify { .. } => "something else".into(),
     }
 }

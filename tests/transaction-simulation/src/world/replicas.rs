@@ -329,7 +329,8 @@ impl World<'_> {
                 }
             }
             // No client here asks for these.
-            Effect::Maintain { .. } | Effect::Verify { .. } => {}
+            // Nothing here defines temporary relations.
+            Effect::Maintain { .. } | Effect::Verify { .. } | Effect::ClearTemporary { .. } => {}
             Effect::Diverged { position, tx, reason } => self.diverged(at, position, tx, reason),
         }
     }

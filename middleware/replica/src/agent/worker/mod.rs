@@ -23,12 +23,15 @@ use std::time::Duration;
 use steeldb_postgres::transaction::RecordSecret;
 use steeldb_postgres::{Backend, BackendError, roles};
 use steeldb_transport::{ConnectionId, ReplicaLinks};
-use steeldb_types::{Digest, SessionKey, TxId};
+use steeldb_types::{Digest, SessionKey, TxId, temporary_schema};
 use steeldb_wire::transaction::{Modes, ResultDigest, SqlState, StatementId};
 use tokio::sync::{Notify, mpsc};
 
 /// How long a server that is not there is waited for: it may be starting again.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What the databases' search_path is without a session's own (`migrations/0006_publication.sql`).
+const SEARCH_PATH: &str = "\"$user\", public, steeldb, pg_catalog";
 
 /// What the worker of a session needs.
 pub(super) struct Start {
@@ -147,8 +150,8 @@ struct Shared {
     parsed: Mutex<(u64, BTreeMap<StatementId, String>)>,
     /// What the client had set when it was last asked for.
     settings: Mutex<Vec<(String, String)>>,
-    /// The digest of DDL effects that completing found, for PREPARE.
-    ddl_effects: Mutex<Option<Digest>>,
+    /// What completing found, for PREPARE: whether DDL commands are recorded, and the digest of what is not temporary.
+    ddl_effects: Mutex<Option<Option<Digest>>>,
     /// The client has thrown away what its session knew of sequences, and with it what proves the agent.
     disarmed: AtomicBool,
 }
@@ -210,6 +213,19 @@ pub(super) fn spawn(start: Start) -> mpsc::UnboundedSender<Input> {
     sender
 }
 
+/// The start-up parameters of a session's backend: its own, and a search_path that begins with the schema of its temporary
+/// relations. While that does not exist, PostgreSQL passes over it.
+pub(super) fn parameters(session: SessionKey, given: &[(String, String)]) -> Vec<(String, String)> {
+    let schema = temporary_schema(session);
+    let mut parameters = given.to_vec();
+    match parameters.iter_mut().find(|(name, _)| name.eq_ignore_ascii_case("search_path")) {
+        Some((_, path)) if path.trim().is_empty() => *path = schema,
+        Some((_, path)) => *path = format!("{schema}, {path}"),
+        None => parameters.push(("search_path".into(), format!("{schema}, {SEARCH_PATH}"))),
+    }
+    parameters
+}
+
 async fn connect(start: &Start) -> Result<(Backend, Drawing), (String, String)> {
     let shown = |error: BackendError| match error {
         BackendError::Server(fields) => (fields.sqlstate.clone(), fields.message.clone()),
@@ -222,7 +238,8 @@ async fn connect(start: &Start) -> Result<(Backend, Drawing), (String, String)> 
         roles::RoleRefused::Backend(error) => shown(error),
         refused => ("28000".to_string(), refused.to_string()),
     })?;
-    let mut backend = Backend::connect(&start.socket_dir, &start.database, &start.role, &start.parameters)
+    let parameters = parameters(start.reports.session, &start.parameters);
+    let mut backend = Backend::connect(&start.socket_dir, &start.database, &start.role, &parameters)
         .await
         .map_err(shown)?;
     let drawing = Drawing::arm(&mut backend, &start.secret, start.draws).await.map_err(shown)?;
@@ -241,6 +258,7 @@ async fn serve(
     inputs: mpsc::UnboundedReceiver<Input>,
     back: mpsc::UnboundedSender<Input>,
 ) -> (String, String) {
+    let session = start.reports.session;
     let cancel = backend.cancel_handle();
     let (reader, writer) = backend.into_split();
     let shared = Arc::new(Shared {
@@ -281,6 +299,8 @@ async fn serve(
         copy_open: false,
         in_block: false,
         drawing,
+        temporary_schema: temporary_schema(session),
+        has_temporary: false,
         session: SessionState {
             database: start.database,
             role: start.role,

@@ -75,7 +75,7 @@ impl Reader {
                         Some((sqlstate, _)) => Err(sqlstate),
                         // PREPARE of a failed transaction answers ROLLBACK without an error (B6).
                         None if answer.tag != "PREPARE TRANSACTION" => Err(SqlState::parse("25P02")),
-                        None => Ok(lock(&self.shared.ddl_effects).take()),
+                        None => Ok(lock(&self.shared.ddl_effects).take().flatten()),
                     };
                     Some(BackendReport::Prepared { tx, result })
                 }
@@ -143,13 +143,15 @@ impl Reader {
             let mut digest = [0u8; 32];
             hex::decode_to_slice(text, &mut digest).ok().map(|()| Digest(digest))
         });
-        let ddl = effects.is_some();
+        // No digest, in either form that the client may have set: nothing but temporary relations.
+        let temporary = effects.as_deref().is_some_and(|effects| matches!(effects, "" | "\\x"));
+        let ddl = effects.is_some() && !temporary;
         if ddl && digest.is_none() {
             // The client has set bytea_output; its transaction can try again without.
             return Err(SqlState::parse("0A000"));
         }
-        *lock(&self.shared.ddl_effects) = digest;
-        Ok(Completion { wrote, ddl })
+        *lock(&self.shared.ddl_effects) = (ddl || temporary).then_some(digest);
+        Ok(Completion { wrote, ddl, temporary })
     }
 
     /// Reads an operation's messages, hashing them, and showing them where the client waits for them.

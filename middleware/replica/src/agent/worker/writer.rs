@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use steeldb_postgres::connection::{BackendWriter, CancelHandle};
 use steeldb_postgres::message;
-use steeldb_postgres::transaction::{COMPLETE_SQL, Record, RecordSecret, TransactionStart};
+use steeldb_postgres::transaction::{Record, RecordSecret, TransactionStart, complete_sql};
 use steeldb_postgres::{BackendError, quote};
 use steeldb_types::{Slot, TxId};
 use steeldb_wire::codec;
@@ -43,6 +43,9 @@ pub(super) struct Writer {
     pub(super) names: settings::Names,
     /// What the client has set is known, or asked for, in this transaction.
     pub(super) settings_asked: bool,
+    /// The schema of its temporary relations, and whether there may be any.
+    pub(super) temporary_schema: String,
+    pub(super) has_temporary: bool,
     /// Where scripts are kept.
     pub(super) effects: Effects,
     /// Where a test stops it.
@@ -110,6 +113,7 @@ impl Writer {
                 self.expect(Expect::Restored);
             }
             Command::Define { statement, text } => {
+                self.has_temporary |= text.sql.contains(&format!("{}.", self.temporary_schema));
                 self.statements.insert(statement, text);
             }
             Command::Forget(statement) => {
@@ -128,7 +132,8 @@ impl Writer {
                 message::query("BEGIN ISOLATION LEVEL REPEATABLE READ", &mut self.out)?;
                 self.expect(Expect::Leading { tx });
             }
-            Command::Begin { tx, modes, snapshot, timestamp, seed } => {
+            Command::Begin { tx, modes, snapshot, timestamp, seed, has_temporary } => {
+                self.has_temporary |= has_temporary;
                 self.shared.discard.store(false, Ordering::Release);
                 *lock(&self.shared.ddl_effects) = None;
                 let mut sql = String::new();
@@ -151,7 +156,8 @@ impl Writer {
                     self.expect(Expect::Ignored);
                 }
             }
-            Command::BeginHere { tx, modes, timestamp, seed } => {
+            Command::BeginHere { tx, modes, timestamp, seed, has_temporary } => {
+                self.has_temporary |= has_temporary;
                 *lock(&self.shared.ddl_effects) = None;
                 let mut sql = String::new();
                 if modes.read_only {
@@ -194,7 +200,7 @@ impl Writer {
                 }
             }
             Command::Complete { tx } => {
-                message::query(COMPLETE_SQL, &mut self.out)?;
+                message::query(&complete_sql(&self.temporary_schema, self.has_temporary), &mut self.out)?;
                 self.expect(Expect::Complete { tx });
             }
             Command::Prepare { tx, slot, operations, transcript, gid, ddl: _, script, marks } => {

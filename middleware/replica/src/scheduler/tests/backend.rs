@@ -121,7 +121,8 @@ impl Backend {
                 let digest = if self.differs.contains(tx) { Digest::of("another", &[]) } else { *write_set };
                 self.prepared.insert(gid.clone());
                 self.prepared_sets.insert(gid.clone(), digest);
-                let write_set = Ok(DecodedSet { digest, wall: true, changes: 1 });
+                let write_set =
+                    Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::Database, changes: 1 });
                 vec![Event::Reexecuted { tx: *tx, result: Ok(None) }, Event::Decoded { gid, write_set }]
             }
             Effect::CatchUp { tx, write_set, database, .. } if !self.holds(Held::CaughtUp) => {
@@ -213,7 +214,10 @@ impl Backend {
             Command::Complete { tx } => {
                 let block = self.blocks.entry(*tx).or_default();
                 let wrote = block.wrote && !self.writes_nothing.contains(tx);
-                report(BackendReport::Completed { tx: *tx, result: Ok(Completion { wrote, ddl: block.ddl }) })
+                report(BackendReport::Completed {
+                    tx: *tx,
+                    result: Ok(Completion { wrote, ddl: block.ddl, temporary: false }),
+                })
             }
             Command::Prepare { tx, gid, .. } => {
                 let block = self.blocks.remove(tx).unwrap_or_default();
@@ -225,7 +229,8 @@ impl Backend {
                 self.prepared_sets.insert(gid.clone(), digest);
                 let mut events = Vec::new();
                 if !self.holds(Held::Decoded) {
-                    let write_set = Ok(DecodedSet { digest, wall: false, changes: 1 });
+                    let write_set =
+                        Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::None, changes: 1 });
                     events.push(Event::Decoded { gid: gid.clone(), write_set });
                 }
                 if !self.holds(Held::Prepared) {

@@ -59,7 +59,7 @@ fn a2_votes_for_different_effects_make_no_certificate_and_end_it_early() {
         operations: 1,
         transcript: transcript(t, slot, &[WRITE]),
         write_set: Digest([3; 32]),
-        wall: false,
+        wall: steeldb_wire::transaction::Wall::None,
     };
     one.vote(0, Vote { tx: t, slot, kind: other });
     assert_eq!(one.cast(t).len(), 1, "two and two may still become three");

@@ -208,8 +208,11 @@ fn a_backend_lost_while_preparing_leaves_no_locks_and_no_stuck_queue() {
             one.event(Event::Backend { session: session(1), report });
             assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate }]);
             if was_prepared {
-                let write_set =
-                    Ok(DecodedSet { digest: backend::write_set_of(t, 1), wall: false, changes: 1 });
+                let write_set = Ok(DecodedSet {
+                    digest: backend::write_set_of(t, 1),
+                    wall: steeldb_wire::transaction::Wall::None,
+                    changes: 1,
+                });
                 one.event(Event::Decoded { gid, write_set });
             }
             one.deliver(if commits { commit(t, slot, &[WRITE]) } else { abort(t, slot) });

@@ -12,7 +12,11 @@ fn a2_a_vote_waits_for_the_write_set_and_names_it() {
     let slot = one.run(t, &[WRITE]);
     assert_eq!(one.cast(t), []);
     let gid = steeldb_postgres::transaction::gid(t, slot);
-    let write_set = Ok(DecodedSet { digest: backend::write_set_of(t, 1), wall: false, changes: 1 });
+    let write_set = Ok(DecodedSet {
+        digest: backend::write_set_of(t, 1),
+        wall: steeldb_wire::transaction::Wall::None,
+        changes: 1,
+    });
     one.event(Event::Decoded { gid, write_set });
     assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
 }

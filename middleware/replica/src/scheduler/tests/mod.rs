@@ -169,7 +169,11 @@ fn prepared(statements: &[u32], tx: TxId, slot: Slot) -> VoteKind {
         operations: statements.len() as u32,
         transcript: transcript(tx, slot, statements),
         write_set: backend::write_set_of(tx, statements.len() as u32),
-        wall: statements.contains(&DDL),
+        wall: if statements.contains(&DDL) {
+            steeldb_wire::transaction::Wall::Database
+        } else {
+            steeldb_wire::transaction::Wall::None
+        },
     }
 }
 

@@ -175,6 +175,13 @@ fn a11_who_is_in_the_way_of_what_is_executed_again_makes_way() {
     one.backend.prepared.insert(gid.clone());
     one.event(Event::Reexecuted { tx: t, result: Ok(None) });
     assert_eq!(one.committed(t), 0, "not before its effects are known");
-    one.event(Event::Decoded { gid, write_set: Ok(DecodedSet { digest: wanted, wall: true, changes: 1 }) });
+    one.event(Event::Decoded {
+        gid,
+        write_set: Ok(DecodedSet {
+            digest: wanted,
+            wall: steeldb_wire::transaction::Wall::Database,
+            changes: 1,
+        }),
+    });
     assert_eq!(one.committed(t), 1);
 }

@@ -11,7 +11,10 @@ fn b9_an_ordered_ddl_ends_older_unfinished_transactions_and_is_voted_as_a_wall()
     let t = tx(2, 1);
     one.begin(t);
     let slot = one.run(tx(1, 1), &[DDL]);
-    assert!(matches!(one.cast(tx(1, 1))[..], [VoteKind::Prepared { wall: true, .. }]));
+    assert!(matches!(
+        one.cast(tx(1, 1))[..],
+        [VoteKind::Prepared { wall: steeldb_wire::transaction::Wall::Database, .. }]
+    ));
     one.deliver(commit(tx(1, 1), slot, &[DDL]));
     assert_eq!(one.cast(t), [VoteKind::Walled]);
     assert_eq!(one.committed(tx(1, 1)), 1);

@@ -1,0 +1,16 @@
+CREATE TABLE unused (a int);
+-- run
+CREATE TEMP TABLE t (a int, b text);
+INSERT INTO t SELECT i, 'b' || i FROM generate_series(1, 50) i;
+CREATE UNIQUE INDEX ON t (a);
+INSERT INTO t VALUES (7, 'twice');
+ALTER TABLE t ADD COLUMN c int DEFAULT 5;
+ALTER TABLE t ALTER COLUMN b SET NOT NULL;
+INSERT INTO t (a) VALUES (99);
+SELECT sum(c), count(*) FROM t;
+INSERT INTO t VALUES (60, 'x') ON CONFLICT (a) DO UPDATE SET b = 'y';
+INSERT INTO t VALUES (60, 'x') ON CONFLICT (a) DO UPDATE SET b = 'y' RETURNING a, b, c;
+TRUNCATE t;
+SELECT count(*) FROM t;
+DROP TABLE IF EXISTS t, nothing;
+SELECT * FROM t;

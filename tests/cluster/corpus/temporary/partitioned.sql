@@ -1,0 +1,9 @@
+CREATE TABLE unused (a int);
+-- run
+CREATE TEMP TABLE t (k int, v text) PARTITION BY RANGE (k);
+CREATE TEMP TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (10);
+CREATE TEMP TABLE t2 PARTITION OF t DEFAULT;
+INSERT INTO t SELECT i, 'v' FROM generate_series(1, 20) i;
+SELECT (SELECT count(*) FROM t1), (SELECT count(*) FROM t2);
+UPDATE t SET k = k + 10 WHERE k = 5;
+SELECT count(*) FROM t1;

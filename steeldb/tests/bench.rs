@@ -15,7 +15,9 @@ fn a_comparison_writes_reports_a_table_and_plots() {
     assert!(output.status.success(), "{said}");
     let read = |name: &str| std::fs::read_to_string(out.path().join(name)).unwrap();
     let table = read("lan.md");
-    for part in ["steeldb bench lan --no-quota", "| plain PostgreSQL ", "| SteelDB, speculative ", "(lan-commit.svg)"] {
+    for part in
+        ["steeldb bench lan --no-quota", "| plain PostgreSQL ", "| SteelDB, speculative ", "(lan-commit.svg)"]
+    {
         assert!(table.contains(part), "{part} is missing in:\n{table}");
     }
     assert!(String::from_utf8_lossy(&output.stdout).contains("| plain PostgreSQL "));

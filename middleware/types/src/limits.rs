@@ -146,6 +146,12 @@ pub const SESSIONS_PER_CLIENT_MAX: usize = 200;
 /// Ended transactions of one client whose outcomes are remembered. Past it the one that ended first is forgotten.
 pub const OUTCOMES_PER_CLIENT_MAX: usize = 131_072;
 
+/// Walls (rule 9) that a role may raise at once in a database; beyond them one per [`WALL_INTERVAL`].
+pub const WALL_BURST: u64 = 300;
+
+/// How far apart a role's further walls are.
+pub const WALL_INTERVAL: Duration = Duration::from_millis(50);
+
 /// Sessions of one client, at once, whose temporary relations are kept. Past it those of the longest unused one are
 /// dropped.
 pub const TEMPORARY_SESSIONS_PER_CLIENT_MAX: usize = 1024;

@@ -575,7 +575,8 @@ impl Scheduler {
         self.advance(tx);
     }
 
-    /// Rule 9, in its coarse form: an ordered DDL transaction ends every older one that its client has not finished.
+    /// Rule 9, in its coarse form: an ordered DDL transaction ends every older one of its database that its client has not
+    /// finished.
     /// Those that are finished go on: had they conflicted, the locks would have held one of the two back.
     fn wall(&mut self, by: TxId) {
         let unfinished =
@@ -592,9 +593,14 @@ impl Scheduler {
     }
 
     fn end_walled(&mut self, by: TxId, is_walled: impl Fn(&Transaction) -> bool) {
+        let Some(database) = self.transactions.get(&by).map(|transaction| transaction.database.clone())
+        else {
+            return;
+        };
         let walled: Vec<TxId> = self
             .transactions
             .values()
+            .filter(|transaction| transaction.database == database)
             .filter(|transaction| {
                 transaction.tx != by && transaction.slot.is_some() && transaction.outcome.is_none()
             })

@@ -41,6 +41,7 @@ mod temporary;
 mod ticking;
 mod transaction;
 mod voting;
+mod walls;
 
 pub use delivery::{Missing, OpenTransactions};
 pub use effect::{Command, Effect, Reexecution};
@@ -135,6 +136,8 @@ pub struct Scheduler {
     barriers: BTreeSet<(Position, TxId)>,
     /// Transactions whose DDL waits for others to end.
     draining: BTreeSet<TxId>,
+    /// How often roles raise walls, at the master.
+    wall_rates: walls::WallRates,
     /// Clients that have let this replica wait for what they had finished elsewhere, and until when they are not waited
     /// for again.
     impatient_until_us: BTreeMap<ClientId, u64>,
@@ -189,6 +192,7 @@ impl Scheduler {
             by_gid: BTreeMap::new(),
             barriers: BTreeSet::new(),
             draining: BTreeSet::new(),
+            wall_rates: walls::WallRates::default(),
             impatient_until_us: BTreeMap::new(),
             entries_held: 0,
             permits_used: 0,

@@ -325,10 +325,10 @@ impl Scheduler {
         } else if number <= transaction.shown_upto {
             // Shown by an earlier master, of timing.
             adopted = transaction.stream.get(&number).and_then(|entry| entry.adopted).filter(is_of_timing);
-        } else if ddl && self.others_run(tx) {
-            // Rule 9: DDL starts once others have ended, or after a bounded wait.
+        } else if ddl {
+            // Rule 9: DDL starts once others have ended, or after a bounded wait; and not more often than a role may.
             let until = transaction.drain_until_us.unwrap_or(now + self.config.drain_timeout_us);
-            if now < until {
+            if now < self.wall_free_at(tx) || now < until && self.others_run(tx) {
                 self.draining.insert(tx);
                 if let Some(transaction) = self.transactions.get_mut(&tx) {
                     transaction.drain_until_us = Some(until);
@@ -343,6 +343,14 @@ impl Scheduler {
 
     fn issue_operation(&mut self, tx: TxId, leading_before_slot: bool, adopted: Option<SqlState>) {
         let master = self.is_master();
+        if master
+            && self.transactions.get(&tx).is_some_and(|transaction| {
+                let next = transaction.waiting.get(&(transaction.sent + 1));
+                !transaction.ran_ddl && next.is_some_and(|buffered| buffered.class == Class::Ddl)
+            })
+        {
+            self.spend_wall(tx);
+        }
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let number = transaction.sent + 1;
         let Some(buffered) = transaction.waiting.remove(&number) else { return };
@@ -405,9 +413,16 @@ impl Scheduler {
         }
     }
 
-    /// Whether other transactions run operations at this replica.
+    /// Whether other transactions run operations in the same database of this replica.
     fn others_run(&self, tx: TxId) -> bool {
+        let database = |of: TxId| self.sessions.get(&of.session).map(|session| session.database.as_str());
+        let here = database(tx);
         self.transactions.values().any(|other| {
+            if let (Some(here), Some(there)) = (here, database(other.tx))
+                && here != there
+            {
+                return false;
+            }
             let runs = (other.begun || other.leading_begun)
                 && matches!(other.phase, Phase::Running | Phase::Completing)
                 && !other.ran_ddl

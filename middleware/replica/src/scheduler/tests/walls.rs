@@ -104,6 +104,40 @@ fn rule_9_ddl_at_the_master_starts_when_the_others_have_ended() {
     assert_eq!(one.executed(tx(2, 1)), 1);
 }
 
+#[test]
+fn g6_a_wall_ends_nothing_in_another_database() {
+    let mut one = One::slave();
+    one.open(1);
+    let session = SessionId(2);
+    let (database, role) = ("other".into(), "alice".into());
+    one.say(ClientMessage::OpenSession { session, database, role, parameters: vec![] });
+    let t = tx(2, 1);
+    one.deliver(begin(t, "other"));
+    let slot = one.run(tx(1, 1), &[DDL]);
+    one.deliver(commit(tx(1, 1), slot, &[DDL]));
+    assert_eq!((one.committed(tx(1, 1)), one.cast(t)), (1, vec![]));
+}
+
+#[test]
+fn g6_definitions_of_a_role_wait_for_their_turn_when_there_are_too_many() {
+    let mut one = One::master();
+    one.open(1);
+    let mut last = tx(1, 0);
+    for counter in 1..=limits::WALL_BURST + 2 {
+        last = tx(1, counter);
+        let slot = one.begin(last);
+        one.operation(last, 1, DDL);
+        if counter <= limits::WALL_BURST + 1 {
+            assert_eq!(one.executed(last), 1, "{counter}");
+            one.finish(last, slot, Decision::Rollback, &[DDL]);
+            one.deliver(Ordered::Rollback { tx: last, slot });
+        }
+    }
+    assert_eq!(one.executed(last), 0);
+    one.pass(limits::WALL_INTERVAL.as_micros() as u64);
+    assert_eq!(one.executed(last), 1);
+}
+
 /// It cannot be had from a peer: a replica that is merely slow must not take itself out for it.
 #[test]
 fn a_committed_ddl_that_still_executes_here_is_waited_for() {

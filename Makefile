@@ -13,7 +13,7 @@ SEED ?=
 FEATURES ?= adversary
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering fuzz nightly clean
+.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering docker-demo docker-test fuzz nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -65,6 +65,14 @@ bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster 
 tables: build    ## The comparisons of docs/performance.md, hours: tables and plots into OUT=docs/performance; needs root
 	set -e; for table in lan scale geo timeline; do target/release/steeldb bench $$table --out $(OUT); done
 	$(CARGO) run --release --locked -p steeldb-ordering-load -- geo --json $(OUT)/ordering-geo.json | tee $(OUT)/ordering-geo.md
+
+docker-demo: build ## The same in containers: image, cluster, TPC-C, rolling restart (Debian's docker.io, if none runs)
+	DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
+	    docker/engine.sh docker/demo.sh target/release/steeldb
+
+docker-test:     ## docker-demo, small, with executables as `make test` builds them; passed over where no Docker engine can be had
+	$(CARGO) build --profile test --locked --bin steeldb
+	docker/test.sh target/debug/steeldb
 
 bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
 	scripts/bench-ordering.sh

@@ -2,7 +2,6 @@
 //!
 //! Invariant: in an instance that it may have voted in without knowing how, a replica casts no vote (`Passive`).
 
-use crate::InstanceNumber;
 use crate::catchup::DECISIONS_BYTES_MAX;
 use crate::checkpoint::{CoreState, StableCheckpoint};
 use crate::config::{PlantedBug, StartError};
@@ -11,6 +10,7 @@ use crate::effect::Effect;
 use crate::instance::{Accept, Held};
 use crate::proof::{Claim, sign_accept};
 use crate::record::Record;
+use crate::{InstanceNumber, Regency};
 use std::sync::Arc;
 
 impl Core {
@@ -29,7 +29,7 @@ impl Core {
                 if self.config.has(PlantedBug::OwnVotesForgotten) => {}
             Record::Regency(regency) => self.sync.restore(regency),
             Record::Write { regency, proposal } => {
-                if self.restores_votes_in(proposal.instance) {
+                if self.restores_votes_in(proposal.instance, regency) {
                     let claim = Claim { regency, value: proposal.digest() };
                     let instance = self.window.entry(proposal.instance);
                     instance.write(me, claim);
@@ -38,7 +38,7 @@ impl Core {
             }
             Record::Accept { instance, claim, proposal } => {
                 self.vouched_upto = self.vouched_upto.max(instance);
-                if self.restores_votes_in(instance) {
+                if self.restores_votes_in(instance, claim.regency) {
                     let signature = sign_accept(instance, &claim, &self.config.key);
                     let instance = self.window.entry(instance);
                     let held = instance.batch(claim.value).or(proposal);
@@ -94,9 +94,11 @@ impl Core {
         self.window.first() > self.passive_upto
     }
 
-    /// Votes of instances that this replica has yet to get to again are kept until it does.
-    fn restores_votes_in(&self, instance: InstanceNumber) -> bool {
-        instance >= self.window.first() && instance > self.passive_upto
+    /// Votes of instances that this replica has yet to get to again are kept until it does; those of a view that has ended
+    /// are void, though a new segment of the log may say them again.
+    fn restores_votes_in(&self, instance: InstanceNumber, regency: Regency) -> bool {
+        let void = regency.view < self.membership.number();
+        instance >= self.window.first() && instance > self.passive_upto && !void
     }
 
     /// How far decisions may be in this replica's log, holes aside.

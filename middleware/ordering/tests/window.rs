@@ -123,8 +123,12 @@ impl Replica {
 
     /// Hears ACCEPTs of all others.
     fn is_accepted(&mut self, proposal: &Proposal) {
+        self.is_accepted_in(Regency::default(), proposal);
+    }
+
+    fn is_accepted_in(&mut self, regency: Regency, proposal: &Proposal) {
         let instance = proposal.instance;
-        let claim = Claim { regency: Regency::default(), value: proposal.digest() };
+        let claim = Claim { regency, value: proposal.digest() };
         for from in [0, 2, 3] {
             let bytes = codec::encode(&(claim.regency, instance, claim.value));
             let signature = key(from).sign(Namespace::Accept, &bytes);
@@ -438,4 +442,56 @@ fn who_has_accepted_a_change_says_so_until_it_knows_what_became_of_it() {
     assert!(replica.core.is_changing_view());
     replica.is_accepted(&first);
     assert_eq!((replica.core.is_changing_view(), replica.core.leader()), (false, ReplicaId(1)));
+}
+
+#[test]
+fn what_is_decided_behind_a_change_of_the_membership_is_void_and_decided_anew_in_the_new_view() {
+    for restarted in [false, true] {
+        let mut replica = Replica::new(4);
+        let change = Change { first_leader: Some(ReplicaId(2)), ..Change::of(replica.core.roster()) };
+        let change = proposal(1, 1, vec![Arc::new(change.signed(&client()))]);
+        let behind = proposal(2, 2, vec![request(1)]);
+        replica.is_proposed(&change);
+        replica.is_proposed(&behind);
+        replica.is_accepted(&behind);
+        assert_eq!((replica.written(), replica.delivered()), (vec![1, 2], vec![]));
+        replica.is_accepted(&change);
+        assert_eq!((replica.delivered(), replica.core.leader()), (vec![1], ReplicaId(2)));
+        if restarted {
+            replica = replica.restart();
+        }
+        // Votes of the view before count no more, whenever they come.
+        replica.is_accepted(&behind);
+        let first = Regency::new(1, 0);
+        replica.said.clear();
+        replica.delivered.clear();
+        replica.hears(2, Message::Propose { regency: first, proposal: Arc::clone(&behind) });
+        assert_eq!((replica.written(), replica.delivered()), (vec![2], vec![]));
+        replica.is_accepted_in(first, &behind);
+        assert_eq!(replica.delivered(), [2]);
+        assert_eq!((replica.delivered[0].proof.view().0, replica.accused.len()), (1, 0));
+    }
+}
+
+#[test]
+fn votes_of_a_view_that_ended_are_not_restored_when_the_log_says_them_again() {
+    let mut replica = Replica::new(2);
+    let to = |leader| Change { first_leader: Some(ReplicaId(leader)), ..Change::of(replica.core.roster()) };
+    let changes = [to(2), to(3)].map(|change| Arc::new(change.signed(&client())));
+    let [first, second] = [1, 2].map(|i| proposal(i, i as i64, vec![Arc::clone(&changes[i as usize - 1])]));
+    for proposal in [&first, &second] {
+        replica.is_proposed(proposal);
+        replica.is_written(proposal);
+    }
+    replica.is_accepted(&first);
+    assert_eq!((replica.delivered(), replica.core.is_changing_view()), (vec![1], false));
+    let of_second = |record: &&Record| match record {
+        Record::Write { proposal, .. } => proposal.instance.0 == 2,
+        Record::Accept { instance, .. } => instance.0 == 2,
+        _ => false,
+    };
+    let again: Vec<Record> = replica.records.iter().filter(of_second).cloned().collect();
+    assert_eq!(again.len(), 2);
+    replica.records.extend(again);
+    assert!(!replica.restart().core.is_changing_view());
 }

@@ -129,8 +129,7 @@ impl World {
             nodes: (0..NODES).map(node).collect(),
             oracle: Oracle::new(model, n, 1, keys),
             genesis,
-            // With more in flight the membership does not change.
-            window: if fault == Some(Fault::Replayer) { 1 } else { *[1, 1, 2, 4].choose(&mut rng).unwrap() },
+            window: *[1, 1, 2, 4].choose(&mut rng).unwrap(),
             loss: *[0.0, 0.05, 0.3].choose(&mut rng).unwrap(),
             delay_max_us: *[2_000, 20_000, 150_000].choose(&mut rng).unwrap(),
             cut_off: vec![],

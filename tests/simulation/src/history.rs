@@ -46,8 +46,12 @@ impl Batch {
 pub struct History {
     /// What faulty replicas may do.
     pub model: FaultModel,
-    /// How many replicas.
+    /// How many replicas the genesis view has.
     pub n: u16,
+    /// How many of them may be faulty.
+    pub f: u16,
+    /// How many replicas there are, those that may join included.
+    pub nodes: u16,
     /// Consensus instances in flight.
     pub window: usize,
     /// The correct ones.

@@ -6,7 +6,8 @@
 //! code with the core. A failing run names the command that reproduces it.
 //!
 //! Where things are: [`Scenario`] is what a seed means; `world` makes it happen to `node`s (core, disk, clock,
-//! application); `adversaries` are the liars, one file each; [`twins`] enumerates small scenarios exhaustively;
+//! application); `adversaries` are the liars, one file each; `views` says anew who the members of each
+//! view are; [`twins`] enumerates small scenarios exhaustively;
 //! [`Campaign`] runs many.
 
 mod adversaries;
@@ -23,6 +24,7 @@ pub mod planted;
 mod scenario;
 mod trace;
 pub mod twins;
+mod views;
 mod workload;
 mod world;
 
@@ -31,7 +33,7 @@ pub use campaign::{Campaign, Report};
 pub use history::{Batch, History, Observed};
 pub use scenario::{
     AMBUSHES, Ambush, AmbushKind, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault,
-    Network, Power, Scenario,
+    Membership, Network, Power, Scenario,
 };
 pub use trace::Trace;
 

@@ -40,6 +40,8 @@ pub const PLANTS: &[Plant] = &[
     plant(PlantedBug::QueueUnbounded, &["bounded memory"], needs::flood),
     plant(PlantedBug::SuspicionForgotten, &["liveness"], needs::silent_leader),
     plant(PlantedBug::CheckpointOfOne, &["state", "checkpoints", "agreement"], needs::lying_state_sender),
+    plant(PlantedBug::OldViewQuorum, &["decision proofs", "agreement"], needs::changes),
+    plant(PlantedBug::ReplayedChangeAccepted, &["exactly once"], needs::forged_changes),
     plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::repeating_leaders),
     plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::belief),
     plant(PlantedBug::VotesInLeftRegency, &["agreement"], needs::late_writes),
@@ -58,12 +60,13 @@ const fn plant(bug: PlantedBug, breaks: &'static [&'static str], needs: fn(&mut 
 
 /// What makes a bug matter: one option, over whatever else the seed has drawn.
 mod needs {
-    use crate::scenario::{Ambush, AmbushKind, Checkpoints, ClientFault, Fault, Scenario};
+    use crate::scenario::{Ambush, AmbushKind, Checkpoints, ClientFault, Fault, Membership, Scenario};
     use steeldb_types::{FaultModel, ReplicaId};
 
     fn of(scenario: &mut Scenario, model: FaultModel, n: u16) {
         (scenario.model, scenario.n) = (model, n);
         scenario.faulty.clear();
+        scenario.membership = None;
         (scenario.power.slow_disk, scenario.power.away) = (None, None);
     }
 
@@ -190,6 +193,20 @@ mod needs {
         scenario.power.blackouts = 2;
         scenario.power.restarts_of_all = 2;
         of_kind(scenario, AmbushKind::Blackout);
+    }
+
+    /// A membership that changes while clients ask.
+    pub(super) fn changes(scenario: &mut Scenario) {
+        byzantine(scenario);
+        of(scenario, FaultModel::Byzantine, if scenario.n == 4 { 4 } else { 5 });
+        scenario.membership = Some(Membership { spares: 2, changes: 6 });
+        scenario.clients.requests_per_session += 4;
+    }
+
+    /// And a leader that proposes old changes, and changes that nobody signed.
+    pub(super) fn forged_changes(scenario: &mut Scenario) {
+        changes(scenario);
+        scenario.faulty = vec![(ReplicaId(0), vec![Fault::InvalidProposer])];
     }
 
     /// Several instances in flight, and requests to fill them.

@@ -32,6 +32,14 @@ fn spoilt(stage: &Stage<'_>, proposal: &Proposal) -> Proposal {
         4 => spoilt.requests.clear(),
         5 => spoilt.requests.extend(proposal.requests.first().cloned()),
         6 => spoilt.timestamp = Timestamp(0),
+        // A change of the membership that is past, or that nobody signed.
+        choice @ (7 | 8) => {
+            let is_change = |request: &&Arc<Request>| matches!(***request, Request::Membership { .. });
+            if let Some(change) = stage.loot.requests.values().find(is_change) {
+                let change = if choice == 7 { Arc::clone(change) } else { Arc::new(forged(change)) };
+                spoilt.requests = vec![change];
+            }
+        }
         _ => {}
     }
     spoilt

@@ -1,7 +1,8 @@
-//! Liveness: after the faults, what correct clients ask for is executed by all correct replicas, the clients learn so,
-//! and all replicas come to hold the same.
+//! Liveness: after the faults, what correct clients ask for is executed by all correct replicas of the newest view, the
+//! clients learn so, and all these replicas come to hold the same.
 
 use crate::history::History;
+use crate::views::Views;
 use std::collections::BTreeSet;
 
 /// Looks for what is missing where.
@@ -13,7 +14,9 @@ pub fn check(history: &History) -> Result<(), String> {
         return Err(format!("{key:?} is not acknowledged"));
     }
     let mut lengths = BTreeSet::new();
-    for replica in &history.correct {
+    let views = Views::of(history)?;
+    let members = views.newest().map(|view| view.members.clone()).unwrap_or_default();
+    for replica in history.correct.intersection(&members) {
         let applied = history.applied.get(replica).map(Vec::as_slice).unwrap_or_default();
         lengths.insert(applied.len());
         let requests = applied.iter().flat_map(|delivery| &delivery.requests);

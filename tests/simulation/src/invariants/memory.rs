@@ -17,7 +17,7 @@ const BATCH_BYTES: usize = 4096;
 /// # Errors
 /// The queue that grew too long.
 pub fn check(history: &History) -> Result<(), String> {
-    let (n, seen) = (usize::from(history.n), &history.queues);
+    let (n, seen) = (usize::from(history.nodes), &history.queues);
     let bounds = [
         ("pending requests", seen.pending_requests, PENDING_MAX),
         ("early messages", seen.early_senders, (history.window + INSTANCES_EARLY) * n),

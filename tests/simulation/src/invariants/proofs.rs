@@ -3,16 +3,17 @@
 //! The bytes under the signature and the quorums are spelled out here anew.
 
 use crate::history::History;
+use crate::views::Views;
 use ed25519_dalek::{Signature, VerifyingKey};
 use std::collections::BTreeSet;
 use steeldb_ordering::Proof;
-use steeldb_types::{FaultModel, ReplicaId};
 
 /// Checks the proof of each instance once per regency and set of signers.
 ///
 /// # Errors
 /// A proof that does not convince.
 pub fn check(history: &History) -> Result<(), String> {
+    let views = Views::of(history)?;
     let mut seen = BTreeSet::new();
     for observed in &history.observed {
         let proof = &observed.delivery.proof;
@@ -21,14 +22,18 @@ pub fn check(history: &History) -> Result<(), String> {
             return Err(format!("{}: the proof of {}", observed.delivery.instance, proof.instance));
         }
         let fresh = seen.insert((proof.instance, proof.claim, signers));
-        if fresh && let Err(reason) = convince(history, proof) {
+        if fresh && let Err(reason) = convince(history, &views, proof) {
             return Err(format!("{} at {}: {reason}", proof.instance, observed.replica));
         }
     }
     Ok(())
 }
 
-fn convince(history: &History, proof: &Proof) -> Result<(), String> {
+fn convince(history: &History, views: &Views, proof: &Proof) -> Result<(), String> {
+    let view = views.at(proof.instance).ok_or("an instance of no view")?;
+    if view.number != proof.view() {
+        return Err(format!("of view {:?}, not {:?}", proof.view(), view.number));
+    }
     let mut message = b"steeldb/1/accept\0".to_vec();
     message.extend(proof.claim.regency.view.0.to_le_bytes());
     message.extend(proof.claim.regency.number.to_le_bytes());
@@ -42,26 +47,8 @@ fn convince(history: &History, proof: &Proof) -> Result<(), String> {
             .map_err(|error| error.to_string())?;
         signers.insert(*replica);
     }
-    match is_enough(history, &signers)? {
+    match views.is_quorum(view, &signers) {
         true => Ok(()),
         false => Err(format!("{signers:?} are no quorum")),
     }
-}
-
-/// Whether replicas are a quorum, by numbers written down here.
-pub(crate) fn is_enough(history: &History, signers: &BTreeSet<ReplicaId>) -> Result<bool, String> {
-    // Equal weights: any so many. Five Byzantine replicas: 0 and 1 weigh 2, the others 1, and a quorum 5.
-    let equal = signers.len() as u16;
-    let (weight, needed): (u16, u16) = match (history.model, history.n) {
-        (FaultModel::Byzantine, 4) => (equal, 3),
-        (FaultModel::Byzantine, 5) => {
-            (signers.iter().map(|replica| if replica.0 < 2 { 2 } else { 1 }).sum(), 5)
-        }
-        (FaultModel::Byzantine, 7) => (equal, 5),
-        (FaultModel::Byzantine, 10) => (equal, 7),
-        (FaultModel::Crash, 3) => (equal, 2),
-        (FaultModel::Crash, 5) => (equal, 3),
-        (model, n) => return Err(format!("no quorum written down for {n} replicas, {model:?}")),
-    };
-    Ok(weight >= needed)
 }

@@ -2,6 +2,7 @@
 //! replica delivers there, whatever regencies follow and whatever loses power (A7).
 
 use crate::history::History;
+use crate::views::Views;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{FaultModel, ReplicaId};
 
@@ -22,8 +23,10 @@ pub fn check(history: &History) -> Result<(), String> {
             return Err(format!("{replica} tells of {} otherwise than others", tentative.instance));
         }
     }
+    let views = Views::of(history)?;
     for (replicas, believed) in vouchers.values() {
-        if !super::proofs::is_enough(history, replicas)? {
+        let view = views.at(believed.instance);
+        if !view.is_some_and(|view| views.is_quorum(view, replicas)) {
             continue;
         }
         for observed in &history.observed {

@@ -170,6 +170,15 @@ pub struct Checkpoints {
     pub kept: u64,
 }
 
+/// How the membership changes while faults happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Membership {
+    /// Replicas that are not in the genesis view, and may be added.
+    pub spares: u16,
+    /// How many times an administrator asks for some change.
+    pub changes: u32,
+}
+
 /// Who asks for what.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Clients {
@@ -208,6 +217,8 @@ pub struct Scenario {
     pub window: usize,
     /// Whether replicas take checkpoints, and how often.
     pub checkpoints: Option<Checkpoints>,
+    /// Whether the membership changes, and how.
+    pub membership: Option<Membership>,
     /// What happens around a chosen instance.
     pub ambush: Option<Ambush>,
     /// Who can talk to whom in each regency, in a scenario of the Twins kind.
@@ -250,9 +261,14 @@ impl Scenario {
         self.faults(replica).contains(&fault)
     }
 
-    /// The replicas, ascending.
+    /// How many replicas there are, those that may join included.
+    pub fn nodes(&self) -> u16 {
+        self.n + self.membership.map_or(0, |membership| membership.spares)
+    }
+
+    /// The replicas, ascending, those that may join included.
     pub fn replicas(&self) -> impl Iterator<Item = ReplicaId> + use<> {
-        (0..self.n).map(ReplicaId)
+        (0..self.nodes()).map(ReplicaId)
     }
 
     /// The correct replicas, ascending.

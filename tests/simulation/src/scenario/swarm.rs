@@ -2,8 +2,8 @@
 //! only some kinds happen reach states that runs with a little of everything never do.
 
 use super::{
-    AMBUSHES, Ambush, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault, Network,
-    Power, Scenario,
+    AMBUSHES, Ambush, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault, Membership,
+    Network, Power, Scenario,
 };
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -38,6 +38,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
         clients: clients(&mut rng, window),
         window,
         checkpoints: None,
+        membership: None,
         ambush,
         script: None,
         #[cfg(feature = "planted-bugs")]
@@ -45,6 +46,12 @@ pub(super) fn draw(seed: u64) -> Scenario {
     };
     if rng.random_bool(0.35) {
         checkpoints(&mut rng, &mut scenario);
+    }
+    if rng.random_bool(0.35) {
+        let (spares, changes) = (rng.random_range(0..=2), rng.random_range(1..=4));
+        scenario.membership = Some(Membership { spares, changes });
+        // Somebody has to ask while it changes.
+        scenario.clients.requests_per_session += 1;
     }
     scenario.faulty = faulty(&mut rng, &scenario);
     scenario
@@ -138,6 +145,16 @@ fn faulty(rng: &mut ChaCha8Rng, scenario: &Scenario) -> Vec<(ReplicaId, Vec<Faul
     let lies = scenario.power.away.is_some() && scenario.model == FaultModel::Byzantine;
     if let Some((_, faults)) = faulty.first_mut().filter(|_| lies && rng.random_bool(0.5)) {
         *faults = vec![Fault::LyingSender];
+    }
+    if scenario.membership.is_some() {
+        // Who runs twice is one node behind the replicas, where those are that may join.
+        for (_, faults) in &mut faulty {
+            faults
+                .iter_mut()
+                .filter(|fault| **fault == Fault::Twins)
+                .for_each(|fault| *fault = Fault::Replayer);
+            faults.dedup();
+        }
     }
     faulty
 }

@@ -84,6 +84,7 @@ impl Script {
             clients: Clients { sessions: 2, requests_per_session: 1, certified: 0, faulty: Vec::new() },
             window: 1,
             checkpoints: None,
+            membership: None,
             ambush: None,
             script: Some(self.clone()),
             #[cfg(feature = "planted-bugs")]

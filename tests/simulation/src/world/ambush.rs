@@ -2,8 +2,8 @@
 //! may do; only the timing is malice.
 
 use super::World;
-use crate::invariants::proofs;
 use crate::scenario::AmbushKind;
+use crate::views::Views;
 use rand::Rng;
 use std::collections::BTreeSet;
 use steeldb_ordering::{Claim, Delivery, InstanceNumber, Message, Regency};
@@ -110,7 +110,7 @@ impl World<'_> {
     }
 
     /// A correct replica has vouched for a claim.
-    pub(super) fn ambush_belief(&mut self, instance: InstanceNumber, claim: Claim) {
+    pub(super) fn ambush_belief(&mut self, at: usize, instance: InstanceNumber, claim: Claim) {
         if self.waits_for(instance) != Some(AmbushKind::Believed) {
             return;
         }
@@ -118,15 +118,17 @@ impl World<'_> {
         let vouched = self.history.vouched.iter();
         let vouched = vouched.filter(|(_, other)| (other.instance, other.claim) == (instance, claim));
         let vouchers = vouched.map(|(replica, _)| *replica).chain(liars.map(|(replica, _)| *replica));
-        if !proofs::is_enough(&self.history, &vouchers.collect()).unwrap_or(false) {
+        let vouchers = vouchers.collect();
+        let Ok(views) = Views::of(&self.history) else { return };
+        if !views.at(instance).is_some_and(|view| views.is_quorum(view, &vouchers)) {
             return;
         }
         self.note(&format!("ambush: {instance} is believed"));
         self.ambush.sprung = true;
         self.ambush.stopped = Some(claim.regency);
         self.ambush.writes_stopped = true;
-        let leader = claim.regency.number % u64::from(self.scenario.n);
-        self.ambush.cut_off = 1 << leader;
+        let leader = self.nodes[at].core.as_ref().map(|core| core.leader());
+        self.ambush.cut_off = leader.map_or(0, |leader| 1 << leader.0);
         let all = self.correct_nodes().collect();
         self.power_fails(self.now_us, all);
     }

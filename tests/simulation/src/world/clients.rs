@@ -87,7 +87,7 @@ impl World<'_> {
         }
     }
 
-    fn request(&mut self, node: usize, request: &Arc<Request>) {
+    pub(super) fn request(&mut self, node: usize, request: &Arc<Request>) {
         if !self.ignores(node, request) {
             self.handle(node, Event::Request(Arc::clone(request)));
         }

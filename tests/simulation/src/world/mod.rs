@@ -4,6 +4,7 @@ mod ambush;
 mod checkpoints;
 mod clients;
 mod describe;
+mod membership;
 mod network;
 mod replicas;
 mod schedule;
@@ -44,6 +45,7 @@ enum Happening {
     Arrive { at: usize, from: ReplicaId, message: Message },
     Flush { at: usize, life: u32, upto: u64 },
     Tick { at: usize, life: u32 },
+    Change,
     Checkpointed { at: usize, life: u32, instance: InstanceNumber, fetched: bool },
     Ask { lane: usize, request: usize },
     Answer { key: RequestKey, from: ReplicaId, reply: crate::application::Reply },
@@ -87,10 +89,12 @@ impl<'a> World<'a> {
         let (mut rng, mut adversary_rng) = (stream(1), stream(2));
         let workload = Workload::new(scenario);
         let keys: Vec<SecretKey> =
-            (0..scenario.n).map(|i| SecretKey::from_seed(&[i as u8 + 1; 32])).collect();
+            (0..scenario.nodes()).map(|i| SecretKey::from_seed(&[i as u8 + 1; 32])).collect();
         let history = History {
             model: scenario.model,
             n: scenario.n,
+            f: scenario.f(),
+            nodes: scenario.nodes(),
             window: scenario.window,
             correct: scenario.correct().into_iter().collect(),
             replica_keys: keys.iter().map(SecretKey::public).collect(),
@@ -120,7 +124,7 @@ impl<'a> World<'a> {
                     let faults = scenario.faults(id);
                     let adversaries = faults
                         .iter()
-                        .filter_map(|fault| adversaries::of(*fault, scenario.n, &mut adversary_rng));
+                        .filter_map(|fault| adversaries::of(*fault, scenario.nodes(), &mut adversary_rng));
                     let clock = clock(&mut rng, scenario);
                     nodes.push(Node::new(config, !faults.is_empty(), adversaries.collect(), clock));
                 }
@@ -184,6 +188,7 @@ impl<'a> World<'a> {
             Happening::Checkpointed { at, life, instance, fetched } => {
                 self.checkpointed(at, life, instance, fetched);
             }
+            Happening::Change => self.change_membership(),
             Happening::Ask { lane, request } => self.ask(lane, request),
             Happening::Answer { key, from, reply } => self.answer(&key, from, reply),
             Happening::Crash { at } => at.into_iter().for_each(|node| self.crash(node)),
@@ -275,11 +280,12 @@ impl<'a> World<'a> {
 }
 
 fn roster(scenario: &Scenario, history: &History) -> Result<Roster, String> {
-    let replicas = scenario.replicas().collect();
+    let replicas = (0..scenario.n).map(ReplicaId).collect();
     let leader = scenario.script.as_ref().map_or(ReplicaId(0), |script| script.first_leader);
     let view = View::of_members(ViewNumber(0), scenario.model, replicas, scenario.f(), Vec::new(), leader);
     let view = view.map_err(|error| error.to_string())?;
-    Roster::of_keys(view, history.replica_keys.clone()).map_err(|error| error.to_string())
+    let keys = history.replica_keys[..usize::from(scenario.n)].to_vec();
+    Roster::of_keys(view, keys).map_err(|error| error.to_string())
 }
 
 fn config(
@@ -290,6 +296,7 @@ fn config(
     workload: &Workload,
 ) -> Config {
     let mut config = Config::new(id, roster.clone(), key, workload.client_keys.clone());
+    config.administrators = vec![membership::administrator().public()];
     config.request_timeout = REQUEST_TIMEOUT;
     config.resend_interval = REQUEST_TIMEOUT / 4;
     config.clock_tolerance = Duration::from_secs(1);

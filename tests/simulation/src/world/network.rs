@@ -66,7 +66,7 @@ impl World<'_> {
     /// A core wants something said. Faulty replicas twist it.
     pub(super) fn say(&mut self, from: usize, to: ReplicaId, message: Message) {
         let mut messages: Vec<Said> = vec![message.into()];
-        let (id, n) = (self.nodes[from].id, self.scenario.n);
+        let (id, n) = (self.nodes[from].id, self.scenario.nodes());
         for index in 0..self.nodes[from].adversaries.len() {
             let node = &mut self.nodes[from];
             let mut stage =

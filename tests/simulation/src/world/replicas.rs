@@ -114,7 +114,7 @@ impl World<'_> {
         for adversary in &mut node.adversaries {
             let mut stage = Stage {
                 me: node.id,
-                n: self.scenario.n,
+                n: self.scenario.nodes(),
                 key: &node.config.key,
                 loot: &self.loot,
                 rng: &mut self.adversary_rng,
@@ -174,7 +174,7 @@ impl World<'_> {
                 if !self.nodes[at].faulty {
                     let (instance, claim) = (tentative.instance, tentative.claim);
                     self.history.vouched.push((id, tentative));
-                    self.ambush_belief(instance, claim);
+                    self.ambush_belief(at, instance, claim);
                 }
             }
             Effect::Revoke { instance } => self.note(&format!("{id} takes {instance} back")),

@@ -15,6 +15,10 @@ impl World<'_> {
         self.schedule_power();
         self.schedule_faults();
         self.schedule_cuts();
+        for _ in 0..self.scenario.membership.map_or(0, |membership| membership.changes) {
+            let at = self.moment();
+            self.at(at, Happening::Change);
+        }
         self.at(self.scenario.faults_us, Happening::Heal);
     }
 
@@ -101,7 +105,7 @@ impl World<'_> {
             let (from, to) = (group(&mut self.rng), group(&mut self.rng));
             self.cut(at, Cut::OneWay { from, to });
         }
-        if self.nodes.len() > usize::from(self.scenario.n) {
+        if self.nodes.len() > usize::from(self.scenario.nodes()) {
             // Twins change sides now and then.
             for _ in 0..4 {
                 let at = self.moment();

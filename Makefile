@@ -8,6 +8,7 @@ SECONDS ?= 60
 OUT ?= docs/performance
 # For the stable toolchain; or FUZZ="cargo +nightly fuzz".
 FUZZ ?= RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+FUZZ_VERSION = 0.13.2
 MINUTES ?= 2
 SEED ?=
 FEATURES ?= adversary
@@ -77,9 +78,12 @@ docker-test:     ## docker-demo, small, with executables as `make test` builds t
 bench-ordering:  ## The ordering server without a database: throughput, latency, CPU; overload, slow and killed replicas
 	scripts/bench-ordering.sh
 
-fuzz:            ## Every fuzz target under libFuzzer for SECONDS each; needs cargo-fuzz (cargo install cargo-fuzz)
+fuzz: setup      ## Every fuzz target under libFuzzer for SECONDS each; installs cargo-fuzz
+	$(FUZZ) --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --version $(FUZZ_VERSION) --locked
 	set -e; for target in $$($(FUZZ) list); do \
-	    $(FUZZ) run --sanitizer none $$target -- -max_total_time=$(SECONDS) -max_len=4096 -timeout=20; done
+	    mkdir -p fuzz/target/found/$$target; \
+	    $(FUZZ) run --sanitizer none $$target fuzz/target/found/$$target fuzz/corpus/$$target -- \
+	        -max_total_time=$(SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1; done
 
 nightly: setup   ## What takes longer than `make test` may
 	$(CARGO) test --workspace --locked -- --include-ignored

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what SteelDB needs and this machine lacks: a PostgreSQL server (15 or later) to run private servers with,
-# and what the build needs: a C compiler, and libclang for the bindings to PostgreSQL's parser.
+# and what the build needs: a C compiler (C++ for `make fuzz`), and libclang for the bindings to PostgreSQL's parser.
 #
 # No existing PostgreSQL cluster is touched. Debian's package would create and start one of its own: it is told not to,
 # unless somebody has configured that already.
@@ -29,7 +29,7 @@ packages=
 has_postgres || packages="$packages postgresql"
 command -v psql >/dev/null 2>&1 || packages="$packages postgresql-client"
 has_libclang || packages="$packages libclang-dev"
-command -v cc >/dev/null 2>&1 || packages="$packages build-essential"
+{ command -v cc && command -v c++; } >/dev/null 2>&1 || packages="$packages build-essential"
 # For the tests with a Python driver.
 /usr/bin/python3 -c "import psycopg2" >/dev/null 2>&1 || packages="$packages python3-psycopg2"
 

@@ -29,7 +29,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// [`LinkError::FrameTooLong`], [`LinkError::Truncated`] or what the stream says.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, LinkError> {
         loop {
-            if let Some(frame) = self.parse()? {
+            if let Some(frame) = take_frame(&mut self.buffer, self.frame_bytes_max)? {
                 return Ok(Some(frame));
             }
             // Room for what arrives, never for what is announced: memory follows the bytes really sent.
@@ -44,19 +44,24 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
         }
     }
+}
 
-    fn parse(&mut self) -> Result<Option<Bytes>, LinkError> {
-        let Some((header, rest)) = self.buffer.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let length = u32::from_be_bytes(*header) as usize;
-        if length > self.frame_bytes_max {
-            return Err(LinkError::FrameTooLong { length, max: self.frame_bytes_max });
-        }
-        if rest.len() < length {
-            return Ok(None);
-        }
-        self.buffer.advance(HEADER_BYTES);
-        Ok(Some(self.buffer.split_to(length).freeze()))
+/// Takes the next frame of at most so many bytes off the front of `buffer`; nothing while it is not whole. A frame shares
+/// the buffer's memory.
+///
+/// # Errors
+/// [`LinkError::FrameTooLong`]; the buffer is as it was.
+pub fn take_frame(buffer: &mut BytesMut, frame_bytes_max: usize) -> Result<Option<Bytes>, LinkError> {
+    let Some((header, rest)) = buffer.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
+    let length = u32::from_be_bytes(*header) as usize;
+    if length > frame_bytes_max {
+        return Err(LinkError::FrameTooLong { length, max: frame_bytes_max });
     }
+    if rest.len() < length {
+        return Ok(None);
+    }
+    buffer.advance(HEADER_BYTES);
+    Ok(Some(buffer.split_to(length).freeze()))
 }
 
 /// Writes what `queue` holds until it ends, then closes `stream`. All frames that wait go out together; the stream is

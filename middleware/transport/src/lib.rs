@@ -33,6 +33,7 @@ mod tls;
 
 pub use client::{ClientConfig, ClientEvent, ClientLinks, ClientTransport};
 pub use error::{LinkError, StartError};
+pub use frame::take_frame;
 pub use options::LinkOptions;
 pub use replica::{ConnectionId, LinkEvent, ReplicaConfig, ReplicaLinks, ReplicaTransport};
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use steeldb_ordering::{
     AcceptAll, Claim, Core, Delivery, Effect, Event, InstanceNumber, Message, Now, Proposal, Record, Regency,
-    Request, RequestKey, Restored, StopData, Votes,
+    Request, RequestKey, Restored, Roster, StartError, StopData, Votes,
 };
 use steeldb_types::{Digest, Position, ReplicaId, Timestamp};
 
@@ -127,16 +127,16 @@ struct Voted {
 }
 
 /// Where the core is: what is said is mostly about there.
-#[derive(Clone, Copy)]
 struct Place {
     decided: u64,
     regency: Regency,
     leader: ReplicaId,
+    roster: Arc<Roster>,
 }
 
 impl Place {
     /// Mostly the core's regency, sometimes a later or an earlier one, seldom of a view that nobody knows.
-    fn regency(self, byte: u8) -> Regency {
+    fn regency(&self, byte: u8) -> Regency {
         let Regency { view, number } = self.regency;
         match byte % 16 {
             0..=10 => self.regency,
@@ -145,23 +145,26 @@ impl Place {
             _ => Regency::new(view.0 + 1, number),
         }
     }
+
+    /// Mostly a quorum; else the replicas whose bits are set.
+    fn signers(&self, mask: u8) -> Vec<ReplicaId> {
+        let quorum = self.roster.view().replicas().filter(|replica| *replica != ME).collect();
+        let some = (0..5u16).filter(|replica| mask >> replica & 1 == 1).map(ReplicaId).collect();
+        if mask < 192 { quorum } else { some }
+    }
 }
 
 fn replica(byte: u8) -> ReplicaId {
     ReplicaId(u16::from(byte % 5))
 }
 
-/// Mostly a quorum; else the replicas whose bits are set.
-fn signers(mask: u8) -> Vec<ReplicaId> {
-    let mask = if mask < 192 { 0b1101 } else { mask };
-    (0..4u16).filter(|replica| mask >> replica & 1 == 1).map(ReplicaId).collect()
-}
-
 impl Asked {
-    fn request(&self, place: Place) -> Arc<Request> {
+    fn request(&self, place: &Place) -> Arc<Request> {
         let sequence = place.decided + u64::from(self.sequence % 4);
-        if self.session >= 192 {
-            return Arc::new(world::guest_request(self.session, u64::from(self.sequence % 3)));
+        match self.session {
+            192..=239 => return Arc::new(world::guest_request(self.session, u64::from(self.sequence % 3))),
+            240.. => return Arc::new(world::change(&place.roster, self.sequence)),
+            _ => {}
         }
         let mut request = world::request(u64::from(self.session % 3), sequence, vec![self.session % 2]);
         if let Request::Client { signature, .. } = &mut request
@@ -174,13 +177,14 @@ impl Asked {
 }
 
 impl Batch {
-    fn proposal(&self, place: Place) -> Arc<Proposal> {
+    fn proposal(&self, place: &Place) -> Arc<Proposal> {
         let ahead = [1, 1, 1, 1, 2, 2, 3, 0][usize::from(self.ahead % 8)];
         let instance = place.decided + ahead;
         let request = |session| Arc::new(world::request(session, instance, vec![0]));
         let guest = |kind| vec![Arc::new(world::guest_request(kind, instance))];
         let requests = match self.variant % 8 {
             0 | 1 if self.variant >= 128 => guest(self.variant / 8),
+            2 if self.variant >= 128 => vec![Arc::new(world::change(&place.roster, self.variant / 8))],
             0..=4 => vec![request(0)],
             5 => vec![request(1), request(2)],
             6 => vec![],
@@ -190,16 +194,17 @@ impl Batch {
         world::proposal(instance, timestamp, requests)
     }
 
-    fn claim(&self, place: Place, regency: u8) -> (InstanceNumber, Claim) {
+    fn claim(&self, place: &Place, regency: u8) -> (InstanceNumber, Claim) {
         let proposal = self.proposal(place);
         (proposal.instance, Claim { regency: place.regency(regency), value: proposal.digest() })
     }
 }
 
 impl Stopped {
-    fn data(&self, place: Place) -> StopData {
+    fn data(&self, place: &Place) -> StopData {
         let proof = |(batch, mask): &(Batch, u8)| {
-            world::proof(&batch.proposal(place), Regency::new(0, 0), &signers(*mask))
+            let regency = Regency::new(place.regency.view.0, 0);
+            world::proof(&batch.proposal(place), regency, &place.signers(*mask))
         };
         let last = self.last.iter().take(2).map(proof).collect();
         let votes = self.votes.iter().take(3).map(|voted| voted.votes(place)).collect();
@@ -208,7 +213,7 @@ impl Stopped {
 }
 
 impl Voted {
-    fn votes(&self, place: Place) -> Votes {
+    fn votes(&self, place: &Place) -> Votes {
         let (instance, claim) = self.batch.claim(place, self.regency);
         let bound = self.bound.then_some(claim);
         Votes { instance, bound, written: self.written.then_some(claim).into_iter().collect() }
@@ -217,14 +222,14 @@ impl Voted {
 
 impl Said {
     /// Who says it: what only the leader may say is mostly the leader's.
-    fn speaker(&self, place: Place, from: u8) -> ReplicaId {
+    fn speaker(&self, place: &Place, from: u8) -> ReplicaId {
         match self {
             Said::Propose { .. } | Said::Sync { .. } if from < 192 => place.leader,
             _ => replica(from),
         }
     }
 
-    fn message(&self, place: Place, from: ReplicaId) -> Option<Message> {
+    fn message(&self, place: &Place, from: ReplicaId) -> Option<Message> {
         let requests = |asked: &[Asked]| asked.iter().take(4).map(|asked| asked.request(place)).collect();
         let proposals =
             |batches: &[Batch]| batches.iter().take(3).map(|batch| batch.proposal(place)).collect();
@@ -260,7 +265,7 @@ impl Said {
                 Message::FetchDecisions { from, regency: place.regency(*regency) }
             }
             Said::Decisions { regency, batches, signers: mask, more } => {
-                let (regency, signers) = (place.regency(*regency), signers(*mask));
+                let (regency, signers) = (place.regency(*regency), place.signers(*mask));
                 let decision = |batch: &Batch| world::decision(batch.proposal(place), regency, &signers);
                 let decisions = batches.iter().take(3).map(decision).collect();
                 Message::Decisions { decisions, more: *more }
@@ -296,7 +301,9 @@ pub(crate) fn run(input: &[u8]) {
             return;
         }
         let Ok(step) = Step::arbitrary(&mut input) else { return };
-        world.step(&step);
+        if !world.step(&step) {
+            return;
+        }
     }
 }
 
@@ -318,17 +325,18 @@ impl World {
         }
     }
 
-    fn step(&mut self, step: &Step) {
+    /// False at the end.
+    fn step(&mut self, step: &Step) -> bool {
         match step {
             Step::Hear { from, said } => {
-                let place = self.place();
+                let place = &self.place();
                 let from = said.speaker(place, *from);
                 if let Some(message) = said.message(place, from) {
                     self.event(Event::Message { from, message });
                 }
             }
             Step::All { voters, said, regency, batch } => self.all(*voters, said, *regency, batch),
-            Step::Ask(asked) => self.event(Event::Request(asked.request(self.place()))),
+            Step::Ask(asked) => self.event(Event::Request(asked.request(&self.place()))),
             Step::Pass { milliseconds } => {
                 self.now_us += 1000 * u64::from(*milliseconds);
                 self.event(Event::Tick);
@@ -338,13 +346,14 @@ impl World {
                 self.disk_holds = *hold;
                 self.sync();
             }
-            Step::Restart => self.restart(),
+            Step::Restart => return self.restart(),
         }
+        true
     }
 
     fn all(&mut self, voters: u8, said: &Common, regency: u8, batch: &Batch) {
         // Signed for the place as it is before anything of it arrives.
-        let place = self.place();
+        let place = &self.place();
         let regency = place.regency(regency);
         let proposal = batch.proposal(place);
         let (instance, claim) = (proposal.instance, Claim { regency, value: proposal.digest() });
@@ -357,7 +366,7 @@ impl World {
             if !wanted && (!matches!(said, Common::Round) || matches!(round, Common::Stop)) {
                 continue;
             }
-            for from in signers(voters) {
+            for from in place.signers(voters) {
                 let signature = world::accept(instance, &claim, from);
                 let message = match round {
                     Common::Write => Message::Write { instance, claim },
@@ -371,7 +380,8 @@ impl World {
 
     fn place(&self) -> Place {
         let decided = self.core.last_decided().0;
-        Place { decided, regency: self.core.regency(), leader: self.core.leader() }
+        let (regency, leader) = (self.core.regency(), self.core.leader());
+        Place { decided, regency, leader, roster: Arc::clone(self.core.roster()) }
     }
 
     fn now(&self) -> Now {
@@ -432,7 +442,7 @@ impl World {
     fn deliver(&mut self, delivery: &Delivery) {
         assert_eq!(delivery.instance, self.delivered.next(), "a gap in the order");
         self.delivered = delivery.instance;
-        let proof = delivery.proof.verify(&world::genesis());
+        let proof = self.core.views().verify(&delivery.proof);
         assert!(proof.is_ok(), "delivered without proof: {proof:?}");
         for (position, request) in &delivery.requests {
             assert_eq!(*position, self.position.next(), "a gap in the positions");
@@ -443,14 +453,19 @@ impl World {
         }
     }
 
-    /// What was not durable is gone; all that was is delivered again.
-    fn restart(&mut self) {
+    /// What was not durable is gone; all that was is delivered again. Where all others lie an illegal change of the membership
+    /// may be decided; who finds one in its log does not start.
+    fn restart(&mut self) -> bool {
         self.records.truncate(self.durable);
         self.before = self.records.len();
         let restored = Restored::new(InstanceNumber(0), self.records.clone());
-        self.core = Core::new(world::config(self.window), restored).expect("its own records");
+        self.core = match Core::new(world::config(self.window), restored) {
+            Err(StartError::Config(_)) => return false,
+            core => core.expect("its own records"),
+        };
         (self.delivered, self.position) = (InstanceNumber(0), Position(0));
         self.executed.clear();
         self.effects();
+        true
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::world::genesis;
 use borsh::{BorshDeserialize, BorshSerialize};
+use bytes::BytesMut;
 use std::sync::Arc;
-use steeldb_ordering::{InstanceNumber, Message, Record};
+use steeldb_ordering::{Change, InstanceNumber, Message, Record, Roster};
 use steeldb_ordering_log::{Disk as _, Log, Options, SimulatedDisk};
 use steeldb_ordering_server::{ClientMessage, ServerMessage, verify_archive};
+use steeldb_transport::take_frame;
 use steeldb_types::limits;
 use steeldb_wire::codec;
 use steeldb_wire::transaction;
@@ -20,6 +22,38 @@ pub(crate) fn record(input: &[u8]) {
     if let Ok(record) = Record::decode(input) {
         assert_eq!(record.encode(), input, "not canonical");
     }
+}
+
+/// Whatever an administrator signs is decoded and judged: what comes out of it is a roster that decodes.
+pub(crate) fn change(input: &[u8]) {
+    let Ok(change) = Change::decode(input) else { return };
+    assert_eq!(codec::encode(&change), input, "not canonical");
+    let mut change = change;
+    (change.from, change.of) = (genesis().view().number(), genesis().digest());
+    if let Ok(next) = genesis().changed(&change) {
+        let bytes = codec::encode(&next);
+        assert_eq!(codec::decode::<Roster>(&bytes, bytes.len()).as_ref(), Ok(&next));
+        assert!(next.view().is_quorum(next.view().replicas()), "a view that cannot decide");
+    }
+}
+
+/// The first byte says in pieces of what size the bytes arrive; that makes no difference.
+pub(crate) fn link_frame(input: &[u8]) {
+    const FRAME_BYTES_MAX: usize = 300;
+    let Some((piece, bytes)) = input.split_first() else { return };
+    let (mut buffer, mut frames, mut taken) = (BytesMut::new(), Vec::new(), 0);
+    for piece in bytes.chunks(usize::from(*piece).max(1)) {
+        buffer.extend_from_slice(piece);
+        while let Ok(Some(frame)) = take_frame(&mut buffer, FRAME_BYTES_MAX) {
+            assert!(frame.len() <= FRAME_BYTES_MAX, "a frame past the bound");
+            taken += 4 + frame.len();
+            frames.push(frame);
+        }
+    }
+    let written: Vec<u8> =
+        frames.iter().flat_map(|f| [&(f.len() as u32).to_be_bytes(), &f[..]].concat()).collect();
+    assert_eq!(written, bytes[..taken], "other bytes than came");
+    assert_eq!(buffer, bytes[taken..], "bytes that are lost");
 }
 
 pub(crate) fn client_frame(input: &[u8]) {

@@ -19,11 +19,13 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "ordering_message", run: decoders::ordering_message },
     Target { name: "record", run: decoders::record },
     Target { name: "log_on_disk", run: decoders::log_on_disk },
     Target { name: "ledger_archive", run: decoders::ledger_archive },
+    Target { name: "change", run: decoders::change },
+    Target { name: "link_frame", run: decoders::link_frame },
     Target { name: "client_frame", run: decoders::client_frame },
     Target { name: "server_frame", run: decoders::server_frame },
     Target { name: "transaction_message", run: decoders::transaction_message },

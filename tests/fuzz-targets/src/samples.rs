@@ -3,11 +3,14 @@
 use crate::world::{accept, decision, guest_request, proof, proposal, request, stop_data};
 use std::sync::Arc;
 use steeldb_ordering::{
-    BlockHeader, Claim, Decision, InstanceNumber, JoinRefusal, Ledger, Message, Record, Regency, Registered,
-    RequestId, StopData, Votes,
+    BlockHeader, Checkpoint, CheckpointCertificate, Claim, Decision, InstanceNumber, JoinRefusal, Ledger,
+    Message, Part, Record, Regency, Registered, RequestId, StopData, Votes,
 };
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
-use steeldb_types::{ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, TxId, ViewNumber};
+use steeldb_types::{
+    ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, Timestamp, TxId, ViewNumber,
+};
+use steeldb_wire::auth::{Namespace, Signature};
 use steeldb_wire::codec::encode;
 use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
 
@@ -56,8 +59,48 @@ fn messages() -> Vec<Message> {
         Message::StopData { data: said(ReplicaId(2)), values: vec![Arc::clone(&first)] },
         Message::Sync { regency: regency(1), stop_data: SIGNERS.map(said).to_vec(), proposals: vec![first] },
         Message::FetchDecisions { from: instance, regency: regency(1) },
-        Message::Decisions { decisions, more: true },
+        Message::Decisions { decisions: decisions.clone(), more: true },
+        Message::Checkpoint {
+            instance,
+            digest: checkpoint().digest(),
+            signature: checkpoint_vote(ReplicaId(2)),
+        },
+        Message::CheckpointOffer { certificate: Arc::new(certificate()), views: decisions },
+        Message::FetchState { instance, part: Part::Chunk(0) },
+        Message::State { instance, part: Part::Contents, bytes: encode(&checkpoint()) },
     ]
+}
+
+/// Of a core's state in one chunk, and an application's in another.
+fn checkpoint() -> Checkpoint {
+    let chunks = [b"core", b"sums"].map(|bytes| Checkpoint::chunk_digest(bytes)).to_vec();
+    let (instance, position, timestamp) = (InstanceNumber(1), Position(2), Timestamp(11));
+    Checkpoint { instance, position, timestamp, history: Digest([3; 32]), core_chunks: 1, chunks }
+}
+
+fn checkpoint_vote(signer: ReplicaId) -> Signature {
+    let vote = encode(&(ViewNumber(0), checkpoint().instance, checkpoint().digest()));
+    crate::world::key(signer).sign(Namespace::Checkpoint, &vote)
+}
+
+fn certificate() -> CheckpointCertificate {
+    CheckpointCertificate {
+        view: ViewNumber(0),
+        instance: checkpoint().instance,
+        digest: checkpoint().digest(),
+        signatures: SIGNERS[1..].iter().map(|signer| (*signer, checkpoint_vote(*signer))).collect(),
+        last: vec![decisions()[0].proof.clone()],
+    }
+}
+
+/// Changes of the membership, of all kinds.
+fn changes() -> Vec<Vec<u8>> {
+    (0..4).map(|kind| crate::world::change(&crate::world::genesis(), kind).payload().to_vec()).collect()
+}
+
+/// Two frames and the head of a third.
+fn link_bytes() -> Vec<u8> {
+    [&[7][..], &3u32.to_be_bytes(), b"one", &0u32.to_be_bytes(), &5u32.to_be_bytes(), b"th"].concat()
 }
 
 fn archive() -> Vec<u8> {
@@ -149,6 +192,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "ordering_message" => messages().iter().map(Message::encode).collect(),
         "record" => records().iter().map(Record::encode).collect(),
         "ledger_archive" => vec![archive()],
+        "change" => changes(),
+        "link_frame" => vec![link_bytes()],
         "client_frame" => client_frames().iter().map(|message| message.encode().to_vec()).collect(),
         "server_frame" => server_frames().iter().map(|message| message.encode().to_vec()).collect(),
         "transaction_message" => transaction_messages(),

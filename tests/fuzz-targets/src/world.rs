@@ -1,10 +1,10 @@
-//! A cluster of four whose keys all are known here, so that arbitrary messages can be signed rightly.
+//! A cluster of four, and a fifth replica that may join, whose keys all are known here, so that arbitrary messages can be signed rightly.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use steeldb_ordering::{
-    Account, Claim, Config, Decision, FIRST_JOINED_CLIENT, InstanceNumber, Join, Proof, Proposal, Regency,
-    Registration, RegistryConfig, Request, RequestId, Roster, SignedStopData, StopData,
+    Account, Change, Claim, Config, Decision, FIRST_JOINED_CLIENT, InstanceNumber, Join, Joining, Proof,
+    Proposal, Regency, Registration, RegistryConfig, Request, RequestId, Roster, SignedStopData, StopData,
 };
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, View};
 use steeldb_wire::auth::{Namespace, SecretKey, Signature};
@@ -15,22 +15,24 @@ pub(crate) const ME: ReplicaId = ReplicaId(1);
 
 pub(crate) const CLIENT: ClientId = ClientId(1);
 
-fn keys() -> &'static [SecretKey; 5] {
-    static KEYS: OnceLock<[SecretKey; 5]> = OnceLock::new();
-    KEYS.get_or_init(|| [1, 2, 3, 4, 5].map(|seed| SecretKey::from_seed(&[seed; 32])))
+/// Of the client, who may also change the membership, and of the replicas.
+fn keys() -> &'static (SecretKey, [SecretKey; 5]) {
+    static KEYS: OnceLock<(SecretKey, [SecretKey; 5])> = OnceLock::new();
+    let key = |seed| SecretKey::from_seed(&[seed; 32]);
+    KEYS.get_or_init(|| (key(5), [1, 2, 3, 4, 6].map(key)))
 }
 
 pub(crate) fn key(replica: ReplicaId) -> &'static SecretKey {
-    &keys()[usize::from(replica.0) % 4]
+    &keys().1[usize::from(replica.0) % 5]
 }
 
 pub(crate) fn client_key() -> &'static SecretKey {
-    &keys()[4]
+    &keys().0
 }
 
 /// The genesis view.
 pub(crate) fn genesis() -> Roster {
-    let publics = keys()[..4].iter().map(SecretKey::public).collect();
+    let publics = keys().1[..4].iter().map(SecretKey::public).collect();
     Roster::of_keys(View::of_size(4).expect("four replicas"), publics).expect("four keys")
 }
 
@@ -39,6 +41,8 @@ pub(crate) fn config(window: usize) -> Config {
     let clients = BTreeMap::from([(CLIENT, client_key().public())]);
     let mut config = Config::new(ME, genesis(), key(ME).clone(), clients);
     config.window = window;
+    config.tentative = true;
+    config.administrators = vec![client_key().public()];
     config.registry = Some(RegistryConfig::default());
     config
 }
@@ -46,6 +50,23 @@ pub(crate) fn config(window: usize) -> Config {
 pub(crate) fn request(session: u64, sequence: u64, payload: Vec<u8>) -> Request {
     let session = SessionKey { client: CLIENT, session: SessionId(session) };
     Request::signed(RequestId { session, sequence }, payload, client_key())
+}
+
+/// A change of the membership: another leader, another address, one who joins, one who leaves.
+pub(crate) fn change(roster: &Roster, kind: u8) -> Request {
+    let members = roster.view().members();
+    let some = members[usize::from(kind / 4) % members.len()];
+    let mut change = Change::of(roster);
+    match kind % 4 {
+        0 => change.first_leader = Some(some),
+        1 => change.move_to.push((some, format!("h{kind}:1"))),
+        2 => {
+            let (key, address) = (key(roster.next_id()).public(), "h4:1".into());
+            change.add.push(Joining { key, address });
+        }
+        _ => change.remove.push(some),
+    }
+    change.signed(client_key())
 }
 
 /// Of a guest: to join, to confirm, to leave, to have something executed.

@@ -74,6 +74,8 @@ targets! {
     record: SEEDS,
     log_on_disk: SEEDS / 10,
     ledger_archive: SEEDS / 10,
+    change: SEEDS,
+    link_frame: SEEDS,
     client_frame: SEEDS,
     server_frame: SEEDS,
     transaction_message: SEEDS,

@@ -15,7 +15,7 @@ mod views;
 #[cfg(feature = "planted-bugs")]
 pub use core::PlantedBug;
 pub use core::{Completion, Core, CoreConfig, Event, NewOperation, OperationFlags, Transmit, Waiting};
-pub use driver::{Canceller, Links, Patience, Session, Shim, ShimConfig, VerifiedReplica};
+pub use driver::{Canceller, Links, Patience, RoundTrips, Session, Shim, ShimConfig, VerifiedReplica};
 pub use error::{Disagreement, ShimError};
 pub use steeldb_wire::transaction::{
     Decision, Modes, OperationKind, StatementText, TableDigest, TransactionState,

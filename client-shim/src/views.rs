@@ -44,7 +44,9 @@ impl Views {
                 let ask = (self.number() > before && wanted > self.number()).then(|| self.question());
                 Ok(Learned { ask, changed: self.number() > before })
             }
-            MembershipReply::Changed { .. } | MembershipReply::Status(_) => Ok(Learned::default()),
+            MembershipReply::Changed { .. }
+            | MembershipReply::Status(_)
+            | MembershipReply::RoundTrips { .. } => Ok(Learned::default()),
         }
     }
 

@@ -43,9 +43,17 @@ pub(crate) async fn execute(command: ClusterCommand) -> anyhow::Result<ExitCode>
             crate::config::check_address(&address).map_err(anyhow::Error::msg)?;
             order(&change, |to| to.move_to.push((ReplicaId(id), address))).await
         }
-        ClusterCommand::Weights { heavy, change } => {
-            order(&change, |to| to.heavy = Some(heavy.iter().map(|id| ReplicaId(*id)).collect())).await
+        ClusterCommand::Weights { heavy, leader, change } => {
+            order(&change, |to| {
+                to.heavy = Some(heavy.iter().map(|id| ReplicaId(*id)).collect());
+                to.first_leader = leader.map(ReplicaId);
+            })
+            .await
         }
+        ClusterCommand::Leader { id, change } => {
+            order(&change, |to| to.first_leader = Some(ReplicaId(id))).await
+        }
+        ClusterCommand::Plan(args) => crate::plan::execute(args).await,
         ClusterCommand::Faults { faults, change } => order(&change, |to| to.faults = Some(faults)).await,
     }
 }
@@ -76,8 +84,11 @@ async fn order(args: &ChangeArgs, set: impl FnOnce(&mut Change)) -> anyhow::Resu
     let roster = shim.roster().context("the replicas of proxy.toml are not those of its view")?;
     let mut change = Change::of(&roster);
     set(&mut change);
-    // A view begins with the leader of now, if that one stays: not with one that is known to be slow or down.
-    change.first_leader = leader(&roster, &statuses).filter(|leader| !change.remove.contains(leader));
+    roster.changed(&change)?;
+    // Unless told otherwise a view begins with the leader of now, if that one stays: not with one that is known to be
+    // slow or down.
+    let now = || leader(&roster, &statuses).filter(|leader| !change.remove.contains(leader));
+    change.first_leader = change.first_leader.or_else(now);
     roster.changed(&change)?;
     let made = shim.change(&change.signed(&key), patience).await?;
     let statuses = shim.status(patience).await;
@@ -91,7 +102,7 @@ pub(crate) fn shim(config: &Path) -> anyhow::Result<Shim> {
 }
 
 /// Whom f + 1 replicas of the view follow.
-fn leader(roster: &Roster, statuses: &BTreeMap<ReplicaId, ReplicaStatus>) -> Option<ReplicaId> {
+pub(crate) fn leader(roster: &Roster, statuses: &BTreeMap<ReplicaId, ReplicaStatus>) -> Option<ReplicaId> {
     let view = roster.view();
     let current = statuses.iter().filter(|(_, status)| status.view == view.number());
     let current: Vec<(ReplicaId, ReplicaId)> =

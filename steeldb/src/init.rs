@@ -242,7 +242,7 @@ impl Blueprint {
 }
 
 /// The greatest f that `replicas` allow; at least 1, so that too few replicas are refused with what f = 1 needs.
-fn most_faults(replicas: usize, model: FaultModel) -> u16 {
+pub(crate) fn most_faults(replicas: usize, model: FaultModel) -> u16 {
     let divisor = match model {
         FaultModel::Byzantine => 3,
         FaultModel::Crash => 2,

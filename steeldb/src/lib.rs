@@ -12,6 +12,7 @@ mod ledger;
 mod logging;
 mod master;
 mod parent;
+mod plan;
 mod ports;
 mod processes;
 mod proxy_password;

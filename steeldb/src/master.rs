@@ -53,7 +53,7 @@ async fn move_to(to: ReplicaId, args: &ChangeArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The newest term that f + 1 replicas speak of.
-fn agreed(view: &View, statuses: &BTreeMap<ReplicaId, ReplicaStatus>) -> Option<Term> {
+pub(crate) fn agreed(view: &View, statuses: &BTreeMap<ReplicaId, ReplicaStatus>) -> Option<Term> {
     let alike = |term: &Term| {
         view.has_correct(statuses.iter().filter(|(_, status)| status.term == *term).map(|(id, _)| *id))
     };

@@ -3,7 +3,7 @@
 use super::{Shared, Shim};
 use crate::ShimError;
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use steeldb_ordering::{Request, Roster};
@@ -18,6 +18,15 @@ use tokio::time::Instant;
 
 /// Answers that wait for whoever asked; what is more is dropped.
 const ANSWERS_MAX: usize = 1024;
+
+/// What a replica says of round trips.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RoundTrips {
+    /// Between this client and it, as this client measured.
+    pub own: Duration,
+    /// Between it and its peers, by its own word.
+    pub between: BTreeMap<ReplicaId, Duration>,
+}
 
 /// Who waits for answers about the membership.
 pub(super) type Waiters = Vec<mpsc::Sender<(ReplicaId, MembershipReply)>>;
@@ -56,6 +65,42 @@ impl Shim {
                 Ok(None) | Err(_) => return statuses,
             }
         }
+    }
+
+    /// The round trips that each replica of the newest view reports, and those between this client and each, the least of
+    /// a few. Waits at most for `patience`.
+    pub async fn round_trips(&self, patience: Duration) -> BTreeMap<ReplicaId, RoundTrips> {
+        const ROUNDS: u32 = 8;
+        let deadline = Instant::now() + patience;
+        self.connected(patience / 2).await;
+        let mut answers = self.answers();
+        let mut heard: BTreeMap<ReplicaId, RoundTrips> = BTreeMap::new();
+        for round in 0..ROUNDS {
+            // A number that nobody can have answered before it was asked.
+            let (asked, number) = (Instant::now(), rand::random());
+            self.ask_all(&ClientMessage::Membership(MembershipRequest::RoundTrips { number }));
+            // The first round waits for who is slow; then it is known who answers.
+            let waits = if round == 0 { patience / 4 } else { patience / (2 * ROUNDS) };
+            let until = deadline.min(asked + waits);
+            let mut missing: BTreeSet<ReplicaId> = self.shared.view().replicas().collect();
+            missing.retain(|replica| round == 0 || heard.contains_key(replica));
+            while !missing.is_empty() {
+                match tokio::time::timeout_at(until, answers.recv()).await {
+                    Ok(Some((replica, MembershipReply::RoundTrips { number: of, micros })))
+                        if of == number && missing.remove(&replica) =>
+                    {
+                        let between = micros.into_iter();
+                        let between = between.map(|(id, took)| (id, Duration::from_micros(took.into())));
+                        let own = heard.get(&replica).map_or(Duration::MAX, |before| before.own);
+                        let own = own.min(asked.elapsed());
+                        heard.insert(replica, RoundTrips { own, between: between.collect() });
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+        }
+        heard
     }
 
     /// Has a change of the membership ordered that an administrator signed. Resolves once f + 1 replicas of the view

@@ -16,6 +16,7 @@ use crate::views::Views;
 use crate::{ShimError, TableDigest};
 use bytes::Bytes;
 use inbox::{Inbox, Input};
+pub use membership::RoundTrips;
 use membership::Waiters;
 use numbers::Numbers;
 use std::collections::{BTreeSet, HashMap};

@@ -254,6 +254,20 @@ impl View {
         self.sum(replicas) >= self.quorum_weight()
     }
 
+    /// How many of `replicas`, from the first on, it takes until they are a quorum; nothing: all are none.
+    pub fn quorum_within(&self, replicas: &[ReplicaId]) -> Option<usize> {
+        let mut weight = 0;
+        for (index, replica) in replicas.iter().enumerate() {
+            if !replicas[..index].contains(replica) {
+                weight += self.weight(*replica).0;
+            }
+            if Weight(weight) >= self.quorum_weight() {
+                return Some(index + 1);
+            }
+        }
+        None
+    }
+
     /// Whether distinct `replicas` have more weight than any f can have (> F_v): one of them is correct.
     pub fn exceeds_faulty_weight(&self, replicas: impl IntoIterator<Item = ReplicaId>) -> bool {
         self.sum(replicas) > self.fault_weight()
@@ -359,8 +373,22 @@ mod tests {
     }
 
     #[test]
+    fn a_sequence_is_a_quorum_from_some_replica_on() {
+        for n in 4..=8u16 {
+            let view = View::of_size(n).unwrap();
+            for set in subsets(n) {
+                let all: Vec<ReplicaId> = set.iter().rev().copied().chain([ReplicaId(n)]).collect();
+                let within = view.quorum_within(&all);
+                let first = (0..=all.len()).find(|count| view.is_quorum(all[..*count].iter().copied()));
+                assert_eq!(within, first, "{view:?}: {all:?}");
+            }
+        }
+    }
+
+    #[test]
     fn repeated_and_unknown_replicas_do_not_count() {
         let view = View::of_size(4).unwrap();
+        assert_eq!(view.quorum_within(&[ReplicaId(1), ReplicaId(1), ReplicaId(1), ReplicaId(2)]), None);
         assert!(!view.is_quorum([ReplicaId(0), ReplicaId(0), ReplicaId(1)]));
         assert!(!view.is_quorum([ReplicaId(0), ReplicaId(7), ReplicaId(1)]));
         assert!(!view.has_correct([ReplicaId(2), ReplicaId(2)]));

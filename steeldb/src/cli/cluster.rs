@@ -1,5 +1,6 @@
 //! Flags of `steeldb cluster`.
 
+use super::PlanArgs;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -90,10 +91,40 @@ model.")]
         /// Their numbers, comma-separated
         #[arg(value_name = "ID", required = true, value_delimiter = ',')]
         heavy: Vec<u16>,
+        /// Who leads the ordering from there on [default: who leads now]
+        #[arg(long, value_name = "ID")]
+        leader: Option<u16>,
         /// How.
         #[command(flatten)]
         change: ChangeArgs,
     },
+
+    /// Have another replica lead the ordering
+    #[command(after_help = "Examples:
+  steeldb cluster leader --config proxy.toml --key administrator.key 2
+
+A leader that fails is replaced by the replicas themselves.")]
+    Leader {
+        /// Which
+        #[arg(value_name = "ID")]
+        id: u16,
+        /// How.
+        #[command(flatten)]
+        change: ChangeArgs,
+    },
+
+    /// Predict commit latencies for each choice of leader, master and weights
+    #[command(after_help = "Examples:
+  steeldb cluster plan --config proxy.toml
+  steeldb cluster plan --config proxy.toml --statements 30 --top 5
+  steeldb cluster plan --matrix ec2.toml --client oregon \\
+      --sites oregon,ireland,sydney,sao-paulo,virginia
+
+From the round trips that the replicas measure between themselves, and those
+from where it runs; or from a matrix. Nothing is changed: it prints the commands
+that would. Measured round trips are hints: a replica that lies can make itself
+look far away.")]
+    Plan(PlanArgs),
 
     /// Change f: how many replicas may be faulty at once
     #[command(after_help = "Examples:

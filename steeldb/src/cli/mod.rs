@@ -8,10 +8,12 @@ use steeldb_types::{Execution, FaultModel};
 mod cluster;
 mod ledger;
 mod master;
+mod plan;
 
 pub use cluster::{ChangeArgs, ClusterCommand, NewReplicaArgs, StatusArgs};
 pub use ledger::{LedgerCommand, LedgerExportArgs, LedgerFollowArgs, LedgerVerifyArgs};
 pub use master::MasterCommand;
+pub use plan::PlanArgs;
 
 /// Byzantine-fault-tolerant replication for PostgreSQL.
 #[derive(Parser, Debug)]
@@ -138,7 +140,9 @@ replicas answered and hold the same, 1 if not.")]
     #[command(after_help = "Examples:
   steeldb cluster status --config proxy.toml
   steeldb cluster status --config proxy.toml --json
+  steeldb cluster plan --config proxy.toml
   steeldb cluster weights --config proxy.toml --key administrator.key 2,3
+  steeldb cluster leader --config proxy.toml --key administrator.key 2
   steeldb cluster remove --config proxy.toml --key administrator.key 4
   steeldb cluster address --config proxy.toml --key administrator.key 2 db9:7400
 
@@ -453,7 +457,8 @@ mod tests {
     #[test]
     fn changes_of_the_membership_take_a_key_and_lists() {
         let words = ["cluster", "weights", "--config", "p.toml", "--key", "a.key", "2,3"];
-        let Ok(Command::Cluster { command: ClusterCommand::Weights { heavy, change } }) = parse(&words)
+        let Ok(Command::Cluster { command: ClusterCommand::Weights { heavy, change, leader: None } }) =
+            parse(&words)
         else {
             panic!("not weights");
         };

@@ -1,6 +1,5 @@
 //! The state of the network: what each directed pair is like now.
 
-use crate::matrix::{Conditions, Matrix};
 use rand::Rng as _;
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
@@ -8,6 +7,7 @@ use rand_distr::{Distribution as _, Normal};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use steeldb_sites::{Conditions, Matrix};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -10,14 +10,10 @@
 mod control;
 mod emulator;
 mod line;
-mod matrix;
 mod relay;
 
 pub use control::serve as serve_control;
 pub use emulator::{Emulator, Pair, UnknownSite};
 pub use line::pass_on;
-pub use matrix::{Conditions, Matrix, MatrixError};
 pub use relay::{Relay, RelayConfig};
-
-/// Round trips between five regions of Amazon EC2: Oregon, Ireland, Sydney, São Paulo, Virginia.
-pub const EC2: &str = include_str!("../matrices/ec2.toml");
+pub use steeldb_sites::{Conditions, EC2, Matrix, MatrixError};

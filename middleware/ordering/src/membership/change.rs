@@ -168,7 +168,8 @@ impl Roster {
         let same = roster.members() == self.members()
             && roster.view().f() == view.f()
             && roster.view().heavy() == view.heavy()
-            && roster.view().first_leader() == view.first_leader();
+            // Asked for, it begins a regency with that leader, whoever leads by now.
+            && change.first_leader.is_none();
         if same { Err(ChangeError::Nothing) } else { Ok(roster) }
     }
 
@@ -263,6 +264,14 @@ mod tests {
         }
         let more = wide.changed(&Change { faults: Some(2), ..Change::of(&wide) }).unwrap();
         assert_eq!((more.view().n(), more.view().f(), more.view().spare()), (7, 2, 0));
+    }
+
+    #[test]
+    fn a_leader_that_lost_the_lead_gets_it_back_by_a_change_of_nothing_else() {
+        let old = roster(4, 1);
+        let change = Change { first_leader: Some(old.view().first_leader()), ..Change::of(&old) };
+        let new = old.changed(&change).unwrap();
+        assert_eq!((new.view().number(), new.view().leader(0)), (ViewNumber(1), old.view().leader(0)));
     }
 
     #[test]

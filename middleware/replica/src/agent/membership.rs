@@ -3,6 +3,7 @@
 use super::reactor::Reactor;
 use crate::scheduler::Event;
 use bytes::Bytes;
+use std::time::Duration;
 use steeldb_ordering::{self as ordering, Change, Core, Member, Request, Roster};
 use steeldb_transport::{ConnectionId, ReplicaAddress};
 use steeldb_types::{Position, ReplicaId, Term, View, ViewNumber};
@@ -132,6 +133,12 @@ impl Reactor {
             MembershipRequest::Status => {
                 let status = self.status();
                 self.answer_membership(connection, MembershipReply::Status(status));
+            }
+            MembershipRequest::RoundTrips { number } => {
+                // Far more than a round trip can take.
+                let micros = |took: Duration| u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+                let micros = self.round_trips.measured().map(|(peer, took)| (peer, micros(took))).collect();
+                self.answer_membership(connection, MembershipReply::RoundTrips { number, micros });
             }
             MembershipRequest::Views { known } => {
                 let certificates = self.core.views().certificates(known, CERTIFICATES_MAX);

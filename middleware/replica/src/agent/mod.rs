@@ -21,6 +21,7 @@ mod promises;
 mod reactor;
 mod recovery;
 mod reexecution;
+mod round_trips;
 mod run;
 mod sequences;
 mod setup;

@@ -35,6 +35,16 @@ pub(super) enum PeerMessage {
         /// The part; none when nothing is kept.
         part: Option<Part>,
     },
+    /// Asks for an answer, to measure the round trip.
+    Ping {
+        /// Comes back with the answer.
+        number: u64,
+    },
+    /// The answer.
+    Pong {
+        /// Of the question.
+        number: u64,
+    },
 }
 
 const ORDERING: u8 = 1;
@@ -43,6 +53,8 @@ const STREAM: u8 = 3;
 const FETCH: u8 = 4;
 const EFFECTS: u8 = 5;
 const ACCUSATION: u8 = 6;
+const PING: u8 = 8;
+const PONG: u8 = 9;
 
 impl PeerMessage {
     pub(super) fn encode(&self) -> Bytes {
@@ -53,6 +65,8 @@ impl PeerMessage {
             PeerMessage::Accusation(signed) => (ACCUSATION, codec::encode(signed)),
             PeerMessage::FetchEffects { tx, slot, from } => (FETCH, codec::encode(&(*tx, *slot, *from))),
             PeerMessage::Effects { tx, from, part } => (EFFECTS, codec::encode(&(*tx, *from, part))),
+            PeerMessage::Ping { number } => (PING, codec::encode(number)),
+            PeerMessage::Pong { number } => (PONG, codec::encode(number)),
         };
         let mut frame = Vec::with_capacity(body.len() + 1);
         frame.push(kind);
@@ -72,6 +86,12 @@ impl PeerMessage {
                 .map(|(tx, slot, from)| PeerMessage::FetchEffects { tx, slot, from }),
             Some((&EFFECTS, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
                 .map(|(tx, from, part)| PeerMessage::Effects { tx, from, part }),
+            Some((&PING, body)) => {
+                codec::decode(body, limits::FRAME_BYTES_MAX).map(|number| PeerMessage::Ping { number })
+            }
+            Some((&PONG, body)) => {
+                codec::decode(body, limits::FRAME_BYTES_MAX).map(|number| PeerMessage::Pong { number })
+            }
             _ => Err(DecodeError::Malformed { type_name: "PeerMessage", reason: "unknown kind".into() }),
         }
     }

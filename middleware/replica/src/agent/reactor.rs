@@ -9,6 +9,7 @@ use super::judge::Judge;
 use super::keeper;
 use super::peer::PeerMessage;
 use super::promises::Promises;
+use super::round_trips::RoundTrips;
 use super::{certifying, maintenance, sequences, temporary, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
@@ -80,6 +81,8 @@ pub(super) struct Reactor {
     pub(super) catch_up: CatchUp,
     /// What peers are asked for.
     pub(super) fetching: Fetching,
+    /// How far peers are.
+    pub(super) round_trips: RoundTrips,
     /// Changes of the membership that clients here wait for, by the digest of their payload.
     pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
@@ -124,6 +127,7 @@ impl Reactor {
                 () = &mut shutdown, if stopping.is_none() => stopping = Some(Instant::now()),
                 _ = tick.tick() => {
                     self.fetch_again();
+                    self.ask_round_trips();
                     self.schedule(Event::Tick);
                 }
                 () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
@@ -227,10 +231,14 @@ impl Reactor {
         match event {
             LinkEvent::PeerUp(peer) => {
                 tracing::debug!(%peer, "link up");
+                self.round_trips.up(peer);
                 self.order(ordering::Event::LinkUp(peer));
                 self.schedule(Event::PeerUp(peer));
             }
-            LinkEvent::PeerDown(peer) => tracing::info!(%peer, "link down"),
+            LinkEvent::PeerDown(peer) => {
+                tracing::info!(%peer, "link down");
+                self.round_trips.down(peer);
+            }
             LinkEvent::PeerFrame(peer, frame) => self.peer_frame(peer, &frame),
             LinkEvent::ClientUp(connection, client) => {
                 self.connections.insert(connection, client);
@@ -280,7 +288,17 @@ impl Reactor {
                 self.fetching.serve(&self.links, &self.catch_up.effects, peer, tx, slot, from);
             }
             Ok(PeerMessage::Effects { tx, from, part }) => self.effects_received(peer, tx, from, part),
+            Ok(PeerMessage::Ping { number }) => {
+                self.links.send_peer(peer, PeerMessage::Pong { number }.encode());
+            }
+            Ok(PeerMessage::Pong { number }) => self.round_trips.answered(peer, number, Instant::now()),
             Err(error) => tracing::warn!(%peer, %error, "a peer sent what no correct replica sends"),
+        }
+    }
+
+    fn ask_round_trips(&mut self) {
+        for (peer, number) in self.round_trips.due(Instant::now(), rand::random) {
+            self.links.send_peer(peer, PeerMessage::Ping { number }.encode());
         }
     }
 

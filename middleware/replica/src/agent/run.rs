@@ -176,6 +176,7 @@ async fn serve(
         secrets,
         catch_up,
         fetching: Fetching::default(),
+        round_trips: Default::default(),
         changes: BTreeMap::new(),
         socket_dir,
         internal,

@@ -27,6 +27,11 @@ pub enum MembershipRequest {
         /// The newest view that the client knows.
         known: ViewNumber,
     },
+    /// Asks for the round trips that the replica measured; the answer's own is the client's.
+    RoundTrips {
+        /// Comes back with the answer.
+        number: u64,
+    },
 }
 
 /// From a replica.
@@ -50,6 +55,13 @@ pub enum MembershipReply {
     Views {
         /// Each proves itself, to whoever knows the view before.
         certificates: Vec<Vec<u8>>,
+    },
+    /// Round trips between the replica and its peers, by its own word.
+    RoundTrips {
+        /// The question's.
+        number: u64,
+        /// Microseconds, of each peer that has answered.
+        micros: Vec<(ReplicaId, u32)>,
     },
 }
 

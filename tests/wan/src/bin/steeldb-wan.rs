@@ -14,7 +14,7 @@ use tokio::time::Instant;
 #[command(
     name = "steeldb-wan",
     about = "A wide-area network between processes of one machine.",
-    after_help = "Examples:\n  steeldb-wan run --relays relays.toml\n  steeldb-wan run --relays relays.toml --control 127.0.0.1:7900\n  steeldb-wan accuracy --matrix tests/wan/matrices/ec2.toml\n\nrelays.toml:\n  [[relay]]\n  from = \"oregon\"\n  to = \"ireland\"\n  listen = \"127.0.0.1:7101\"\n  target = \"127.0.0.1:7001\""
+    after_help = "Examples:\n  steeldb-wan run --relays relays.toml\n  steeldb-wan run --relays relays.toml --control 127.0.0.1:7900\n  steeldb-wan accuracy --matrix middleware/sites/matrices/ec2.toml\n\nrelays.toml:\n  [[relay]]\n  from = \"oregon\"\n  to = \"ireland\"\n  listen = \"127.0.0.1:7101\"\n  target = \"127.0.0.1:7001\""
 )]
 struct Cli {
     #[command(subcommand)]

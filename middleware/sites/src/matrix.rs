@@ -1,7 +1,9 @@
 //! What each directed pair of sites is like, read from TOML.
 
+use crate::Distances;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use steeldb_types::ReplicaId;
 
 /// What a directed pair of sites is like.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
@@ -213,6 +215,32 @@ impl Matrix {
         let latency =
             |from: &str, to: &str| Some(self.pairs.get(&(from.to_string(), to.to_string()))?.latency_ms);
         Some(latency(a, b)? + latency(b, a)?)
+    }
+
+    /// The mean latencies between replicas at sites, and between them and a client at a site.
+    ///
+    /// # Errors
+    /// [`MatrixError::Site`]: a site that is not in the matrix.
+    pub fn distances<'a>(
+        &self,
+        replicas: impl IntoIterator<Item = (ReplicaId, &'a str)>,
+        client: &str,
+    ) -> Result<Distances, MatrixError> {
+        let replicas: Vec<(ReplicaId, &str)> = replicas.into_iter().collect();
+        let sites = replicas.iter().map(|(_, site)| *site).chain([client]);
+        if let Some(unknown) = sites.into_iter().find(|site| !self.sites.contains(*site)) {
+            return Err(MatrixError::Site(unknown.into()));
+        }
+        // Every pair of known sites is there.
+        let ms = |from: &str, to: &str| self.pairs[&(from.to_string(), to.to_string())].latency_ms;
+        let mut distances = Distances::default();
+        for (from, site) in &replicas {
+            distances.set_client(*from, ms(client, site), ms(site, client));
+            for (to, other) in &replicas {
+                distances.set(*from, *to, ms(site, other));
+            }
+        }
+        Ok(distances)
     }
 }
 

@@ -126,6 +126,7 @@ impl Session {
         };
         attempt.runs += 1;
         attempt.operations = 0;
+        self.monitor.metrics().retries.inc();
         tracing::debug!(run = attempt.runs, "a statement conflicts with others and is run again");
         let at = attempt.at;
         self.client.out.truncate(at);

@@ -1,20 +1,23 @@
 //! The listening side: accepts connections, takes them through their start-up, and finds sessions for cancel requests.
 
-use crate::authentication::{Authentication, authenticate};
+use crate::authentication::authenticate;
 use crate::backend;
 use crate::client::Client;
 use crate::error::{Failure, PgError};
-use crate::session::Session;
+use crate::monitor::Monitor;
+use crate::session::{Session, terminated};
+use crate::settings::{Controls, ProxySettings};
 use crate::sql::Analyzer;
 use crate::startup::{Purpose, Startup, purpose};
-use crate::verify::{Verify, VerifySetting};
+use crate::verify::VerifySetting;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use steeldb_client_shim::{Canceller, Shim, ShimError};
+use steeldb_client_shim::{Canceller, Shim};
+use steeldb_metrics::Gauge;
 use steeldb_types::limits;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -26,6 +29,9 @@ const STARTING_MAX: usize = 100;
 /// How long to wait before accepting again when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// A client that does not read may not hold up the end of its session.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 /// Conflicting statements find their rows free after one run or two; what is still not through by then is worth telling.
 pub const STATEMENT_TRIES: u32 = 4;
 
@@ -36,34 +42,31 @@ pub struct ProxyOptions {
     pub listen: String,
     /// The cluster.
     pub shim: Shim,
-    /// Who may log in.
-    pub authentication: Authentication,
-    /// Sessions at once; at most [`limits::SESSIONS_PER_CLIENT_MAX`], since each is a backend on every replica.
-    pub sessions_max: usize,
-    /// How often a statement is run at most that conflicts with others (40001, 40P01) in a transaction of its own and has
-    /// shown nothing; 1: never again.
-    pub statement_tries: u32,
-    /// When sessions verify results, unless they say otherwise.
-    pub verify: Verify,
+    /// What can be changed while it runs.
+    pub controls: Controls,
+    /// Where it tells how it is.
+    pub monitor: Monitor,
     /// How long a client may take until it is authenticated.
     pub startup_timeout: Duration,
-    /// How long sessions may take to end their statements when the proxy stops.
-    pub stop_timeout: Duration,
 }
 
 impl ProxyOptions {
-    /// Defaults: no authentication, 200 sessions, a minute to start.
+    /// Default settings, a minute to start.
     pub fn new(listen: impl Into<String>, shim: Shim) -> ProxyOptions {
         ProxyOptions {
             listen: listen.into(),
             shim,
-            authentication: Authentication::Trust,
-            sessions_max: limits::SESSIONS_PER_CLIENT_MAX,
-            statement_tries: STATEMENT_TRIES,
-            verify: Verify::default(),
+            controls: Controls::default(),
+            monitor: Monitor::default(),
             startup_timeout: Duration::from_secs(60),
-            stop_timeout: Duration::from_secs(5),
         }
+    }
+
+    /// With other settings.
+    pub fn set(&mut self, change: impl FnOnce(&mut ProxySettings)) {
+        let mut settings = self.controls.settings();
+        change(&mut settings);
+        self.controls.set(settings);
     }
 }
 
@@ -90,10 +93,20 @@ struct Server {
     processes: AtomicU32,
     sessions: AtomicUsize,
     starting: AtomicUsize,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Stop>,
 }
 
-/// Listens and serves until `shutdown` is done; then lets statements in progress end, for a bounded time.
+/// How far a proxy has stopped.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Debug)]
+enum Stop {
+    Not,
+    /// Sessions end where nothing is under way.
+    AtRest,
+    /// Sessions end.
+    Now,
+}
+
+/// Listens and serves until `shutdown` is done; then lets transactions that are open end, for a bounded time.
 ///
 /// # Errors
 /// [`ListenError`] when it cannot listen.
@@ -124,7 +137,7 @@ impl Proxy {
 
     /// Serves until `shutdown` is done.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let (stopping, stop) = watch::channel(false);
+        let (stopping, stop) = watch::channel(Stop::Not);
         let server = Arc::new(Server {
             analyzer: Arc::new(Analyzer::default()),
             keys: Mutex::default(),
@@ -141,6 +154,7 @@ impl Proxy {
                 () = &mut shutdown => break,
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
+                        server.options.monitor.metrics().connections.inc();
                         let span = tracing::info_span!("client", %peer);
                         tasks.spawn(serve(server.clone(), stream).instrument(span));
                     }
@@ -153,22 +167,29 @@ impl Proxy {
             }
         }
         drop(self.listener);
-        let _ = stopping.send(true);
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(server.options.stop_timeout, all).await.is_err() {
+        let _ = stopping.send(Stop::AtRest);
+        let mut all = std::pin::pin!(async { while tasks.join_next().await.is_some() {} });
+        let patience = server.options.controls.settings().stop_timeout;
+        if tokio::time::timeout(patience, &mut all).await.is_ok() {
+            return;
+        }
+        tracing::warn!(sessions = server.sessions.load(Ordering::Relaxed), "sessions are broken off");
+        let _ = stopping.send(Stop::Now);
+        if tokio::time::timeout(2 * LAST_WORD, all).await.is_err() {
             tracing::warn!("sessions are cut off");
         }
     }
 }
 
 /// Counts something while it lives.
-struct Counted<'a>(&'a AtomicUsize);
+struct Counted<'a>(&'a AtomicUsize, &'a Gauge);
 
 impl<'a> Counted<'a> {
     /// Nothing when there are `max` already.
-    fn below(counter: &'a AtomicUsize, max: usize) -> Option<Counted<'a>> {
+    fn below(counter: &'a AtomicUsize, shown: &'a Gauge, max: usize) -> Option<Counted<'a>> {
         let before = counter.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(counter);
+        shown.inc();
+        let counted = Counted(counter, shown);
         (before < max).then_some(counted)
     }
 }
@@ -176,6 +197,7 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+        self.1.dec();
     }
 }
 
@@ -190,6 +212,9 @@ async fn serve(server: Arc<Server>, stream: TcpStream) {
         Ok(None) => return,
         Err(failure) => failure,
     };
+    if let Failure::Fatal(error) = &failure {
+        server.options.monitor.metrics().refused(error.sqlstate.as_str());
+    }
     farewell(&mut client, failure).await;
 }
 
@@ -206,12 +231,14 @@ async fn start<'a>(
     client: &mut Client,
 ) -> Result<Option<(Started<'a>, (u32, u32))>, Failure> {
     let too_many = |message: &str| Failure::Fatal(PgError::fatal("53300", message.to_string()));
-    let Some(_starting) = Counted::below(&server.starting, STARTING_MAX) else {
+    let (metrics, settings) = (server.options.monitor.metrics(), server.options.controls.settings());
+    let Some(_starting) = Counted::below(&server.starting, &metrics.starting, STARTING_MAX) else {
         return Err(too_many("too many connections are starting"));
     };
     let authenticated = async {
         let startup = match purpose(client).await? {
             Purpose::Cancel { process, secret } => {
+                metrics.cancels.inc();
                 if let Some(canceller) = server.keys().get(&(process, secret)) {
                     canceller.cancel();
                 }
@@ -222,7 +249,13 @@ async fn start<'a>(
         if startup.newer_minor || !startup.unknown_options.is_empty() {
             backend::negotiate_protocol_version(&mut client.out, &startup.unknown_options);
         }
-        authenticate(client, &server.options.authentication, &startup.user).await?;
+        let authenticated = authenticate(client, &settings.authentication, &startup.user).await;
+        if let Err(Failure::Fatal(error)) = &authenticated
+            && error.sqlstate.as_str().starts_with("28")
+        {
+            metrics.authentication_failures.inc();
+        }
+        authenticated?;
         Ok::<Option<Startup>, Failure>(Some(startup))
     };
     let timeout = server.options.startup_timeout;
@@ -233,11 +266,12 @@ async fn start<'a>(
         }
     };
     let Some(mut startup) = startup else { return Ok(None) };
-    let verify = *startup.verify.get_or_insert(server.options.verify);
+    let verify = *startup.verify.get_or_insert(settings.verify);
     // The backends know it, too: SHOW and RESET are theirs.
     startup.settings.push((crate::verify::PARAMETER.to_string(), verify.name().to_string()));
-    let max = server.options.sessions_max.min(limits::SESSIONS_PER_CLIENT_MAX);
-    let Some(counted) = Counted::below(&server.sessions, max) else {
+    let max = settings.sessions_max.min(limits::SESSIONS_PER_CLIENT_MAX);
+    metrics.sessions_max.set(i64::try_from(max).unwrap_or(i64::MAX));
+    let Some(counted) = Counted::below(&server.sessions, &metrics.sessions, max) else {
         return Err(too_many("sorry, too many clients already"));
     };
     let shim = tokio::select! {
@@ -265,21 +299,35 @@ async fn serve_session(server: &Server, mut client: Client, started: Started<'_>
     backend::ready_for_query(&mut client.out, b'I');
     tracing::debug!(user = startup.user, database = startup.database, "session opened");
     let verify = VerifySetting::new(startup.verify.unwrap_or_default());
-    let tries = server.options.statement_tries;
-    let mut session = Session::new(client, shim, server.analyzer.clone(), startup.defaults, verify, tries);
+    let tries = server.options.controls.settings().statement_tries;
+    let (analyzer, monitor) = (server.analyzer.clone(), server.options.monitor.clone());
+    let mut session = Session::new(client, shim, analyzer, startup.defaults, verify, tries, monitor);
     let failure = match session.client.flush().await {
         Err(error) => error.into(),
         Ok(()) => {
-            let mut stop = server.stop.clone();
-            tokio::select! {
-                failure = session.run() => failure,
-                _ = stop.wait_for(|stop| *stop) => {
-                    let error = ShimError::new("57P01", "terminating connection due to administrator command");
-                    Failure::Fatal(PgError { severity: "FATAL", ..session.shim.last_word(error).into() })
+            let (mut rest, mut stop) = (server.stop.clone(), server.stop.clone());
+            let at_rest = async move {
+                let _ = rest.wait_for(|stop| *stop >= Stop::AtRest).await;
+            };
+            let failure = tokio::select! {
+                failure = session.run(at_rest) => failure,
+                _ = stop.wait_for(|stop| *stop >= Stop::Now) => {
+                    Failure::Fatal(session.shim.last_word(terminated()).into())
                 }
+            };
+            match failure {
+                Failure::Fatal(error) => Failure::Fatal(PgError { severity: "FATAL", ..error }),
+                failure => failure,
             }
         }
     };
+    if session.is_in_transaction() {
+        let metrics = server.options.monitor.metrics();
+        match &failure {
+            Failure::Fatal(error) if error.sqlstate.as_str() == "08007" => metrics.in_doubt.inc(),
+            _ => metrics.abandoned.inc(),
+        };
+    }
     server.keys().remove(&key);
     farewell(&mut session.client, failure).await;
     tracing::debug!("session closed");
@@ -287,9 +335,6 @@ async fn serve_session(server: &Server, mut client: Client, started: Started<'_>
 
 /// A last word, if there is someone to hear it.
 async fn farewell(client: &mut Client, failure: Failure) {
-    /// A client that does not read may not hold up the end of its session.
-    const LAST_WORD: Duration = Duration::from_secs(1);
-
     let error = match failure {
         Failure::Gone | Failure::Statement(crate::error::ErrorMessage::Backend(_)) => return,
         Failure::Fatal(error) | Failure::Statement(crate::error::ErrorMessage::Own(error)) => error,

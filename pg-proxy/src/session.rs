@@ -4,6 +4,7 @@ use crate::backend;
 use crate::client::Client;
 use crate::error::{ErrorMessage, Failure, PgError};
 use crate::frontend::Message;
+use crate::monitor::Monitor;
 use crate::portal::Portals;
 use crate::retry::Attempt;
 use crate::sql::{Analyzer, TransactionModes};
@@ -13,7 +14,7 @@ use crate::verify::{VerifySetting, not_alone};
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
 use std::sync::Arc;
-use steeldb_client_shim::{Disagreement, Event, Session as Shim};
+use steeldb_client_shim::{Disagreement, Event, Session as Shim, ShimError};
 use steeldb_types::temporary_schema;
 
 /// A session past its start-up.
@@ -27,6 +28,11 @@ pub(crate) struct Session {
     pub has_temporary: bool,
     /// How often a statement is run at most that conflicts with others and has shown nothing.
     pub tries: u32,
+    pub monitor: Monitor,
+    /// The client has its ReadyForQuery, and has said nothing since.
+    resting: bool,
+    /// COMMIT or ROLLBACK was sent, and is not answered.
+    pub finishing: bool,
     /// The statement that may be run again.
     pub attempt: Option<Attempt>,
     /// The session's `default_transaction_...`.
@@ -57,6 +63,7 @@ impl Session {
         defaults: TransactionModes,
         verify: VerifySetting,
         tries: u32,
+        monitor: Monitor,
     ) -> Session {
         let temporary_schema = temporary_schema(shim.key());
         Session {
@@ -66,6 +73,9 @@ impl Session {
             has_temporary: false,
             analyzer,
             tries,
+            monitor,
+            resting: true,
+            finishing: false,
             attempt: None,
             defaults,
             transaction: Transaction::default(),
@@ -81,16 +91,29 @@ impl Session {
     }
 
     /// Serves the client until it leaves, or something ends the session; says what.
-    pub(crate) async fn run(&mut self) -> Failure {
+    /// `stop` is waited for where nothing is under way: no block is open, and no message unanswered.
+    pub(crate) async fn run(&mut self, stop: impl Future<Output = ()>) -> Failure {
+        let mut stop = std::pin::pin!(stop);
         loop {
-            let step = async {
-                let message = self.next_message().await?;
-                self.handle(message).await
+            let rests = self.resting && self.transaction.block == Block::None;
+            let message = tokio::select! {
+                biased;
+                () = &mut stop, if rests => return Failure::Fatal(terminated().into()),
+                message = self.next_message() => message,
             };
-            if let Err(failure) = step.await {
+            let handled = match message {
+                Ok(message) => self.handle(message).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = handled {
                 return failure;
             }
         }
+    }
+
+    /// A transaction is open at the replicas.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.transaction.begun || self.finishing
     }
 
     async fn next_message(&mut self) -> Result<Message, Failure> {
@@ -154,6 +177,7 @@ impl Session {
     }
 
     async fn handle(&mut self, message: Message) -> Result<(), Failure> {
+        self.resting = false;
         if self.skip_to_sync && !matches!(message, Message::Sync | Message::Terminate) {
             return Ok(());
         }
@@ -231,6 +255,7 @@ impl Session {
     async fn ready(&mut self) -> Result<(), Failure> {
         self.release();
         self.note_disagreements().await?;
+        self.resting = true;
         let status = self.transaction.status();
         backend::ready_for_query(&mut self.client.out, status);
         Ok(self.client.flush().await?)
@@ -272,10 +297,21 @@ impl Session {
     /// Tells the client of a failure that leaves the session alive; passes on one that does not.
     pub(crate) fn report(&mut self, failure: Failure) -> Result<(), Failure> {
         match failure {
-            Failure::Statement(ErrorMessage::Own(error)) => backend::error(&mut self.client.out, &error),
-            Failure::Statement(ErrorMessage::Backend(message)) => self.client.out.extend_from_slice(&message),
+            Failure::Statement(ErrorMessage::Own(error)) => {
+                self.monitor.metrics().error(error.sqlstate.as_str());
+                backend::error(&mut self.client.out, &error);
+            }
+            Failure::Statement(ErrorMessage::Backend(message)) => {
+                self.monitor.metrics().error(backend::error_field(&message, b'C').unwrap_or_default());
+                self.client.out.extend_from_slice(&message);
+            }
             failure => return Err(failure),
         }
         Ok(())
     }
+}
+
+/// What a client is told whose session ends with the proxy.
+pub(crate) fn terminated() -> ShimError {
+    ShimError::new("57P01", "terminating connection due to administrator command")
 }

@@ -6,6 +6,7 @@ use crate::session::Session;
 use crate::sql::{StatementKind, TransactionModes};
 use std::collections::HashMap;
 use steeldb_client_shim::{Completion, Decision, Event, Modes};
+use tokio::time::Instant;
 
 /// What kind of block is open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,6 +63,7 @@ impl Session {
                 deferrable: modes.deferrable.unwrap_or(false),
             });
             self.transaction.begun = true;
+            self.monitor.metrics().begun.inc();
         }
     }
 
@@ -76,7 +78,9 @@ impl Session {
                 Decision::Rollback => Completion::RolledBack,
             });
         }
+        let since = Instant::now();
         self.shim.finish(decision);
+        self.finishing = true;
         loop {
             match self.event().await? {
                 Event::Finished(result) => {
@@ -86,6 +90,10 @@ impl Session {
                         Ok(Completion::RolledBack) | Err(_) => Some(false),
                     };
                     self.verify.ended(committed);
+                    self.finishing = false;
+                    let error = result.as_ref().err().map(|error| error.sqlstate.as_str());
+                    let (commit, took) = (decision == Decision::Commit, since.elapsed());
+                    self.monitor.metrics().ended(commit, committed == Some(true), error, took);
                     if let Err(error) = &result {
                         self.disagree(error);
                     }

@@ -202,12 +202,12 @@ async fn e2_a_statement_that_conflicts_alone_is_run_again_and_nobody_notices() {
 async fn e2_tries_are_bounded_and_can_be_turned_off() {
     let mut cluster = FakeCluster::new(4);
     cluster.conflicts = 100;
-    let world = start_with(cluster, |options| options.statement_tries = 3).await;
+    let world = start_with(cluster, |options| options.set(|settings| settings.statement_tries = 3)).await;
     assert_eq!(world.connect().await.query("UPDATE t SET x = 1").await, ["error 40001", "ready I"]);
     assert_eq!(begins(&world), 3);
     let mut cluster = FakeCluster::new(4);
     cluster.conflicts = 100;
-    let world = start_with(cluster, |options| options.statement_tries = 1).await;
+    let world = start_with(cluster, |options| options.set(|settings| settings.statement_tries = 1)).await;
     assert_eq!(world.connect().await.query("UPDATE t SET x = 1").await, ["error 40001", "ready I"]);
     assert_eq!(begins(&world), 1);
 }

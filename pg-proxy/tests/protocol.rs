@@ -74,7 +74,8 @@ async fn what_startup_asks_and_cannot_have_is_refused() {
 
 #[tokio::test]
 async fn sessions_are_bounded() {
-    let world = start_with(FakeCluster::new(4), |options| options.sessions_max = 2).await;
+    let world =
+        start_with(FakeCluster::new(4), |options| options.set(|settings| settings.sessions_max = 2)).await;
     let (_one, two) = (world.connect().await, world.connect().await);
     let mut three = world.raw().await;
     three.startup(&[("user", "app")]).await;
@@ -94,7 +95,7 @@ async fn scram_lets_in_who_knows_the_password() {
     let verifier = postgres_protocol::password::scram_sha_256(b"secret");
     let users = Users::parse(&format!("app {verifier}"), "users").unwrap();
     let world = start_with(FakeCluster::new(4), |options| {
-        options.authentication = Authentication::Scram(users.into());
+        options.set(|settings| settings.authentication = Authentication::Scram(users.into()));
     })
     .await;
     for (user, password, passes) in

@@ -263,6 +263,12 @@ mod tests {
             diverged: None,
             term: steeldb_types::Term::first(ReplicaId(0)),
             accusations: vec![],
+            version: "0.1.0".into(),
+            uptime_s: 1,
+            vouches: true,
+            behind: None,
+            prepared: 0,
+            sessions: 0,
         }
     }
 

@@ -2,8 +2,9 @@
 
 use crate::cli::InitArgs;
 use crate::config::{
-    CatchUpFile, ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ReplicaEntry, ReplicaFile,
-    Timeouts, check_database, check_role, is_loopback, random_seed, write_seed,
+    CatchUpFile, ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ProxyMetricsFile,
+    ReplicaEntry, ReplicaFile, ReplicaMetricsFile, Timeouts, check_database, check_role, is_loopback,
+    random_seed, write_seed,
 };
 use crate::ports;
 use anyhow::{Context as _, ensure};
@@ -13,7 +14,7 @@ use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use steeldb_types::{ClientId, Execution, FaultModel, ReplicaId};
+use steeldb_types::{ClientId, Execution, FaultModel, ReplicaId, limits};
 use steeldb_wire::auth::SecretKey;
 use zeroize::Zeroizing;
 
@@ -44,6 +45,8 @@ pub(crate) struct Blueprint {
     pub(crate) owner: String,
     /// The mode of each folder.
     pub(crate) folder_mode: u32,
+    /// Whether the processes tell how they are, each at the port of its kind: not where several share a host.
+    pub(crate) metrics: bool,
 }
 
 /// The folders written.
@@ -72,6 +75,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         database: args.database,
         owner: args.owner,
         folder_mode: 0o700,
+        metrics: !args.local,
     };
     let layout = blueprint.write(&args.dir)?;
     print!("{}", blueprint.summary(&args.dir, &layout)?);
@@ -132,7 +136,13 @@ impl Blueprint {
                 key_file: "replica.key".into(),
                 cluster_key_file: "cluster.key".into(),
                 data_dir: "data".into(),
+                log_level: None,
+                stop_timeout_s: limits::STOP_TIMEOUT.as_secs(),
                 postgres: PostgresFile::default(),
+                metrics: ReplicaMetricsFile {
+                    listen: self.metrics.then(|| ReplicaMetricsFile::LISTEN.into()),
+                    ..ReplicaMetricsFile::default()
+                },
                 catch_up: CatchUpFile::default(),
                 cluster: cluster.clone(),
             };
@@ -141,7 +151,8 @@ impl Blueprint {
         for (id, (folder, seed)) in (1u32..).zip(layout.proxies.iter().zip(&proxy_seeds)) {
             self.make(folder)?;
             write_seed(&folder.join("proxy.key"), seed)?;
-            let file = ProxyFile::new(self.listen.clone(), ClientId(id), cluster.clone());
+            let mut file = ProxyFile::new(self.listen.clone(), ClientId(id), cluster.clone());
+            file.metrics.listen = self.metrics.then(|| ProxyMetricsFile::LISTEN.into());
             file.write(&folder.join("proxy.toml"))?;
         }
         write_seed(&layout.administrator, &administrator)?;
@@ -266,6 +277,7 @@ mod tests {
             database: "shop".into(),
             owner: "clerk".into(),
             folder_mode: 0o700,
+            metrics: true,
         }
     }
 

@@ -16,7 +16,9 @@ mod plan;
 mod ports;
 mod processes;
 mod proxy_password;
+mod reload;
 mod signals;
+mod status;
 mod verify;
 
 use clap::Parser as _;
@@ -53,6 +55,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Bench { command } => bench(command),
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
         Command::Verify(args) => threaded(verify::execute(args)),
+        Command::Status(args) => threaded(status::execute(args)),
         Command::Cluster { command } => threaded(cluster::execute(command)),
         Command::Master { command } => threaded(master::execute(command)),
         Command::Ledger { command } => ledger::execute(&command),

@@ -2,23 +2,54 @@
 
 use crate::cli::{LogFormat, Logging};
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use tracing_subscriber::EnvFilter;
+
+/// Sets another filter.
+type SetFilter = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// How to change what is logged; nothing where the command line or RUST_LOG has said it, or before the start.
+static SET: OnceLock<SetFilter> = OnceLock::new();
 
 /// Starts logging. Servers say what happens; other commands only what goes wrong.
 pub(crate) fn init(options: &Logging, server: bool) {
     let default = if server { "info" } else { "warn" };
-    let (filter, refused) = filter(options.log_level.as_deref(), std::env::var("RUST_LOG").ok(), default);
+    let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let said = options.log_level.is_some() || variable.is_some();
+    let (filter, refused) = filter(options.log_level.as_deref(), variable, default);
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     // An error means that logging has been started before, which a test may do.
-    let _ = match options.log_format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let set: SetFilter = match options.log_format {
+        LogFormat::Text => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let _ = builder.try_init();
+            Box::new(move |filter| drop(handle.reload(filter)))
+        }
     };
+    if !said {
+        let _ = SET.set(set);
+    }
     if let Some(refused) = refused {
         tracing::warn!("not a log filter, {default} is used: {refused}");
+    }
+}
+
+/// Logs what a server's configuration says, unless the command line or RUST_LOG has said it.
+pub(crate) fn configure(level: Option<&str>) {
+    if let Some(set) = SET.get()
+        && let Ok(filter) = EnvFilter::try_new(level.unwrap_or("info"))
+    {
+        set(filter);
     }
 }
 

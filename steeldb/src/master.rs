@@ -138,6 +138,12 @@ mod tests {
             diverged: None,
             term: Term { epoch, master: ReplicaId(master) },
             accusations,
+            version: "0.1.0".into(),
+            uptime_s: 1,
+            vouches: true,
+            behind: None,
+            prepared: 0,
+            sessions: 0,
         }
     }
 

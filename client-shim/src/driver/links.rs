@@ -1,8 +1,9 @@
 //! The links that all sessions share, behind a trait, so that tests put replicas in the same process.
 
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use steeldb_transport::{ClientLinks, ReplicaAddress};
+use steeldb_transport::{ClientLinks, ReplicaAddress, Traffic};
 use steeldb_types::ReplicaId;
 
 /// Ordered links to the replicas. What happens on them comes as [`steeldb_transport::ClientEvent`]s.
@@ -22,6 +23,11 @@ pub trait Links: Send + Sync + 'static {
     /// The replicas are others from now on.
     fn set_replicas(&self, replicas: Vec<ReplicaAddress>) {
         let _ = replicas;
+    }
+
+    /// What went over them; nothing over links that do not count.
+    fn traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
+        BTreeMap::new()
     }
 }
 
@@ -43,5 +49,9 @@ impl Links for ClientLinks {
             // A view's members have distinct numbers and keys.
             tracing::error!(%error, "links cannot follow the new view");
         }
+    }
+
+    fn traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
+        ClientLinks::traffic(self)
     }
 }

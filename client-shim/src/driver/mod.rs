@@ -19,12 +19,12 @@ use inbox::{Inbox, Input};
 pub use membership::RoundTrips;
 use membership::Waiters;
 use numbers::Numbers;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use steeldb_ordering::{Member, Roster};
 use steeldb_transport::{
-    ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError,
+    ClientConfig, ClientEvent, ClientTransport, LinkOptions, ReplicaAddress, StartError, Traffic,
 };
 use steeldb_types::{ClientId, Execution, Position, ReplicaId, SessionId, SessionKey, Term, View, limits};
 use steeldb_wire::auth::SecretKey;
@@ -231,6 +231,11 @@ impl Shim {
     pub fn links_up(&self) -> Vec<ReplicaId> {
         let state = self.shared.state();
         state.view.replicas().filter(|replica| state.is_up(*replica)).collect()
+    }
+
+    /// What went over the link with each replica.
+    pub fn traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
+        self.shared.links.traffic()
     }
 
     /// The newest master's term that f + 1 replicas spoke of.

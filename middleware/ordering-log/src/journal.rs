@@ -3,6 +3,7 @@
 use crate::{Disk, Log, LogError, Options, Reader, Recovered};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use steeldb_ordering::{InstanceNumber, Record};
 
 /// Records taken into one commit at most.
@@ -31,6 +32,20 @@ impl Journal {
         options: Options,
         persisted: impl Fn(Result<u64, LogError>) + Send + 'static,
     ) -> Result<(Journal, Recovered), LogError> {
+        Journal::open_watched(disk, options, persisted, |_, _| {})
+    }
+
+    /// As [`Journal::open`]; `committed` is called, on the journal's thread, with how many records were committed at once
+    /// and how long that took.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn open_watched(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        persisted: impl Fn(Result<u64, LogError>) + Send + 'static,
+        committed: impl Fn(usize, Duration) + Send + 'static,
+    ) -> Result<(Journal, Recovered), LogError> {
         let name = disk.name();
         let (mut log, recovered) = Log::open(disk, options)?;
         let reader = log.reader();
@@ -38,7 +53,7 @@ impl Journal {
         let thread = std::thread::Builder::new()
             .name("journal".into())
             .spawn(move || {
-                if let Err(error) = write(&mut log, &receiver, &persisted) {
+                if let Err(error) = write(&mut log, &receiver, &persisted, &committed) {
                     persisted(Err(error));
                 }
             })
@@ -82,6 +97,7 @@ fn write(
     log: &mut Log,
     commands: &mpsc::Receiver<Command>,
     persisted: &dyn Fn(Result<u64, LogError>),
+    committed: &dyn Fn(usize, Duration),
 ) -> Result<(), LogError> {
     let mut upto = 0;
     loop {
@@ -108,7 +124,9 @@ fn write(
             next = if appended < GROUP_MAX { commands.try_recv().ok() } else { None };
         }
         if appended > 0 {
+            let since = Instant::now();
             log.commit()?;
+            committed(appended, since.elapsed());
             persisted(Ok(upto));
         }
         if let Some(before) = truncate {

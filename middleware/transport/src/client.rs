@@ -4,7 +4,8 @@ use crate::arrivals::Arrivals;
 use crate::dial::Dialler;
 use crate::link::is_misbehaviour;
 use crate::queue::{Queue, locked};
-use crate::{LinkOptions, ReplicaAddress, StartError};
+use crate::traffic::Meter;
+use crate::{LinkOptions, ReplicaAddress, StartError, Traffic};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -62,6 +63,7 @@ struct Shared {
 struct Slot {
     replica: ReplicaAddress,
     queue: Mutex<Option<Arc<Queue>>>,
+    meter: Arc<Meter>,
     /// Ends the link, and dialling, when the replica is one no more.
     stop: CancellationToken,
 }
@@ -116,8 +118,10 @@ impl Shared {
                 continue;
             }
             let stop = self.stop.child_token();
-            let dialler = Dialler::new(replica.clone(), &self.key, self.options, stop.clone())?;
-            let slot = Arc::new(Slot { replica: replica.clone(), queue: Mutex::new(None), stop });
+            let meter = Arc::new(Meter::default());
+            let dialler =
+                Dialler::new(replica.clone(), &self.key, self.options, stop.clone(), meter.clone())?;
+            let slot = Arc::new(Slot { replica: replica.clone(), queue: Mutex::new(None), meter, stop });
             slots.insert(replica.id, slot.clone());
             tokio::spawn(keep(
                 self.client,
@@ -154,7 +158,7 @@ async fn keep(
             return;
         }
         let event = |frame| ClientEvent::Frame(replica, frame);
-        let end = link.run(&queue, &events, &arrivals, event, &slot.stop).await;
+        let end = link.run(&queue, &slot.meter, &events, &arrivals, event, &slot.stop).await;
         *locked(&slot.queue) = None;
         if is_misbehaviour(&end) {
             warn!(%client, peer = %replica, "link down: {end}");
@@ -207,6 +211,11 @@ impl ClientLinks {
     /// Whether the link to `replica` is up.
     pub fn is_up(&self, replica: ReplicaId) -> bool {
         self.queue(replica).is_some()
+    }
+
+    /// What went over the links with each replica since this side has links with it, or with it at its address.
+    pub fn traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
+        locked(&self.0.slots).iter().map(|(replica, slot)| (*replica, slot.meter.read())).collect()
     }
 
     /// Bytes waiting to be sent to `replica`; nothing when the link is down.

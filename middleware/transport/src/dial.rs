@@ -1,8 +1,10 @@
 //! Keeping up a link that this side dials.
 
 use crate::link::Link;
+use crate::traffic::Meter;
 use crate::{LinkError, LinkOptions, ReplicaAddress, socket, tls};
 use rand::Rng;
+use std::sync::Arc;
 use std::time::Duration;
 use steeldb_wire::auth::SecretKey;
 use tokio::net::TcpStream;
@@ -22,6 +24,7 @@ pub(crate) struct Dialler {
     /// When the last link was handed out.
     linked: Option<Instant>,
     last_failure: String,
+    meter: Arc<Meter>,
 }
 
 impl Dialler {
@@ -34,10 +37,11 @@ impl Dialler {
         own: &SecretKey,
         options: LinkOptions,
         stop: CancellationToken,
+        meter: Arc<Meter>,
     ) -> Result<Dialler, rustls::Error> {
         let connector = tls::connector(own, replica.key)?;
         let last_failure = String::new();
-        Ok(Dialler { replica, connector, options, stop, pause: None, linked: None, last_failure })
+        Ok(Dialler { replica, connector, options, stop, pause: None, linked: None, last_failure, meter })
     }
 
     /// The next link; to be called when the last one has ended. Nothing once stopped. Pauses grow while the replica
@@ -66,7 +70,10 @@ impl Dialler {
                     self.linked = Some(Instant::now());
                     return link;
                 }
-                Err(error) => self.note(error.to_string()),
+                Err(error) => {
+                    self.meter.failed();
+                    self.note(error.to_string());
+                }
             }
         }
     }

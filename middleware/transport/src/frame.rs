@@ -2,13 +2,14 @@
 
 use crate::LinkError;
 use crate::queue::Queue;
+use crate::traffic::Meter;
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 
 const READ_BYTES: usize = 64 * 1024;
 const WRITE_BYTES: usize = 64 * 1024;
-const HEADER_BYTES: usize = 4;
+pub(crate) const HEADER_BYTES: usize = 4;
 
 /// Reads frames through a buffer. Frames share the buffer's memory: none is copied.
 pub(crate) struct FrameReader<R> {
@@ -69,7 +70,11 @@ pub fn take_frame(buffer: &mut BytesMut, frame_bytes_max: usize) -> Result<Optio
 ///
 /// # Errors
 /// What the stream says.
-pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(stream: W, queue: &Queue) -> Result<(), LinkError> {
+pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(
+    stream: W,
+    queue: &Queue,
+    meter: &Meter,
+) -> Result<(), LinkError> {
     let mut stream = BufWriter::with_capacity(WRITE_BYTES, stream);
     let mut batch = VecDeque::new();
     while queue.take(&mut batch).await {
@@ -77,6 +82,7 @@ pub(crate) async fn write_frames<W: AsyncWrite + Unpin>(stream: W, queue: &Queue
             while let Some(frame) = batch.pop_front() {
                 write_frame(&mut stream, &frame).await?;
                 queue.written(&frame);
+                meter.sent(frame.len() + HEADER_BYTES);
             }
             if !queue.try_take(&mut batch) {
                 break;
@@ -126,7 +132,7 @@ mod tests {
         }
         queue.end(crate::queue::End::Closing);
         let mut bytes = Vec::new();
-        write_frames(&mut bytes, &queue).await.unwrap();
+        write_frames(&mut bytes, &queue, &Meter::default()).await.unwrap();
         assert_eq!(queue.backlog(), 0);
         let (frames, end) = read_all(&bytes, 200_000).await;
         assert_eq!(frames, sent);

@@ -30,12 +30,14 @@ mod socket;
 mod tests;
 mod throttle;
 mod tls;
+mod traffic;
 
 pub use client::{ClientConfig, ClientEvent, ClientLinks, ClientTransport};
 pub use error::{LinkError, StartError};
 pub use frame::take_frame;
 pub use options::LinkOptions;
 pub use replica::{ConnectionId, LinkEvent, ReplicaConfig, ReplicaLinks, ReplicaTransport};
+pub use traffic::Traffic;
 
 use steeldb_types::ReplicaId;
 use steeldb_wire::auth::PublicKey;

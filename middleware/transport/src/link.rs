@@ -1,9 +1,10 @@
 //! One authenticated link while it lives.
 
 use crate::arrivals::Arrivals;
-use crate::frame::{FrameReader, write_frame, write_frames};
+use crate::frame::{FrameReader, HEADER_BYTES, write_frame, write_frames};
 use crate::queue::{End, Queue};
 use crate::tls::Stream;
+use crate::traffic::Meter;
 use crate::{LinkError, LinkOptions};
 use bytes::Bytes;
 use steeldb_types::limits;
@@ -52,16 +53,19 @@ impl Link {
     pub(crate) async fn run<E>(
         self,
         queue: &Queue,
+        meter: &Meter,
         events: &mpsc::Sender<E>,
         arrivals: &Arrivals,
         event: impl Fn(Bytes) -> E,
         stop: &CancellationToken,
     ) -> LinkError {
         let Link { mut reader, writer } = self;
+        meter.linked();
         let reading = async {
             loop {
                 match reader.next().await {
                     Ok(Some(frame)) => {
+                        meter.received(frame.len() + HEADER_BYTES);
                         let Some(frame) = arrivals.hold(frame).await else { return LinkError::ClosedHere };
                         if events.send(event(frame)).await.is_err() {
                             return LinkError::ClosedHere;
@@ -72,7 +76,7 @@ impl Link {
                 }
             }
         };
-        let writing = write_frames(writer, queue);
+        let writing = write_frames(writer, queue, meter);
         tokio::pin!(reading, writing);
         let end = tokio::select! {
             error = &mut reading => return error,

@@ -7,7 +7,8 @@ use crate::half_open::{HalfOpen, Place};
 use crate::link::{Link, is_misbehaviour};
 use crate::queue::{End, Queue, locked};
 use crate::throttle::Throttle;
-use crate::{LinkError, LinkOptions, ReplicaAddress, StartError, socket, tls};
+use crate::traffic::Meter;
+use crate::{LinkError, LinkOptions, ReplicaAddress, StartError, Traffic, socket, tls};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -83,6 +84,10 @@ struct Shared {
     /// The keys of `identities`, for TLS.
     known: tls::Known,
     clients: Mutex<HashMap<ConnectionId, (Visitor, Arc<Queue>)>>,
+    /// Of the configured clients; none for guests.
+    client_meters: BTreeMap<ClientId, Meter>,
+    guest_meter: Meter,
+    refusals: AtomicU64,
     guests: Guests,
     next_connection: AtomicU64,
     options: LinkOptions,
@@ -97,6 +102,7 @@ struct Shared {
 struct Slot {
     peer: ReplicaAddress,
     current: Mutex<Option<Arc<Queue>>>,
+    meter: Arc<Meter>,
     /// Held from Up to Down, so that a link that replaces another begins after the other has ended.
     turn: Arc<tokio::sync::Mutex<()>>,
     lines: Throttle,
@@ -149,6 +155,9 @@ impl ReplicaTransport {
             identities: Mutex::default(),
             known,
             clients: Mutex::default(),
+            client_meters: config.clients.iter().map(|(client, _)| (*client, Meter::default())).collect(),
+            guest_meter: Meter::default(),
+            refusals: AtomicU64::new(0),
             guests: Guests::default(),
             next_connection: AtomicU64::new(1),
             options: config.options,
@@ -271,6 +280,7 @@ async fn admit(
         Ok((link, Admitted::Peer(peer))) => shared.run_peer(peer, link, &events).await,
         Ok((link, Admitted::Client(connection))) => connection.run(link, &events).await,
         Err(error) => {
+            shared.refusals.fetch_add(1, Ordering::Relaxed);
             if let Some(others) = shared.refused.admit() {
                 warn!(replica = %shared.id, %from, others, "connection refused: {error}");
             }
@@ -329,12 +339,14 @@ impl Shared {
             let slot = Slot {
                 peer: peer.clone(),
                 current: Mutex::new(None),
+                meter: Arc::default(),
                 turn: turns.remove(&id).unwrap_or_default(),
                 lines: Throttle::new(LOG_LINES_PER_WINDOW),
                 stop: self.stop.child_token(),
             };
             if id < self.id {
-                let dialler = Dialler::new(peer, &self.key, self.options, slot.stop.clone())?;
+                let dialler =
+                    Dialler::new(peer, &self.key, self.options, slot.stop.clone(), slot.meter.clone())?;
                 tokio::spawn(keep(id, dialler, self.clone(), events.clone()));
             }
             slots.insert(id, Arc::new(slot));
@@ -396,7 +408,7 @@ impl Shared {
                 return;
             }
             let event = |frame| LinkEvent::PeerFrame(peer, frame);
-            let end = link.run(&queue, events, &self.arrivals, event, &slot.stop).await;
+            let end = link.run(&queue, &slot.meter, events, &self.arrivals, event, &slot.stop).await;
             match noted {
                 Some(_) if is_misbehaviour(&end) => warn!(replica = %self.id, %peer, "link down: {end}"),
                 Some(_) => info!(replica = %self.id, %peer, "link down: {end}"),
@@ -425,7 +437,13 @@ impl Connection {
         }
         info!(%replica, %client, connection = id.0, "client connected");
         let event = |frame| LinkEvent::ClientFrame(id, frame);
-        let end = link.run(&self.queue, events, &self.shared.arrivals, event, &self.shared.stop).await;
+        let meter = match client {
+            Visitor::Client(client) => self.shared.client_meters.get(&client),
+            Visitor::Guest(_) => None,
+        };
+        let meter = meter.unwrap_or(&self.shared.guest_meter);
+        let (arrivals, stop) = (&self.shared.arrivals, &self.shared.stop);
+        let end = link.run(&self.queue, meter, events, arrivals, event, stop).await;
         if is_misbehaviour(&end) {
             if let Some(others) = self.shared.refused.admit() {
                 warn!(%replica, %client, connection = id.0, others, "client's link closed: {end}");
@@ -517,6 +535,21 @@ impl ReplicaLinks {
     /// Where this replica listens.
     pub fn address(&self) -> SocketAddr {
         self.0.address
+    }
+
+    /// What went over the links with each peer since this side has links with it, or with it at its address.
+    pub fn peer_traffic(&self) -> BTreeMap<ReplicaId, Traffic> {
+        locked(&self.0.peers).iter().map(|(peer, slot)| (*peer, slot.meter.read())).collect()
+    }
+
+    /// What went over the links with each configured client since the start.
+    pub fn client_traffic(&self) -> BTreeMap<ClientId, Traffic> {
+        self.0.client_meters.iter().map(|(client, meter)| (*client, meter.read())).collect()
+    }
+
+    /// How many connections were turned away before they were links: no known key, too slow, too many, not the protocol.
+    pub fn refusals(&self) -> u64 {
+        self.0.refusals.load(Ordering::Relaxed)
     }
 
     /// How many connections were refused or closed for misbehaviour since the start.

@@ -83,7 +83,7 @@ fn client(replicas: &[ReplicaAddress], options: LinkOptions) -> (ClientLinks, Re
 }
 
 fn dialler(to: &ReplicaAddress, own: SecretKey) -> Dialler {
-    Dialler::new(to.clone(), &own, options(), CancellationToken::new()).unwrap()
+    Dialler::new(to.clone(), &own, options(), CancellationToken::new(), Default::default()).unwrap()
 }
 
 /// An authenticated connection of the client that can be made to misbehave.
@@ -185,6 +185,31 @@ async fn a_client_reaches_all_replicas_and_may_connect_twice() {
         };
         assert!(connections.contains(&from));
     }
+}
+
+#[tokio::test]
+async fn what_goes_over_links_is_counted_on_both_sides() {
+    let (addresses, links, mut events) = one_replica(options()).await;
+    still_serves(&addresses, &links, &mut events).await;
+    let told = links.client_traffic()[&CLIENT];
+    // A ping and a pong of four bytes each, with their headers.
+    assert_eq!((told.frames_sent, told.bytes_sent, told.frames_received, told.bytes_received), (1, 8, 1, 8));
+    assert_eq!((told.links, told.failures), (1, 0));
+    let stranger = dialler(&addresses[0], stranger_key());
+    assert!(stranger.connect().await.is_err());
+    while links.refusals() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(links.refusals(), 1);
+    still_serves(&addresses, &links, &mut events).await;
+    assert_eq!(links.client_traffic()[&CLIENT].links, 2);
+
+    let (client_links, mut client_events) = client(&addresses, options());
+    assert_eq!(client_events.recv().await, Some(ClientEvent::ReplicaUp(r(0))));
+    assert!(client_links.send(r(0), bytes("ping")));
+    let connection = client_up(&mut events).await;
+    assert_eq!(events.recv().await, Some(LinkEvent::ClientFrame(connection, bytes("ping"))));
+    assert_eq!(client_links.traffic()[&r(0)].links, 1);
 }
 
 #[tokio::test]

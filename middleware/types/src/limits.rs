@@ -240,3 +240,14 @@ pub const LINK_LINGER: Duration = Duration::from_secs(5);
 
 /// The longest pause between two attempts to reach a peer.
 pub const REDIAL_PAUSE_MAX: Duration = Duration::from_secs(3);
+
+/// Connections at once that ask for metrics or health, and how long each may take. Past it: turned away, cut off.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
+/// See there.
+pub const METRICS_CONNECTION_TIME: Duration = Duration::from_secs(10);
+
+/// How long a process that is asked to stop waits for what its clients have under way. Past it: broken off.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How far a replica may be behind the order, in positions, and still be ready. Past it: `/ready` says 503.
+pub const READY_LAG_MAX: u64 = 1000;

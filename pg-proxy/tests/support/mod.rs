@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use steeldb_client_shim::testing::{FakeCluster, FakeLinks};
 use steeldb_client_shim::{Patience, Shim, ShimConfig};
-use steeldb_pg_proxy::{Authentication, Proxy, ProxyOptions};
+use steeldb_pg_proxy::{Proxy, ProxyOptions};
 use steeldb_types::{ClientId, ReplicaId};
 use steeldb_wire::auth::SecretKey;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,10 +26,24 @@ pub async fn start_with(cluster: FakeCluster, change: impl FnOnce(&mut ProxyOpti
     launch(cluster, Patience::default(), change, std::future::pending()).await
 }
 
-/// As [`start`], until `shutdown` is done.
+/// As [`start`], until `shutdown` is done; sessions are broken off then.
 #[allow(dead_code, reason = "not every test file uses it")]
 pub async fn start_until(cluster: FakeCluster, shutdown: impl Future<Output = ()> + Send + 'static) -> World {
-    launch(cluster, Patience::default(), |_| {}, shutdown).await
+    let at_once =
+        |options: &mut ProxyOptions| options.set(|settings| settings.stop_timeout = Default::default());
+    launch(cluster, Patience::default(), at_once, shutdown).await
+}
+
+/// As [`start`], until `shutdown` is done; transactions have so long to end then.
+#[allow(dead_code, reason = "not every test file uses it")]
+pub async fn start_stopping(
+    cluster: FakeCluster,
+    stop_timeout: std::time::Duration,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> World {
+    let patient =
+        move |options: &mut ProxyOptions| options.set(|settings| settings.stop_timeout = stop_timeout);
+    launch(cluster, Patience::default(), patient, shutdown).await
 }
 
 /// As [`start`], with so much patience for a transaction's outcome.
@@ -57,7 +71,6 @@ async fn launch(
     };
     let shim = Shim::over(config, Arc::new(links), events);
     let mut options = ProxyOptions::new("127.0.0.1:0", shim);
-    options.authentication = Authentication::Trust;
     change(&mut options);
     let proxy = Proxy::bind(options).await.unwrap();
     let port = proxy.local_addr().unwrap().port();

@@ -9,11 +9,13 @@ mod cluster;
 mod ledger;
 mod master;
 mod plan;
+mod status;
 
 pub use cluster::{ChangeArgs, ClusterCommand, NewReplicaArgs, StatusArgs};
 pub use ledger::{LedgerCommand, LedgerExportArgs, LedgerFollowArgs, LedgerVerifyArgs};
 pub use master::MasterCommand;
 pub use plan::PlanArgs;
+pub use status::ClusterStatusArgs;
 
 /// Byzantine-fault-tolerant replication for PostgreSQL.
 #[derive(Parser, Debug)]
@@ -88,7 +90,7 @@ explain every key.")]
   steeldb replica --config replica.toml --log-format json
 
 A line `ready ...` on standard output says that clients can connect. SIGTERM
-and SIGINT stop it in good order.")]
+and SIGINT stop it in good order, SIGHUP has it read its configuration again.")]
     Replica(ReplicaArgs),
 
     /// Run a proxy: what applications connect to as to a PostgreSQL server
@@ -97,7 +99,8 @@ and SIGINT stop it in good order.")]
   psql -h 127.0.0.1 -p 6432 -U app app
 
 A line `ready ...` on standard output says that applications can connect.
-SIGTERM and SIGINT stop it in good order.")]
+SIGTERM and SIGINT stop it in good order, SIGHUP has it read its configuration
+and its users file again.")]
     Proxy(ProxyArgs),
 
     /// Comparisons with PostgreSQL and among clusters: tables and plots
@@ -135,6 +138,18 @@ Works against any PostgreSQL server.")]
 `steeldb demo --run` sets STEELDB_PROXY_CONFIG. The exit status is 0 if all
 replicas answered and hold the same, 1 if not.")]
     Verify(VerifyArgs),
+
+    /// Show the whole cluster: replicas, master, leader, positions, lag, accusations
+    #[command(after_help = "Examples:
+  steeldb status --config proxy.toml
+  steeldb status --config proxy.toml --watch
+  steeldb status --config proxy.toml --json
+  steeldb demo --run 'steeldb status'
+
+Every replica speaks for itself; master, leader and position are what f + 1 of
+them say. The exit status is 0 if a quorum answers, vouches for its data and
+agrees on the master, 1 if not.")]
+    Status(ClusterStatusArgs),
 
     /// Show who the replicas are, and change that while the cluster runs
     #[command(after_help = "Examples:
@@ -189,8 +204,8 @@ whether the history before it was changed.")]
   steeldb proxy-password --users users app
   echo \"$PASSWORD\" | steeldb proxy-password --users users app
 
-The file holds SCRAM-SHA-256 verifiers, no passwords. Restart the proxy to have
-it read again.")]
+The file holds SCRAM-SHA-256 verifiers, no passwords. SIGHUP has the proxy read
+it again.")]
     ProxyPassword(ProxyPasswordArgs),
 
     /// Become postgres; started by replicas

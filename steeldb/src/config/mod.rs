@@ -8,6 +8,7 @@
 mod cluster;
 mod error;
 mod keys;
+mod metrics;
 mod proxy;
 mod replica;
 mod text;
@@ -17,6 +18,7 @@ pub use cluster::{ClientEntry, Cluster, ClusterFile, DatabaseEntry, ReplicaEntry
 pub(crate) use cluster::{check_database, check_role};
 pub use error::ConfigError;
 pub use keys::{random_seed, read_seed, write_seed};
+pub use metrics::{ProxyMetricsFile, ReplicaMetricsFile};
 pub(crate) use proxy::is_loopback;
 pub use proxy::{Authentication, AuthenticationFile, Method, ProxyConfig, ProxyFile};
 pub use replica::{CatchUpFile, PostgresFile, ReplicaConfig, ReplicaFile};
@@ -47,6 +49,14 @@ fn write(file: &Path, text: &str) -> Result<(), ConfigError> {
 /// `path` as seen from the folder of `file`.
 fn beside(file: &Path, path: &Path) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(path)
+}
+
+/// Checks that `filter` says what is to be logged.
+fn check_log_level(filter: Option<&str>) -> Result<(), String> {
+    match filter.map(tracing_subscriber::EnvFilter::try_new) {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => Err(format!("{:?} is not a log filter: {error}", filter.unwrap_or_default())),
+    }
 }
 
 /// Checks that `address` is host:port.

@@ -1,10 +1,15 @@
 //! A proxy's file.
 
+use super::replica::{check_stop_timeout, default_stop_timeout_s};
 use super::text::Text;
-use super::{Cluster, ClusterFile, ConfigError, Users, beside, check_address, read, read_seed, write};
+use super::{
+    Cluster, ClusterFile, ConfigError, ProxyMetricsFile, Users, beside, check_address, check_log_level, read,
+    read_seed, write,
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use steeldb_pg_proxy::Verify;
 use steeldb_types::{ClientId, limits};
 use steeldb_wire::auth::SecretKey;
@@ -28,8 +33,17 @@ pub struct ProxyFile {
     /// When results are verified, unless a session says otherwise.
     #[serde(default)]
     pub verify: Verify,
+    /// What is logged, unless the command line or RUST_LOG says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// How long transactions may take to end when it is to stop, seconds.
+    #[serde(default = "default_stop_timeout_s")]
+    pub stop_timeout_s: u64,
     /// How applications show who they are.
     pub authentication: AuthenticationFile,
+    /// Where it tells how it is.
+    #[serde(default)]
+    pub metrics: ProxyMetricsFile,
     /// The cluster.
     pub cluster: ClusterFile,
 }
@@ -79,8 +93,14 @@ pub struct ProxyConfig {
     pub statement_tries: u32,
     /// When results are verified, unless a session says otherwise.
     pub verify: Verify,
+    /// What is logged, unless the command line or RUST_LOG says.
+    pub log_level: Option<String>,
+    /// How long transactions may take to end when it is to stop.
+    pub stop_timeout: Duration,
     /// How applications show who they are.
     pub authentication: Authentication,
+    /// Where it tells how it is.
+    pub metrics: ProxyMetricsFile,
     /// The cluster.
     pub cluster: Cluster,
 }
@@ -107,7 +127,10 @@ impl ProxyFile {
             max_sessions,
             statement_tries,
             verify,
+            log_level: None,
+            stop_timeout_s: default_stop_timeout_s(),
             authentication,
+            metrics: ProxyMetricsFile::default(),
             cluster,
         }
     }
@@ -128,7 +151,7 @@ impl ProxyFile {
         ProxyFile::read(file)?.check(file)
     }
 
-    fn check(self, file: &Path) -> Result<ProxyConfig, ConfigError> {
+    pub(crate) fn check(self, file: &Path) -> Result<ProxyConfig, ConfigError> {
         let wrong = |key: &str, reason: String| ConfigError::value(file, key, reason);
         let cluster = self.cluster.check(file)?;
         check_address(&self.listen).map_err(|reason| wrong("listen", reason))?;
@@ -156,6 +179,9 @@ impl ProxyFile {
             let reason = format!("{} is not between 1 and {most}", self.statement_tries);
             return Err(wrong("statement_tries", reason));
         }
+        check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
+        check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
+        self.metrics.check().map_err(|(key, reason)| wrong(key, reason))?;
         let authentication = match (self.authentication.method, &self.authentication.users_file) {
             (Method::Trust, _) if !is_loopback(&self.listen) => {
                 let reason = format!(
@@ -171,7 +197,8 @@ impl ProxyFile {
                 return Err(wrong("authentication.users_file", reason.into()));
             }
         };
-        let ProxyFile { listen, client, max_sessions, statement_tries, verify, .. } = self;
+        let ProxyFile { listen, client, max_sessions, statement_tries, verify, log_level, metrics, .. } =
+            self;
         Ok(ProxyConfig {
             listen,
             client,
@@ -179,7 +206,10 @@ impl ProxyFile {
             max_sessions,
             statement_tries,
             verify,
+            log_level,
+            stop_timeout: Duration::from_secs(self.stop_timeout_s),
             authentication,
+            metrics,
             cluster,
         })
     }
@@ -222,6 +252,17 @@ impl ProxyFile {
             "verify",
             verify,
         );
+        text.optional(
+            "What is logged: error, warn, info, debug, trace, or a filter. Unless given: info. --log-level and RUST_LOG go before.",
+            "log_level",
+            self.log_level.clone(),
+            "\"info\"",
+        );
+        text.key(
+            "When it is to stop: how long transactions may take to end before their sessions are broken off, seconds.",
+            "stop_timeout_s",
+            i64::try_from(self.stop_timeout_s).unwrap_or(i64::MAX),
+        );
         text.section("[authentication]", "How applications show who they are.");
         let method = match self.authentication.method {
             Method::Trust => "trust",
@@ -239,6 +280,7 @@ impl ProxyFile {
             self.authentication.users_file.as_ref().map(|path| path.display().to_string()),
             "\"users\"",
         );
+        self.metrics.write(&mut text);
         self.cluster.write(&mut text);
         text.finish()
     }
@@ -277,6 +319,8 @@ mod tests {
         let mut file = sample();
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
         file.verify = Verify::Eager;
+        file.log_level = Some("debug".into());
+        file.metrics.listen = Some(ProxyMetricsFile::LISTEN.into());
         file.authentication = AuthenticationFile { method: Method::Scram, users_file: Some("u".into()) };
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
         assert_eq!(keys(&file.text()), keys(&toml::to_string(&file).unwrap()));
@@ -319,6 +363,9 @@ mod tests {
         assert!(error.contains("proxy.toml: key_file: "), "{error}");
         let error = load(&ProxyFile { max_sessions: 0, ..sample() }).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: max_sessions: "), "{error}");
+        let file = ProxyFile { log_level: Some("=,=".into()), ..sample() };
+        let error = load(&file).err().unwrap().to_string();
+        assert!(error.contains("proxy.toml: log_level: "), "{error}");
         for statement_tries in [0, limits::STATEMENT_TRIES_MAX + 1] {
             let error = load(&ProxyFile { statement_tries, ..sample() }).err().unwrap().to_string();
             assert!(error.contains("proxy.toml: statement_tries: "), "{error}");

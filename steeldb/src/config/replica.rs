@@ -1,7 +1,10 @@
 //! A replica's file.
 
 use super::text::Text;
-use super::{Cluster, ClusterFile, ConfigError, beside, check_address, read, read_seed, write};
+use super::{
+    Cluster, ClusterFile, ConfigError, ReplicaMetricsFile, beside, check_address, check_log_level, read,
+    read_seed, write,
+};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,9 +27,18 @@ pub struct ReplicaFile {
     pub cluster_key_file: PathBuf,
     /// Where its data go.
     pub data_dir: PathBuf,
+    /// What is logged, unless the command line or RUST_LOG says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// How long it goes on for what clients have finished when it is to stop, seconds.
+    #[serde(default = "default_stop_timeout_s")]
+    pub stop_timeout_s: u64,
     /// Its PostgreSQL.
     #[serde(default)]
     pub postgres: PostgresFile,
+    /// Where it tells how it is.
+    #[serde(default)]
+    pub metrics: ReplicaMetricsFile,
     /// What it keeps for replicas that were away.
     #[serde(default)]
     pub catch_up: CatchUpFile,
@@ -97,8 +109,14 @@ pub struct ReplicaConfig {
     pub cluster_key: Zeroizing<[u8; 32]>,
     /// Where its data go.
     pub data_dir: PathBuf,
+    /// What is logged, unless the command line or RUST_LOG says.
+    pub log_level: Option<String>,
+    /// How long it goes on for what clients have finished when it is to stop.
+    pub stop_timeout: Duration,
     /// Its PostgreSQL.
     pub postgres: PostgresFile,
+    /// Where it tells how it is.
+    pub metrics: ReplicaMetricsFile,
     /// What it keeps for replicas that were away.
     pub catch_up: CatchUpFile,
     /// The cluster.
@@ -127,7 +145,7 @@ impl ReplicaFile {
         beside(file, &self.data_dir)
     }
 
-    fn check(self, file: &Path) -> Result<ReplicaConfig, ConfigError> {
+    pub(crate) fn check(self, file: &Path) -> Result<ReplicaConfig, ConfigError> {
         let wrong = |key: &str, reason: String| ConfigError::value(file, key, reason);
         let cluster = self.cluster.check(file)?;
         let Some(entry) = cluster.replicas.get(usize::from(self.id.0)) else {
@@ -150,10 +168,24 @@ impl ReplicaFile {
         let mut postgres = self.postgres;
         postgres.check().map_err(|(key, reason)| wrong(key, reason))?;
         self.catch_up.check().map_err(|(key, reason)| wrong(key, reason))?;
+        self.metrics.check().map_err(|(key, reason)| wrong(key, reason))?;
+        check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
+        check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
         postgres.binaries = postgres.binaries.map(|path| beside(file, &path));
         let data_dir = beside(file, &self.data_dir);
-        let catch_up = self.catch_up;
-        Ok(ReplicaConfig { id: self.id, listen, key, cluster_key, data_dir, postgres, catch_up, cluster })
+        Ok(ReplicaConfig {
+            id: self.id,
+            listen,
+            key,
+            cluster_key,
+            data_dir,
+            log_level: self.log_level,
+            stop_timeout: Duration::from_secs(self.stop_timeout_s),
+            postgres,
+            metrics: self.metrics,
+            catch_up: self.catch_up,
+            cluster,
+        })
     }
 
     /// Writes the file with a comment on every key.
@@ -188,14 +220,34 @@ impl ReplicaFile {
             path(&self.cluster_key_file),
         );
         text.key("Where this replica keeps its PostgreSQL and its logs.", "data_dir", path(&self.data_dir));
+        text.optional(
+            "What is logged: error, warn, info, debug, trace, or a filter. Unless given: info. --log-level and RUST_LOG go before.",
+            "log_level",
+            self.log_level.clone(),
+            "\"info\"",
+        );
+        text.key(
+            "When it is to stop: how long it goes on for transactions that clients have finished, seconds.",
+            "stop_timeout_s",
+            i64::try_from(self.stop_timeout_s).unwrap_or(i64::MAX),
+        );
         self.postgres.write(&mut text);
+        self.metrics.write(&mut text);
         self.catch_up.write(&mut text);
         self.cluster.write(&mut text);
         text.finish()
     }
 }
 
-fn range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), (&'static str, String)> {
+pub(super) fn default_stop_timeout_s() -> u64 {
+    limits::STOP_TIMEOUT.as_secs()
+}
+
+pub(super) fn check_stop_timeout(seconds: u64) -> Result<(), (&'static str, String)> {
+    range("stop_timeout_s", seconds, 0, 24 * 3600)
+}
+
+pub(super) fn range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), (&'static str, String)> {
     match (min..=max).contains(&value) {
         true => Ok(()),
         false => Err((key, format!("{value} is not between {min} and {max}"))),
@@ -306,7 +358,10 @@ mod tests {
             key_file: "replica.key".into(),
             cluster_key_file: "cluster.key".into(),
             data_dir: "data".into(),
+            log_level: Some("debug".into()),
+            stop_timeout_s: 7,
             postgres: PostgresFile { binaries: Some("/opt/pg".into()), ..PostgresFile::default() },
+            metrics: ReplicaMetricsFile { listen: Some("127.0.0.1:9400".into()), ready_lag_max: 10 },
             catch_up: CatchUpFile { kept_mb: 500, kept_hours: 24 },
             cluster: cluster(),
         }

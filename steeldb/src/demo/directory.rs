@@ -177,6 +177,7 @@ fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
         database: NAME.into(),
         owner: NAME.into(),
         folder_mode: folder_mode(),
+        metrics: false,
     };
     blueprint.write(path)?;
     Ok((replicas, listen))

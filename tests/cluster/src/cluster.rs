@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use steeldb_client_shim::{Shim, ShimConfig};
 use steeldb_postgres::{AGENT_ROLE, Backend, Launcher, ServerConfig};
-use steeldb_replica::agent::{self, AgentConfig, DatabaseConfig, Point};
+use steeldb_replica::agent::{self, AgentConfig, Controls, DatabaseConfig, Monitor, Point};
 use steeldb_replica::scheduler::ClientRights;
 use steeldb_transport::ReplicaAddress;
 use steeldb_types::{ClientId, Execution, ReplicaId, View, limits};
@@ -270,6 +270,8 @@ impl Cluster {
         server.settings.fsync = false;
         server.settings.shared_buffers_mb = 32;
         AgentConfig {
+            monitor: Monitor::default(),
+            controls: Controls::default(),
             me: ReplicaId(id),
             key: replica_key(id),
             listen: self.address(id).to_string(),
@@ -301,8 +303,6 @@ impl Cluster {
             master_silence: self.master_silence,
             clock_tolerance: limits::CLOCK_TOLERANCE,
             hook: self.traps.hook(id),
-            kept_bytes: limits::KEPT_BYTES,
-            kept_age: limits::KEPT_AGE,
         }
     }
 

@@ -1,6 +1,8 @@
 //! What an agent is configured with.
 
+use super::controls::Controls;
 use super::hook::Hook;
+use super::monitor::Monitor;
 use crate::scheduler::ClientRights;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -62,10 +64,10 @@ pub struct AgentConfig {
     pub soft_barrier: Duration,
     /// Where a test stops it; nowhere otherwise.
     pub hook: Hook,
-    /// What is kept on disk for replicas that were away: bytes, and for how long.
-    pub kept_bytes: u64,
-    /// See there.
-    pub kept_age: Duration,
+    /// Where it tells how it is.
+    pub monitor: Monitor,
+    /// What can be changed while it runs.
+    pub controls: Controls,
     /// How long a master may be silent before it is accused.
     pub master_silence: Duration,
     /// How far the leader's timestamps may be from this replica's clock.

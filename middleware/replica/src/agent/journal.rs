@@ -3,14 +3,16 @@
 use super::config::AgentConfig;
 use anyhow::Context as _;
 use std::sync::Arc;
+use std::time::Duration;
 use steeldb_ordering::{InstanceNumber, Record};
 use steeldb_ordering_log::{Directory, Journal, LogError, Options};
 
 /// Opens the journal, and creates it for a replica that starts for the first time: before PostgreSQL's data directory,
-/// so that data without a journal have lost it. `persisted` as in [`Journal::open`].
+/// so that data without a journal have lost it. `persisted` and `committed` as in [`Journal::open_watched`].
 pub(super) fn open(
     config: &AgentConfig,
     persisted: impl Fn(Result<u64, LogError>) + Send + 'static,
+    committed: impl Fn(usize, Duration) + Send + 'static,
 ) -> anyhow::Result<(Journal, Vec<Record>)> {
     let path = config.data_dir.join("journal");
     if path.is_file() {
@@ -28,7 +30,7 @@ pub(super) fn open(
         Directory::open(&path).with_context(|| format!("cannot open the journal {}", path.display()))?;
     let options = Options { sync: config.server.settings.fsync, ..Options::default() };
     // The database takes no checkpoints: everything is delivered again, and compared with what PostgreSQL holds.
-    let (journal, recovered) = Journal::open(Arc::new(disk), options, persisted)?;
+    let (journal, recovered) = Journal::open_watched(Arc::new(disk), options, persisted, committed)?;
     if recovered.torn_bytes > 0 {
         tracing::warn!(bytes = recovered.torn_bytes, "a torn batch at the journal's end is cut off");
     }

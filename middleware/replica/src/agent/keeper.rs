@@ -4,6 +4,7 @@
 //! backends are lost, the decoding stream and the connections that commit are made again when the server is there.
 
 use super::hook::{Hook, Point};
+use super::monitor::Monitor;
 use crate::scheduler::Event;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ pub(super) struct Keeper {
     starting: Option<JoinHandle<Result<Server, ServerError>>>,
     events: mpsc::UnboundedSender<Event>,
     hook: Hook,
+    monitor: Monitor,
 }
 
 impl Keeper {
@@ -50,8 +52,11 @@ impl Keeper {
         server: Server,
         events: mpsc::UnboundedSender<Event>,
         hook: Hook,
+        monitor: Monitor,
     ) -> Keeper {
-        Keeper { config, server: Some(server), started: Instant::now(), starting: None, events, hook }
+        monitor.server_runs(true);
+        let started = Instant::now();
+        Keeper { config, server: Some(server), started, starting: None, events, hook, monitor }
     }
 
     /// Runs until the server cannot be kept running; says why. Cancel safe.
@@ -59,6 +64,7 @@ impl Keeper {
         let mut restarts = 0;
         loop {
             let reason = self.ended().await;
+            self.monitor.server_runs(false);
             if self.started.elapsed() > HEALTHY {
                 restarts = 0;
             }
@@ -84,6 +90,7 @@ impl Keeper {
                 Ok(Ok(server)) => {
                     self.server = Some(server);
                     self.started = Instant::now();
+                    self.monitor.server_runs(true);
                     // Nobody to tell: the agent ends.
                     let _ = self.events.send(Event::ServerRestarted);
                 }

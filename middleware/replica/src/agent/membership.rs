@@ -149,7 +149,7 @@ impl Reactor {
     }
 
     fn status(&self) -> ReplicaStatus {
-        let view = self.core.roster().view();
+        let (view, sizes) = (self.core.roster().view(), self.scheduler.sizes());
         ReplicaStatus {
             view: view.number(),
             votes: view.contains(self.me),
@@ -162,6 +162,12 @@ impl Reactor {
             diverged: self.scheduler.diverged().map(str::to_string),
             term: self.scheduler.term(),
             accusations: self.scheduler.accusations().collect(),
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            uptime_s: self.started.elapsed().as_secs(),
+            vouches: self.scheduler.may_vouch(),
+            behind: self.behind(),
+            prepared: sizes.permits as u64,
+            sessions: sizes.sessions as u64,
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::effects::Part;
 use bytes::Bytes;
 use steeldb_ordering::Message;
-use steeldb_types::{Slot, TxId, limits};
+use steeldb_types::{Position, Slot, TxId, limits};
 use steeldb_wire::codec::{self, DecodeError};
 use steeldb_wire::transaction::{SignedAccusation, Stream, VoteBundle};
 
@@ -17,6 +17,8 @@ pub(super) enum PeerMessage {
     Stream(Stream),
     /// An accusation of the master.
     Accusation(SignedAccusation),
+    /// Up to where the order is delivered at the sender: nothing rests on it but what this replica says of its own lag.
+    Standing(Position),
     /// Asks for what is kept of a committed transaction.
     FetchEffects {
         /// The transaction.
@@ -55,6 +57,7 @@ const EFFECTS: u8 = 5;
 const ACCUSATION: u8 = 6;
 const PING: u8 = 8;
 const PONG: u8 = 9;
+const STANDING: u8 = 7;
 
 impl PeerMessage {
     pub(super) fn encode(&self) -> Bytes {
@@ -63,6 +66,7 @@ impl PeerMessage {
             PeerMessage::Votes(bundle) => (VOTES, codec::encode(bundle)),
             PeerMessage::Stream(stream) => (STREAM, codec::encode(stream)),
             PeerMessage::Accusation(signed) => (ACCUSATION, codec::encode(signed)),
+            PeerMessage::Standing(delivered) => (STANDING, codec::encode(delivered)),
             PeerMessage::FetchEffects { tx, slot, from } => (FETCH, codec::encode(&(*tx, *slot, *from))),
             PeerMessage::Effects { tx, from, part } => (EFFECTS, codec::encode(&(*tx, *from, part))),
             PeerMessage::Ping { number } => (PING, codec::encode(number)),
@@ -81,6 +85,9 @@ impl PeerMessage {
             Some((&STREAM, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Stream),
             Some((&ACCUSATION, body)) => {
                 codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Accusation)
+            }
+            Some((&STANDING, body)) => {
+                codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Standing)
             }
             Some((&FETCH, body)) => codec::decode(body, limits::FRAME_BYTES_MAX)
                 .map(|(tx, slot, from)| PeerMessage::FetchEffects { tx, slot, from }),

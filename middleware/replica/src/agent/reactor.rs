@@ -3,6 +3,7 @@
 use super::anchors;
 use super::catchup::{CatchUp, Wanted};
 use super::committer::{Committer, Job};
+use super::controls::Controls;
 use super::fetching::Fetching;
 use super::hook::{Hook, Point};
 use super::judge::Judge;
@@ -11,6 +12,8 @@ use super::peer::PeerMessage;
 use super::promises::Promises;
 use super::round_trips::RoundTrips;
 use super::{certifying, maintenance, sequences, temporary, worker};
+use super::watching::Watching;
+use super::{certifying, maintenance, sequences, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
 use bytes::Bytes;
@@ -31,9 +34,6 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// What was ordered this long ago is late: it comes from catching up with the order.
 const LATE: Duration = Duration::from_secs(2);
-
-/// How long a replica that is to stop goes on for what its clients have finished.
-const STOP_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Answers kept for clients whose own copy of the request comes later than the order's; the oldest go.
 const UNCLAIMED_MAX: usize = 256;
@@ -90,6 +90,8 @@ pub(super) struct Reactor {
     /// Where a test stops it, and that it has.
     pub(super) hook: Hook,
     pub(super) stopped: bool,
+    pub(super) watching: Watching,
+    pub(super) controls: Controls,
 }
 
 impl Reactor {
@@ -129,6 +131,7 @@ impl Reactor {
                     self.fetch_again();
                     self.ask_round_trips();
                     self.schedule(Event::Tick);
+                    self.watch();
                 }
                 () = tokio::time::sleep(due.unwrap_or(Duration::from_secs(3600))) => {
                     self.order(ordering::Event::Tick);
@@ -156,7 +159,8 @@ impl Reactor {
             }
             // What clients have finished is prepared first: after a restart their sessions are gone, and DDL cannot be
             // had from a peer.
-            if stopping.is_some_and(|since| self.scheduler.is_settled() || since.elapsed() > STOP_PATIENCE) {
+            let patience = self.controls.settings().stop_timeout;
+            if stopping.is_some_and(|since| self.scheduler.is_settled() || since.elapsed() >= patience) {
                 return Ok(());
             }
         }
@@ -170,7 +174,7 @@ impl Reactor {
         }
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now {
             monotonic_us: self.started.elapsed().as_micros() as u64,
@@ -179,6 +183,7 @@ impl Reactor {
     }
 
     pub(super) fn schedule(&mut self, event: Event) {
+        self.note_event(&event);
         let now = self.started.elapsed().as_micros() as u64;
         self.scheduler.handle(now, event);
     }
@@ -234,6 +239,7 @@ impl Reactor {
                 self.round_trips.up(peer);
                 self.order(ordering::Event::LinkUp(peer));
                 self.schedule(Event::PeerUp(peer));
+                self.tell_standing(peer);
             }
             LinkEvent::PeerDown(peer) => {
                 tracing::info!(%peer, "link down");
@@ -284,6 +290,7 @@ impl Reactor {
                     _ => tracing::warn!(%peer, "a peer sent an accusation that it did not sign"),
                 }
             }
+            Ok(PeerMessage::Standing(delivered)) => self.watching.peer_stands(peer, delivered),
             Ok(PeerMessage::FetchEffects { tx, slot, from }) => {
                 self.fetching.serve(&self.links, &self.catch_up.effects, peer, tx, slot, from);
             }
@@ -338,6 +345,7 @@ impl Reactor {
     }
 
     pub(super) fn ordering_effect(&mut self, effect: ordering::Effect) {
+        self.note_ordering(&effect);
         match effect {
             ordering::Effect::Persist { sequence, record } => {
                 self.promises.appended(sequence);
@@ -448,6 +456,7 @@ impl Reactor {
     fn effect(&mut self, effect: Effect) {
         #[cfg(feature = "adversary")]
         let Some(effect) = self.adversary.twist(effect) else { return };
+        self.note_effect(&effect);
         match effect {
             Effect::OpenBackend { session, database, role, parameters } => {
                 self.open_backend(session, database, role, parameters);

@@ -9,6 +9,7 @@ use super::keeper::Keeper;
 use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
+use super::watching::Watching;
 use super::{anchors, decoder, journal, membership, setup};
 use crate::effects::{self, Effects};
 use crate::scheduler::{self, OpenTransactions, Scheduler};
@@ -47,12 +48,20 @@ async fn serve(
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("cannot create the data directory {}", config.data_dir.display()))?;
     let (persisted, persisted_events) = mpsc::unbounded_channel();
-    let (journal, records) = journal::open(&config, move |upto| {
+    let committed = {
+        let monitor = config.monitor.clone();
+        move |records: usize, took: std::time::Duration| {
+            monitor.metrics().log_records.observe(records as f64);
+            monitor.metrics().log_commit.observe(took.as_secs_f64());
+        }
+    };
+    let told = move |upto| {
         let _ = persisted.send(upto);
-    })?;
+    };
+    let (journal, records) = journal::open(&config, told, committed)?;
     let options = effects::Options {
-        bytes_max: config.kept_bytes,
-        age_max: config.kept_age,
+        bytes_max: config.controls.settings().kept_bytes,
+        age_max: config.controls.settings().kept_age,
         sync: config.server.settings.fsync,
     };
     let kept = config.data_dir.join("effects");
@@ -67,7 +76,13 @@ async fn serve(
     let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
 
     let (internal, internal_events) = mpsc::unbounded_channel();
-    let mut keeper = Keeper::new(config.server.clone(), server, internal.clone(), config.hook.clone());
+    let mut keeper = Keeper::new(
+        config.server.clone(),
+        server,
+        internal.clone(),
+        config.hook.clone(),
+        config.monitor.clone(),
+    );
     let (reports, worker_reports) = mpsc::unbounded_channel();
     let (decisions_read, decisions) = mpsc::unbounded_channel();
     let clients: BTreeMap<ClientId, PublicKey> =
@@ -183,6 +198,8 @@ async fn serve(
         me: config.me,
         hook: config.hook.clone(),
         stopped: false,
+        watching: Watching::new(config.monitor.clone()),
+        controls: config.controls.clone(),
     };
     for effect in early {
         reactor.ordering_effect(effect);

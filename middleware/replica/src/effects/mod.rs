@@ -99,7 +99,7 @@ pub struct Writing {
 
 struct Shared {
     directory: PathBuf,
-    options: Options,
+    sync: bool,
     state: Mutex<State>,
     /// Something for the thread to do.
     work: Condvar,
@@ -117,6 +117,8 @@ struct State {
     /// Somebody waits for the disk.
     urgent: bool,
     closed: bool,
+    /// Bytes on disk, and age.
+    bounds: (u64, Duration),
 }
 
 #[derive(Clone)]
@@ -160,8 +162,12 @@ impl Effects {
         }
         let shared = Arc::new(Shared {
             directory: directory.to_path_buf(),
-            options,
-            state: Mutex::new(State { segments, ..State::default() }),
+            sync: options.sync,
+            state: Mutex::new(State {
+                segments,
+                bounds: (options.bytes_max, options.age_max),
+                ..State::default()
+            }),
             work: Condvar::new(),
             written: Notify::new(),
         });
@@ -291,6 +297,17 @@ impl Effects {
         })
     }
 
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        let segments = lock(&self.0.state).segments.clone();
+        segments.iter().map(|segment| lock(segment).length).sum()
+    }
+
+    /// Other bounds, from the next record on.
+    pub fn set_bounds(&self, bytes_max: u64, age_max: Duration) {
+        lock(&self.0.state).bounds = (bytes_max, age_max);
+    }
+
     /// How many files there are.
     #[cfg(test)]
     fn files(&self) -> usize {
@@ -360,7 +377,7 @@ impl Effects {
             at = Some(lock(&segment).write(place, &head, &pending.body)?);
             written.push((segment, place, head));
         }
-        if self.0.options.sync {
+        if self.0.sync {
             let mut synced = None;
             for (segment, ..) in &written {
                 let segment = lock(segment);
@@ -378,8 +395,10 @@ impl Effects {
 
     /// The segment that is written to, and in `at` the place where its next record goes.
     fn segment(&self, open: &mut bool, at: &mut Option<u64>) -> io::Result<Arc<Mutex<Segment>>> {
-        let segment_max = (self.0.options.bytes_max / 16).min(SEGMENT_BYTES_MAX);
-        let last = lock(&self.0.state).segments.last().cloned();
+        let (segment_max, last) = {
+            let state = lock(&self.0.state);
+            ((state.bounds.0 / 16).min(SEGMENT_BYTES_MAX), state.segments.last().cloned())
+        };
         if *open && let Some(last) = &last {
             let place = at.unwrap_or_else(|| lock(last).length);
             if place < segment_max {
@@ -402,14 +421,15 @@ impl Effects {
     /// Removes the oldest files while there is too much, and those that are too old.
     fn let_go(&self) {
         let mut state = lock(&self.0.state);
-        let oldest_kept = now().saturating_sub(self.0.options.age_max.as_secs());
+        let (bytes_max, age_max) = state.bounds;
+        let oldest_kept = now().saturating_sub(age_max.as_secs());
         let mut bytes: u64 = state.segments.iter().map(|segment| lock(segment).length).sum();
         while state.segments.len() > 1 {
             let (length, newest) = {
                 let segment = lock(&state.segments[0]);
                 (segment.length, segment.newest)
             };
-            if bytes <= self.0.options.bytes_max && newest >= oldest_kept {
+            if bytes <= bytes_max && newest >= oldest_kept {
                 return;
             }
             let segment = state.segments.remove(0);

@@ -71,7 +71,7 @@ impl Scheduler {
     }
 
     /// Whether this replica's word for a transaction counts for something.
-    pub(super) fn may_vouch(&self) -> bool {
+    pub fn may_vouch(&self) -> bool {
         self.diverged.is_none() && self.lost.is_empty()
     }
 

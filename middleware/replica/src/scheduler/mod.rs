@@ -48,7 +48,7 @@ pub use effect::{Command, Effect, Reexecution};
 pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
-pub use sizes::Sizes;
+pub use sizes::{Counts, Sizes};
 
 use anchors::Anchors;
 use applying::Applying;
@@ -168,6 +168,7 @@ pub struct Scheduler {
     /// What was open when prepared transactions vanished, and is still open (A12).
     lost: BTreeSet<TxId>,
     bytes_by_client: BTreeMap<ClientId, usize>,
+    counts: Counts,
 }
 
 impl Scheduler {
@@ -212,6 +213,7 @@ impl Scheduler {
             not_here: BTreeMap::new(),
             lost: BTreeSet::new(),
             bytes_by_client: BTreeMap::new(),
+            counts: Counts::default(),
         }
     }
 

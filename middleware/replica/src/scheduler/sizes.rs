@@ -2,6 +2,7 @@
 
 use super::Scheduler;
 use super::transaction::Phase;
+use steeldb_types::Position;
 
 /// What a scheduler holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -30,6 +31,15 @@ pub struct Sizes {
     pub early_entries: usize,
 }
 
+/// How often what happened since the scheduler began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Speculations that were undone.
+    pub undone: u64,
+    /// Those of them that were begun again.
+    pub redone: u64,
+}
+
 impl Sizes {
     /// Whether nothing is under way: no session, no lock, nothing to be applied.
     pub fn is_settled(&self) -> bool {
@@ -40,6 +50,21 @@ impl Sizes {
 }
 
 impl Scheduler {
+    /// How often what happened.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Up to where COMMIT PREPARED has been issued.
+    pub fn issued(&self) -> Position {
+        self.applying.issued_upto()
+    }
+
+    /// How many transactions are open in the order.
+    pub fn open(&self) -> usize {
+        self.open.iter().count()
+    }
+
     /// How much it holds.
     pub fn sizes(&self) -> Sizes {
         let given_up = self

@@ -334,6 +334,7 @@ impl Scheduler {
     pub(super) fn undo(&mut self, tx: TxId, after: Option<TxId>) {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         tracing::info!(%tx, ?after, executed = transaction.executed(), "a speculation is undone");
+        self.counts.undone += 1;
         transaction.phase = Phase::Running;
         transaction.begun = false;
         transaction.undoing = true;
@@ -383,6 +384,7 @@ impl Scheduler {
         }
         if let Some(transaction) = self.transactions.get_mut(&tx) {
             transaction.redo_after = None;
+            self.counts.redone += 1;
         }
         self.advance(tx);
     }

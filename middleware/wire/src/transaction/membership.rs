@@ -90,6 +90,18 @@ pub struct ReplicaStatus {
     pub term: Term,
     /// What replicas accuse the master of at the moment, as this one has heard.
     pub accusations: Vec<(ReplicaId, Cause)>,
+    /// Of its program.
+    pub version: String,
+    /// How long it has run.
+    pub uptime_s: u64,
+    /// Whether its votes count.
+    pub vouches: bool,
+    /// How far the order is delivered at f + 1 others and not here; none before a quorum has said where it stands.
+    pub behind: Option<u64>,
+    /// Transactions that are prepared here, or about to be.
+    pub prepared: u64,
+    /// Sessions with a backend here.
+    pub sessions: u64,
 }
 
 /// What a change is known by in [`MembershipReply::Changed`].

@@ -250,4 +250,4 @@ pub const METRICS_CONNECTION_TIME: Duration = Duration::from_secs(10);
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How far a replica may be behind the order, in positions, and still be ready. Past it: `/ready` says 503.
-pub const READY_LAG_MAX: u64 = 1000;
+pub const READY_LAG_MAX: u64 = 100;

@@ -25,7 +25,7 @@ fn sighup_takes_over_what_can_be_changed_and_names_what_cannot() {
     cluster.edit(replica, "#log_level = \"info\"", "log_level = \"debug\"");
     cluster.edit(replica, "kept_mb = 1024", "kept_mb = 64");
     cluster.edit(replica, "max_sessions = 200", "max_sessions = 20");
-    cluster.edit(replica, "ready_lag_max = 1000", "ready_lag_max = 123");
+    cluster.edit(replica, "ready_lag_max = 100", "ready_lag_max = 123");
     cluster.signal(replica, Signal::SIGHUP);
     logged(
         &cluster,

@@ -372,6 +372,8 @@ fn a_speculation_that_a_finished_transaction_waits_for_is_undone_and_done_again_
     assert_eq!(told(&one, u), ["begin", "1", "end", "begin", "1"]);
     one.finish(u, slot_u, Decision::Commit, &[WRITE]);
     assert_eq!(one.cast(u), [prepared(&[WRITE], u, slot_u)]);
+    let counts = one.scheduler.counts();
+    assert_eq!((counts.undone, counts.redone), (1, 1));
 }
 
 #[test]

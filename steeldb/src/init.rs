@@ -45,7 +45,7 @@ pub(crate) struct Blueprint {
     pub(crate) owner: String,
     /// The mode of each folder.
     pub(crate) folder_mode: u32,
-    /// Whether the processes tell how they are, each at the port of its kind: not where several share a host.
+    /// Whether the processes tell how they are, each at the port of its kind.
     pub(crate) metrics: bool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         database: args.database,
         owner: args.owner,
         folder_mode: 0o700,
-        metrics: !args.local,
+        metrics: args.metrics,
     };
     let layout = blueprint.write(&args.dir)?;
     print!("{}", blueprint.summary(&args.dir, &layout)?);

@@ -300,6 +300,10 @@ pub struct InitArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_LISTEN)]
     pub listen: String,
 
+    /// Have every process tell metrics, health and readiness: replicas at 127.0.0.1:9400, proxies at 127.0.0.1:9401
+    #[arg(long, conflicts_with = "local")]
+    pub metrics: bool,
+
     /// The database to create
     #[arg(long, value_name = "NAME", default_value = "app")]
     pub database: String,

@@ -70,7 +70,7 @@ impl Processes {
         let hosts: Vec<String> = (0..N).map(|id| format!("{network}.{}:7400", id + 1)).collect();
         let made = steeldb()
             .args(["init", "--dir", dir.path().join("conf").to_str().unwrap(), "--host", &hosts.join(",")])
-            .args(["--listen", &format!("{network}.100:6432")])
+            .args(["--metrics", "--listen", &format!("{network}.100:6432")])
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -11,11 +11,13 @@ use tokio::net::TcpStream;
 
 /// A running proxy.
 pub struct World {
+    #[allow(dead_code, reason = "not every test file uses it")]
     pub cluster: Arc<Mutex<FakeCluster>>,
     pub port: u16,
 }
 
 /// Starts a proxy over `cluster`.
+#[allow(dead_code, reason = "not every test file uses it")]
 pub async fn start(cluster: FakeCluster) -> World {
     start_with(cluster, |_| {}).await
 }
@@ -163,6 +165,7 @@ impl Wire {
     }
 
     /// Sends messages and a Sync; a line per message of the answer.
+    #[allow(dead_code, reason = "not every test file uses it")]
     pub async fn pipeline(&mut self, messages: &[(u8, &[u8])]) -> Vec<String> {
         self.send(messages).await;
         self.send(&[(b'S', b"")]).await;

@@ -1,11 +1,16 @@
 //! The agent's journal: the ordering core's log on disk, beside PostgreSQL's data, which it belongs to.
 
 use super::config::AgentConfig;
+use super::reactor::Reactor;
 use anyhow::Context as _;
 use std::sync::Arc;
 use std::time::Duration;
-use steeldb_ordering::{InstanceNumber, Record};
+use steeldb_ordering::{self as ordering, InstanceNumber, Record};
 use steeldb_ordering_log::{Directory, Journal, LogError, Options};
+use steeldb_types::ReplicaId;
+
+/// Decisions read from the journal for one answer.
+const DECISIONS_READ_MAX: usize = 256;
 
 /// Opens the journal, and creates it for a replica that starts for the first time: before PostgreSQL's data directory,
 /// so that data without a journal have lost it. `persisted` and `committed` as in [`Journal::open_watched`].
@@ -60,4 +65,18 @@ pub(super) fn open(
         );
     }
     Ok((journal, records))
+}
+
+impl Reactor {
+    /// Reads beside the reactor: the core limits how often a peer may ask.
+    pub(super) fn read_decisions(&self, peer: ReplicaId, from: ordering::InstanceNumber, bytes_max: usize) {
+        let (reader, answers) = (self.journal.reader(), self.decisions_read.clone());
+        tokio::task::spawn_blocking(move || {
+            let decisions = reader.decisions(from, bytes_max, DECISIONS_READ_MAX).unwrap_or_else(|error| {
+                tracing::error!(%error, %peer, "decisions cannot be read from the journal");
+                Vec::new()
+            });
+            let _ = answers.send(ordering::Event::DecisionsRead { peer, decisions });
+        });
+    }
 }

@@ -41,9 +41,6 @@ const UNCLAIMED_MAX: usize = 256;
 /// Sessions whose last delivered request is remembered.
 const EXECUTED_MAX: usize = 16_384;
 
-/// Decisions read from the journal for one answer.
-const DECISIONS_READ_MAX: usize = 256;
-
 /// Events handled before effects are run: bounds latency, lets votes gather under one signature.
 const EVENTS_AT_ONCE: usize = 64;
 
@@ -399,18 +396,6 @@ impl Reactor {
                 tracing::warn!(%replica, reason, "a replica did what no correct one does");
             }
         }
-    }
-
-    /// Reads beside the reactor: the core limits how often a peer may ask.
-    fn read_decisions(&self, peer: ReplicaId, from: ordering::InstanceNumber, bytes_max: usize) {
-        let (reader, answers) = (self.journal.reader(), self.decisions_read.clone());
-        tokio::task::spawn_blocking(move || {
-            let decisions = reader.decisions(from, bytes_max, DECISIONS_READ_MAX).unwrap_or_else(|error| {
-                tracing::error!(%error, %peer, "decisions cannot be read from the journal");
-                Vec::new()
-            });
-            let _ = answers.send(ordering::Event::DecisionsRead { peer, decisions });
-        });
     }
 
     fn deliver(&mut self, delivery: Delivery) {

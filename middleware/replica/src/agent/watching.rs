@@ -147,10 +147,10 @@ impl Reactor {
     pub(super) fn note_event(&mut self, event: &Event) {
         let watching = &mut self.watching;
         match event {
-            Event::Client { message: ClientMessage::Finish(signed), .. } => {
-                if signed.finish.decision == Decision::Commit {
-                    watching.finished(signed.finish.tx);
-                }
+            Event::Client { message: ClientMessage::Finish(signed), .. }
+                if signed.finish.decision == Decision::Commit =>
+            {
+                watching.finished(signed.finish.tx);
             }
             Event::Delivered { payload, .. } => {
                 watching.monitor.metrics().requests.with(&[request_name(payload)]).inc();

@@ -56,10 +56,14 @@ pub enum ApplyError {
     NotWhole,
 }
 
+/// Bytes of the statements that are sent together. Each is looked at before more are sent.
+const SCRIPT_BYTES_MAX: usize = 1024 * 1024;
+
 /// What the catalogs here say of a table.
 #[derive(Default)]
 struct Table {
-    /// Name of each column that can be written, and whether it is of the primary key.
+    /// Name of each column that can be written, and whether it is of the primary key. A deferrable one does not count: for
+    /// a moment two rows may have it.
     columns: BTreeMap<String, bool>,
     /// The column GENERATED ALWAYS AS IDENTITY, which takes a value from INSERT but never from UPDATE.
     identity: Option<String>,
@@ -75,51 +79,94 @@ type Tables = BTreeMap<(String, String), Table>;
 /// # Errors
 /// [`ApplyError`]; the transaction has then failed or must be rolled back.
 pub async fn apply_write_set(backend: &mut Backend, write_set: &WriteSet) -> Result<u64, ApplyError> {
-    if write_set.bodies_dropped() || write_set.digest().is_err() {
-        return Err(ApplyError::NotWhole);
-    }
-    if backend.transaction_status() == crate::connection::TransactionStatus::Idle {
-        backend.simple("BEGIN").await?;
-    }
-    // Text forms are read as they were written, whatever the database's settings are.
-    backend
-        .simple(
-            "SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; \
-             SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; \
-             SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = content; SET LOCAL standard_conforming_strings = on; \
-             SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET CONSTRAINTS ALL DEFERRED",
-        )
-        .await?;
-    let tables = load_tables(backend, write_set.changes()).await?;
-    let mut rest = write_set.changes();
-    while let Some(first) = rest.first() {
-        let (sql, taken) = statement(first, rest, &tables)?;
-        let answer = backend.simple(&sql).await?;
-        for tag in &answer.tags {
-            check(first, taken, tag)?;
-        }
-        rest = &rest[taken..];
-    }
-    Ok(write_set.changes_len())
+    apply_write_sets(backend, &[write_set]).await
 }
 
-async fn load_tables(backend: &mut Backend, changes: &[Change]) -> Result<Tables, ApplyError> {
-    let wanted: BTreeSet<(&str, &str)> =
-        changes.iter().map(|change| (change.schema.as_str(), change.table.as_str())).collect();
+/// The same with those of several commits, in their order: all or nothing, with a round trip for a megabyte of them.
+///
+/// # Errors
+/// As [`apply_write_set`].
+pub async fn apply_write_sets(backend: &mut Backend, write_sets: &[&WriteSet]) -> Result<u64, ApplyError> {
+    if write_sets.iter().any(|set| set.bodies_dropped() || set.digest().is_err()) {
+        return Err(ApplyError::NotWhole);
+    }
+    let tables = begin(backend, write_sets).await?;
+    let mut script = Script::default();
+    for write_set in write_sets {
+        let mut rest = write_set.changes();
+        while let Some(first) = rest.first() {
+            let statement = statement(first, rest, &tables)?;
+            if !script.sql.is_empty() && script.sql.len() + statement.sql.len() > SCRIPT_BYTES_MAX {
+                std::mem::take(&mut script).run(backend).await?;
+            }
+            script.add(first, &statement);
+            rest = &rest[statement.taken..];
+        }
+    }
+    script.run(backend).await?;
+    Ok(write_sets.iter().map(|write_set| write_set.changes_len()).sum())
+}
+
+/// Statements that are sent together.
+#[derive(Default)]
+struct Script<'a> {
+    sql: String,
+    /// What each command tag that comes back is about: the first change, and how many.
+    expected: Vec<(&'a Change, usize)>,
+}
+
+impl<'a> Script<'a> {
+    fn add(&mut self, first: &'a Change, statement: &Statement) {
+        self.sql.push_str(&statement.sql);
+        self.sql.push_str(";\n");
+        self.expected.extend(std::iter::repeat_n((first, statement.taken), statement.tags));
+    }
+
+    async fn run(self, backend: &mut Backend) -> Result<(), ApplyError> {
+        if self.expected.is_empty() {
+            return Ok(());
+        }
+        let answer = backend.simple(&self.sql).await?;
+        if answer.tags.len() != self.expected.len() {
+            let (sent, answered) = (self.expected.len(), answer.tags.len());
+            let what = format!("{answered} command tags for {sent} statements");
+            return Err(ApplyError::Backend(BackendError::Protocol(what)));
+        }
+        self.expected.iter().zip(&answer.tags).try_for_each(|((first, taken), tag)| check(first, *taken, tag))
+    }
+}
+
+/// Begins a transaction unless one is open, and reads what the catalogs say of the tables.
+async fn begin(backend: &mut Backend, write_sets: &[&WriteSet]) -> Result<Tables, ApplyError> {
+    let wanted: BTreeSet<(&str, &str)> = write_sets
+        .iter()
+        .flat_map(|write_set| write_set.changes())
+        .map(|change| (change.schema.as_str(), change.table.as_str()))
+        .collect();
+    let idle = backend.transaction_status() == crate::connection::TransactionStatus::Idle;
+    let mut sql = String::from(if idle { "BEGIN; " } else { "" });
+    // Text forms are read as they were written, whatever the database's settings are.
+    sql.push_str(
+        "SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; \
+         SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; \
+         SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = content; SET LOCAL standard_conforming_strings = on; \
+         SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET CONSTRAINTS ALL DEFERRED",
+    );
     let mut tables = Tables::new();
     if wanted.is_empty() {
+        backend.simple(&sql).await?;
         return Ok(tables);
     }
-    let mut sql = String::from(
-        "SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
-         coalesce(a.attnum = ANY (i.indkey), false), \
+    sql.push_str(
+        "; SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
+         coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false), \
          EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) \
          OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')), \
          coalesce(a.attidentity = 'a', false) \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
          LEFT JOIN pg_attribute a \
          ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
-         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid \
+         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
          WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (VALUES ",
     );
     for (index, (schema, table)) in wanted.iter().enumerate() {
@@ -164,14 +211,27 @@ fn table<'a>(tables: &'a Tables, change: &Change) -> Result<&'a Table, ApplyErro
     Ok(table)
 }
 
-/// The statement for the first of `changes`, and how many changes it covers.
-fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(String, usize), ApplyError> {
+/// What makes some changes.
+struct Statement {
+    sql: String,
+    /// How many changes it covers.
+    taken: usize,
+    /// How many command tags it gives.
+    tags: usize,
+}
+
+/// The statement for the first of `changes`.
+fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<Statement, ApplyError> {
     let table = table(tables, first)?;
     let mut sql = String::new();
     match &first.operation {
-        Operation::Insert { new } => return Ok(insert(first, new, changes)),
+        Operation::Insert { new } => {
+            let (sql, taken) = insert(first, new, changes);
+            return Ok(Statement { sql, taken, tags: 1 });
+        }
         Operation::Truncate { restart_identity } => {
-            return truncate(*restart_identity, changes, tables);
+            let (sql, taken) = truncate(*restart_identity, changes, tables)?;
+            return Ok(Statement { sql, taken, tags: 1 });
         }
         Operation::Update { old, new } => {
             let identity = table.identity.as_deref();
@@ -183,7 +243,7 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(Str
                 push_where(&mut sql, first, old, table);
                 sql.push_str("; ");
                 sql.push_str(&insert(first, new, std::slice::from_ref(first)).0);
-                return Ok((sql, 1));
+                return Ok(Statement { sql, taken: 1, tags: 2 });
             }
             sql.push_str("UPDATE ONLY ");
             push_relation(&mut sql, first);
@@ -204,7 +264,7 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<(Str
             push_where(&mut sql, first, old, table);
         }
     }
-    Ok((sql, 1))
+    Ok(Statement { sql, taken: 1, tags: 1 })
 }
 
 /// One INSERT for as many of the following rows of the same table as one statement should hold.
@@ -272,21 +332,25 @@ fn truncate(
     Ok((sql, taken))
 }
 
-/// Finds one row. Rows that are alike in all columns are interchangeable, so the first will do.
+/// Finds one row: by its primary key, if there is one, though the whole row may be known. A row that differs here in other
+/// columns becomes what it is elsewhere. Rows that are alike in all columns are interchangeable, so the first will do.
 fn push_where(sql: &mut String, change: &Change, old: &Row, table: &Table) {
     sql.push_str(" WHERE ctid = (SELECT ctid FROM ONLY ");
     push_relation(sql, change);
     let mut separator = " WHERE ";
-    for (name, value) in old.columns() {
+    let of_key = |name: &str| table.columns.get(name).copied().unwrap_or(false);
+    let keys = table.columns.values().filter(|of_key| **of_key).count();
+    let has_key =
+        keys > 0 && old.columns().filter(|(name, value)| of_key(name) && value.is_some()).count() == keys;
+    for (name, value) in old.columns().filter(|(name, _)| !has_key || of_key(name)) {
         sql.push_str(separator);
         separator = " AND ";
-        let of_key = table.columns.get(name).copied().unwrap_or(false);
         match value {
             None => {
                 quote::push_identifier(sql, name);
                 sql.push_str(" IS NULL");
             }
-            Some(value) if of_key || !is_whole(old, table) => {
+            Some(value) if of_key(name) || !is_whole(old, table) => {
                 // By the key's own operator, so that its index serves.
                 quote::push_identifier(sql, name);
                 sql.push_str(" = ");
@@ -368,8 +432,8 @@ mod tests {
         let insert = |id| change(Operation::Insert { new: row(&[("id", Some(id)), ("v", None)]) });
         let changes =
             [insert("1"), insert("2"), change(Operation::Delete { old: row(&[("id", Some("1"))]) })];
-        let (sql, taken) = statement(&changes[0], &changes, &tables()).unwrap();
-        assert_eq!(taken, 2);
+        let Statement { sql, taken, tags } = statement(&changes[0], &changes, &tables()).unwrap();
+        assert_eq!((taken, tags), (2, 1));
         assert_eq!(
             sql,
             r#"INSERT INTO "public"."t" ("id", "v") OVERRIDING SYSTEM VALUE VALUES ('1', NULL), ('2', NULL)"#
@@ -379,7 +443,7 @@ mod tests {
     #[test]
     fn quotes_cannot_leave_their_literal() {
         let delete = change(Operation::Delete { old: row(&[("id", Some("1'; DROP TABLE t; --"))]) });
-        let (sql, _) = statement(&delete, std::slice::from_ref(&delete), &tables()).unwrap();
+        let Statement { sql, .. } = statement(&delete, std::slice::from_ref(&delete), &tables()).unwrap();
         assert!(sql.ends_with(r#""id" = '1''; DROP TABLE t; --' LIMIT 1)"#), "{sql}");
     }
 

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Database, TestServer};
-use steeldb_postgres::apply::{ApplyError, apply_write_set};
+use steeldb_postgres::apply::{ApplyError, apply_write_set, apply_write_sets};
 use steeldb_postgres::decoding::DecodingStream;
 use steeldb_postgres::digest::{self, TableDigest};
 use steeldb_postgres::{Change, Operation, Row, WriteSet};
@@ -51,6 +51,7 @@ async fn a_write_set_makes_the_same_rows_elsewhere() {
         "CREATE TABLE part (a int, v text) PARTITION BY RANGE (a); CREATE TABLE part0 PARTITION OF part FOR VALUES FROM (0) TO (10); \
          CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (10) TO (20)",
         "CREATE TABLE uniq (id int PRIMARY KEY, u int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+        "CREATE TABLE later (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED, v text)",
         "CREATE TABLE nocolumns ()",
         "CREATE TABLE audited (a int PRIMARY KEY); CREATE TABLE log (a int); \
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO log VALUES (NEW.a); RETURN NEW; END'; \
@@ -93,6 +94,8 @@ async fn a_write_set_makes_the_same_rows_elsewhere() {
         "UPDATE part SET a = a + 10 WHERE a < 10; UPDATE part SET v = 'z'",
         "INSERT INTO uniq VALUES (1, 1), (2, 2)",
         "UPDATE uniq SET u = 3 - u",
+        "INSERT INTO later SELECT i, 'same' FROM generate_series(1, 5) AS i",
+        "UPDATE later SET id = id + 1",
         "INSERT INTO nocolumns DEFAULT VALUES",
         "INSERT INTO audited VALUES (1), (2)",
         "TRUNCATE part1",
@@ -101,6 +104,58 @@ async fn a_write_set_makes_the_same_rows_elsewhere() {
     ] {
         ship(&mut a, &mut stream, &mut b, sql).await;
     }
+}
+
+/// The write set names the whole old row, since a value may be TOASTed; its primary key identifies it all the same.
+#[tokio::test]
+async fn a_row_that_differs_is_healed_where_there_is_a_primary_key() {
+    let server = TestServer::shared();
+    let (mut a, mut b) = (server.database("heal_a").await, server.database("heal_b").await);
+    for db in [&mut a, &mut b] {
+        db.commit("CREATE TABLE keyed (key text, part int, list text[], seen int, PRIMARY KEY (key, part) INCLUDE (seen))").await;
+        db.commit("CREATE TABLE nokey (key text, list text[])").await;
+        db.commit("INSERT INTO keyed SELECT 'k' || i, 1, '{a}', 0 FROM generate_series(1, 4) AS i").await;
+        db.commit("INSERT INTO nokey VALUES ('k1', '{a}')").await;
+        let identity =
+            "SELECT count(*) FROM pg_class WHERE relname IN ('keyed', 'nokey') AND relreplident = 'f'";
+        assert_eq!(db.admin.simple(identity).await.unwrap().value(), Some("2"));
+    }
+    b.admin.simple("UPDATE public.keyed SET list = '{tampered}', seen = 7 WHERE key <> 'k4'").await.unwrap();
+    let mut stream = a.stream().await;
+    let sql = "UPDATE keyed SET list = list || '{b}' WHERE key = 'k1'; DELETE FROM keyed WHERE key = 'k2'; \
+               UPDATE keyed SET part = 2 WHERE key = 'k3'";
+    ship(&mut a, &mut stream, &mut b, sql).await;
+    b.admin.simple("UPDATE public.nokey SET list = '{tampered}'").await.unwrap();
+    let lost = a.write_set(&mut stream, "UPDATE nokey SET list = list || '{b}'").await;
+    let error = apply_write_set(&mut b.admin, &lost).await.unwrap_err();
+    assert!(matches!(error, ApplyError::NotOneRow { hit: 0, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn write_sets_of_several_commits_are_made_in_their_order_or_not_at_all() {
+    let server = TestServer::shared();
+    let (mut a, mut b) = (server.database("some_a").await, server.database("some_b").await);
+    for db in [&mut a, &mut b] {
+        db.commit("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    }
+    let mut stream = a.stream().await;
+    let mut sets = Vec::new();
+    for sql in [
+        "INSERT INTO t SELECT i, 'first' FROM generate_series(1, 3) AS i",
+        "UPDATE t SET v = v || ', second'",
+        "DELETE FROM t WHERE id = 2",
+        "INSERT INTO t VALUES (2, repeat('long ', 300000))",
+        "UPDATE t SET id = id + 10",
+    ] {
+        sets.push(a.write_set(&mut stream, sql).await);
+    }
+    let all: Vec<&WriteSet> = sets.iter().collect();
+    assert!(apply_write_sets(&mut b.admin, &all[1..]).await.is_err(), "the rows of the first are missing");
+    b.admin.simple("ROLLBACK").await.unwrap();
+    let changes = apply_write_sets(&mut b.admin, &all).await.unwrap();
+    b.admin.simple("COMMIT").await.unwrap();
+    assert_eq!(changes, sets.iter().map(WriteSet::changes_len).sum::<u64>());
+    assert_eq!(digests(&mut a, b"all").await.0, digests(&mut b, b"all").await.0);
 }
 
 #[tokio::test]

@@ -185,7 +185,8 @@ impl Blueprint {
             fault_model: self.fault_model,
             execution: self.execution,
             heavy: Vec::new(),
-            master: ReplicaId(0),
+            // Not replica 0, which leads the ordering at first: the loss of a host is then the loss of one of the two.
+            master: ReplicaId(1),
             administrators: vec![public(administrator)],
             timeouts: Timeouts::default(),
             replicas: (0u16..)
@@ -291,6 +292,7 @@ mod tests {
             let config = ReplicaFile::load(&folder.join("replica.toml")).unwrap();
             assert_eq!(usize::from(config.id.0), id);
             assert_eq!((config.cluster.view.f(), config.cluster.view.spare()), (1, 1));
+            assert_ne!(config.cluster.master, config.cluster.view.first_leader(), "one host, one role");
             assert_eq!(config.listen, format!("db{id}.example.org:7400"));
             cluster_keys.insert(*config.cluster_key);
             let mut files: Vec<_> = folder

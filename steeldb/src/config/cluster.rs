@@ -263,7 +263,8 @@ impl ClusterFile {
             heavy,
         );
         text.key(
-            "The replica that answers operations at once; the others verify.",
+            "The replica that answers operations at once; the others verify. Best not replica 0, which leads the ordering at
+             first: if one host has both roles, its loss costs a change of the leader before that of the master.",
             "master",
             i64::from(self.master.0),
         );

@@ -14,22 +14,22 @@ pub enum PlantedBug {
     AbortOnOneWord,
     /// One transcript is enough for a transaction that wrote nothing.
     ReadOnlyOnOneWord,
-    /// Transcripts of a transaction that wrote nothing need not be those of what was shown.
-    ReadOnlyNotCompared,
     /// A ROLLBACK is confirmed before anybody vouches for what was shown.
     RollbackUnverified,
     /// A commit is believed whatever position each replica names.
     PositionsNotCompared,
+    /// One replica's answer to a question is enough.
+    ToldOnOneWord,
 }
 
 impl CoreConfig {
     #[cfg(feature = "planted-bugs")]
-    fn has(&self, bug: PlantedBug) -> bool {
+    pub(super) fn has(&self, bug: PlantedBug) -> bool {
         self.planted_bug == Some(bug)
     }
 
     #[cfg(not(feature = "planted-bugs"))]
-    fn has(&self, _bug: PlantedBug) -> bool {
+    pub(super) fn has(&self, _bug: PlantedBug) -> bool {
         false
     }
 
@@ -56,10 +56,8 @@ impl CoreConfig {
             return Some(Verdict::Aborted(reason));
         }
         let said = words.iter().filter_map(|word| word.transcript).filter(|said| said.read_only);
-        let equal = said.clone().filter(|said| said.transcript == shown.transcript).count();
-        let read = (self.has(PlantedBug::ReadOnlyOnOneWord) && equal > 0)
-            || (self.has(PlantedBug::ReadOnlyNotCompared) && said.count() > usize::from(self.view.f()));
-        read.then_some(Verdict::Committed(None))
+        let equal = said.filter(|said| said.transcript == shown.transcript).count();
+        (self.has(PlantedBug::ReadOnlyOnOneWord) && equal > 0).then_some(Verdict::Committed(None))
     }
 
     /// The same of a ROLLBACK.

@@ -34,6 +34,12 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
         AbortReason::Mismatch { operation } => {
             of_mismatch(transaction, (operation != 0).then_some(operation), operation == 0)
         }
+        // Their sessions are gone, not this one.
+        AbortReason::Failed { sqlstate }
+            if ["57P", "08"].iter().any(|c| sqlstate.as_str().starts_with(c)) =>
+        {
+            ShimError::new("40001", "replicas lost their servers while the transaction was open").hint(retry)
+        }
         AbortReason::Failed { sqlstate } => {
             let message = match sqlstate.as_str() {
                 "40001" => "could not serialize access due to concurrent update".to_string(),

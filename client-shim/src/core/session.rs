@@ -101,10 +101,12 @@ impl Core {
             }
             return;
         }
-        if self.is_master(from) && was_open {
+        if self.is_master(from) && was_open && !self.awaits_outcome() {
             // The backend that answered is gone, and with it what the application believes its session to be.
             return self.lose(error);
         }
+        // Whoever waits for an outcome needs no backend for it: the others tell. Before the next transaction the session is
+        // opened there again, as where a link was lost.
         self.session_gone(from, Some(error));
     }
 
@@ -138,6 +140,13 @@ impl Core {
                 _ => {}
             },
         }
+    }
+
+    /// All is said, and what became of the transaction is yet to be heard.
+    fn awaits_outcome(&self) -> bool {
+        let transaction = self.transaction.as_ref();
+        transaction
+            .is_some_and(|transaction| matches!(transaction.phase, Phase::Finishing { sent: true, .. }))
     }
 
     /// The session is over.

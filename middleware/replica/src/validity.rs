@@ -134,6 +134,7 @@ pub fn check_certified_by_any(
     let checked = match &ordered {
         Ordered::Commit(certificate) => certificate.check(by.view, by.keys, memo),
         Ordered::Abort(certificate) => certificate.check(by.view, by.keys, memo),
+        Ordered::Depose(certificate) => certificate.check(by.view, by.keys),
         _ => return check_certified(key, payload, by, memo),
     };
     match checked {

@@ -104,6 +104,9 @@ pub const KEPT_RECORD_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// Bytes of effects in one answer to a replica that catches up.
 pub const KEPT_PART_BYTES: usize = 1024 * 1024;
 
+/// Rows of peers that wait in a replica for those of earlier commits, bytes. Past it no more are fetched than are needed next.
+pub const ROWS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// The largest statement text, bytes. Past it: 54000.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 

@@ -62,6 +62,8 @@ pub(crate) enum State {
     Opening,
     /// Between transactions.
     Idle,
+    /// It has asked what became of a transaction.
+    Asking,
     Running,
     Finishing,
     /// It has done what it had to do.
@@ -88,6 +90,11 @@ pub(crate) struct Client {
     /// It went on once from its savepoint.
     pub(crate) recovered: bool,
     pub(crate) attempt: Option<Attempt>,
+    /// Transactions whose end it was not told.
+    doubts: Vec<TxId>,
+    /// The last number of its session, and the transaction that it asks for.
+    counter: u64,
+    pub(crate) asked: Option<TxId>,
     pub(crate) state: State,
     pub(crate) up: BTreeSet<ReplicaId>,
     /// The newest master's term that f + 1 replicas spoke of, and the newest that each did.
@@ -137,6 +144,9 @@ impl Client {
             failed: false,
             recovered: false,
             attempt: None,
+            doubts: Vec::new(),
+            counter: 0,
+            asked: None,
             state: State::Out,
             up: BTreeSet::new(),
             term: Term::first(MASTER),
@@ -186,6 +196,7 @@ impl Client {
     /// Opens a new session.
     pub(crate) fn open(&mut self, client_bug: impl FnOnce(&mut CoreConfig)) {
         self.sessions += 1;
+        self.counter = 0;
         let session = SessionKey { client: self.id(), session: SessionId(self.sessions) };
         let mut config = CoreConfig {
             view: self.view.clone(),
@@ -227,6 +238,7 @@ impl Client {
         };
         core.begin(Modes { read_only: plan.read_only, ..Modes::default() });
         let Some(tx) = core.tx() else { return };
+        self.counter = tx.counter;
         self.attempt = Some(Attempt {
             tx,
             shown: Vec::new(),
@@ -253,6 +265,28 @@ impl Client {
             if let Some(core) = &mut self.core {
                 core.begin_term(term);
             }
+        }
+    }
+
+    /// What it asks for before its next transaction, if anything: what is in doubt, or now and then that very transaction,
+    /// which is void then. One that misbehaves asks for anybody's.
+    pub(crate) fn question(&mut self, healed: bool, rng: &mut ChaCha8Rng) -> Option<TxId> {
+        if self.fault == Some(ClientFault::Impostor) && rng.random_bool(0.5) {
+            let client = ClientId(rng.random_range(1..=4));
+            let session = SessionKey { client, session: SessionId(rng.random_range(1..3)) };
+            return Some(TxId { session, counter: rng.random_range(1..6) });
+        }
+        let session = SessionKey { client: self.id(), session: SessionId(self.sessions) };
+        let next = TxId { session, counter: self.counter + 1 };
+        self.doubts.pop().or_else(|| (!healed && rng.random_bool(0.03)).then_some(next))
+    }
+
+    /// Asks what became of a transaction.
+    pub(crate) fn ask(&mut self, tx: TxId) {
+        if let Some(core) = &mut self.core {
+            self.asked = Some(tx);
+            self.state = State::Asking;
+            core.ask(tx);
         }
     }
 
@@ -285,6 +319,10 @@ impl Client {
         }
         self.plan = None;
         let mut attempt = self.attempt.take()?;
+        let in_doubt = matches!(&ended, Ended::Finished(Err(sqlstate)) if sqlstate == "08007");
+        if in_doubt || ended == Ended::Lost {
+            self.doubts.push(attempt.tx);
+        }
         (attempt.ended_us, attempt.ended) = (Some(now_us), Some(ended));
         Some(attempt)
     }
@@ -294,6 +332,7 @@ impl Client {
         let idle = self.attempt.is_none();
         self.core = None;
         self.waiting = None;
+        self.asked = None;
         self.state = State::Out;
         if idle && healed {
             // Nobody is there to do it with.
@@ -305,6 +344,11 @@ impl Client {
                 }
             }
         }
+    }
+
+    /// Whether its last transaction was tried before.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probes > 0 && !self.probed
     }
 
     /// Whether its last transaction committed, where it had to.

@@ -9,7 +9,7 @@ use crate::store::WriteSet;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_replica::scheduler::Sizes;
 use steeldb_types::{Digest, Position, ReplicaId, Slot, Timestamp, TxId};
-use steeldb_wire::transaction::{Ordered, Vote, VoteKind};
+use steeldb_wire::transaction::{Accusation, Executed, Ordered, TransactionState, Vote, VoteKind};
 
 /// An ordered request.
 #[derive(Clone, Debug)]
@@ -62,6 +62,23 @@ pub struct Snapshot {
     pub tx: TxId,
     /// The commits that the snapshot holds.
     pub holds: BTreeSet<TxId>,
+    /// The block before it was not ended.
+    pub within: bool,
+}
+
+/// An operation that a replica other than the master begins.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Where.
+    pub replica: ReplicaId,
+    /// Of which transaction.
+    pub tx: TxId,
+    /// Which.
+    pub number: u32,
+    /// What it has to run behind.
+    pub barrier: Position,
+    /// How many commits the replica had applied.
+    pub applied: usize,
 }
 
 /// What a run shows.
@@ -96,11 +113,21 @@ pub struct History {
     pub votes: Vec<(ReplicaId, Vote, bool)>,
     /// What correct replicas' stores have prepared.
     pub prepared: BTreeSet<(ReplicaId, TxId, Slot, Digest)>,
+    /// What correct replicas accused the master of.
+    pub accused: Vec<(ReplicaId, Accusation)>,
+    /// The master epochs that began at correct replicas.
+    pub terms: BTreeSet<(ReplicaId, u64)>,
+    /// The lowest barrier that each correct replica was told for an operation.
+    pub barriers: BTreeMap<(ReplicaId, TxId, u32), Position>,
+    /// Operations that correct replicas other than the master began.
+    pub starts: Vec<Start>,
+    /// What clients were told of the transactions that they asked for.
+    pub told: Vec<(TxId, TransactionState)>,
     /// Clients.
     pub clients: usize,
     /// Transactions that may be prepared at once.
     pub permits: usize,
-    /// The most that each correct replica's scheduler held, and its store beyond what was prepared when it started.
+    /// The most that each correct replica's scheduler held, and what was prepared in its store.
     pub held: BTreeMap<ReplicaId, Held>,
 }
 
@@ -109,7 +136,7 @@ pub struct History {
 pub struct Held {
     /// By its scheduler.
     pub sizes: Sizes,
-    /// Prepared in its store, besides what was prepared when it started.
+    /// Prepared in its store.
     pub prepared: usize,
 }
 
@@ -142,6 +169,11 @@ impl History {
             contents: BTreeMap::new(),
             votes: Vec::new(),
             prepared: BTreeSet::new(),
+            accused: Vec::new(),
+            terms: BTreeSet::new(),
+            barriers: BTreeMap::new(),
+            starts: Vec::new(),
+            told: Vec::new(),
             clients: (scenario.clients.correct as usize) + scenario.clients.faulty.len(),
             permits: scenario.permits,
             held: BTreeMap::new(),
@@ -172,11 +204,25 @@ impl History {
         }
     }
 
-    pub(crate) fn snapshot(&mut self, replica: ReplicaId, tx: TxId, commits: u64) {
+    /// A piece of the master's stream reaches a replica.
+    pub(crate) fn streamed(&mut self, replica: ReplicaId, entries: &[Executed]) {
+        for entry in entries {
+            let barrier = self.barriers.entry((replica, entry.tx, entry.number)).or_insert(entry.barrier);
+            *barrier = entry.barrier.min(*barrier);
+        }
+    }
+
+    pub(crate) fn started(&mut self, replica: ReplicaId, tx: TxId, number: u32) {
+        let barrier = self.barriers.get(&(replica, tx, number)).copied().unwrap_or_default();
+        let applied = self.committed.get(&replica).map_or(0, Vec::len);
+        self.starts.push(Start { replica, tx, number, barrier, applied });
+    }
+
+    pub(crate) fn snapshot(&mut self, replica: ReplicaId, tx: TxId, commits: u64, within: bool) {
         let committed = self.committed.get(&replica).map(Vec::as_slice).unwrap_or_default();
         let holds = committed.iter().filter(|commit| commit.commits <= commits).map(|commit| commit.tx);
         let holds = holds.collect();
-        self.snapshots.push(Snapshot { replica, tx, holds });
+        self.snapshots.push(Snapshot { replica, tx, holds, within });
     }
 
     pub(crate) fn committed(&mut self, replica: ReplicaId, write_set: &WriteSet, commits: u64) {

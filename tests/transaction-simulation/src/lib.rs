@@ -28,7 +28,7 @@ mod world;
 
 pub use campaign::{Campaign, Report};
 pub use client::{Attempt, Ended, Shown};
-pub use history::{Change, Commit, Counts, Held, History, Ordinal, Snapshot, Unprepared};
+pub use history::{Change, Commit, Counts, Held, History, Ordinal, Snapshot, Start, Unprepared};
 pub use scenario::{
     CLIENT_FAULTS, ClientFault, Clients, CrashAt, FAULTS, Fault, MASTER, Network, Power, STEPS, Scenario,
     Step,

@@ -2,11 +2,12 @@
 
 use crate::adversaries::Adversary;
 use crate::disk::Disk;
+use crate::scenario::MASTER;
 use crate::store::{Pid, Store, WriteSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use steeldb_ordering::Core;
 use steeldb_replica::scheduler::{Effect, Scheduler};
-use steeldb_types::{Digest, ReplicaId, SessionKey, Slot, TxId};
+use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Slot, Term, TxId};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::transaction::SignatureMemo;
 
@@ -39,10 +40,6 @@ pub(crate) struct Running {
     pub(crate) core: Option<Core>,
     pub(crate) memo: std::cell::RefCell<SignatureMemo>,
     pub(crate) promises: Promises,
-    /// What is to be rolled back by name. Its permits are free already, as the scheduler counts them.
-    pub(crate) rolling_back: BTreeSet<String>,
-    /// What was prepared when it started.
-    pub(crate) prepared_before: BTreeSet<String>,
     /// Entries of the order that the scheduler has seen.
     pub(crate) delivered: usize,
     /// Whose each connection of a client is.
@@ -55,6 +52,10 @@ pub(crate) struct Running {
     pub(crate) stepping: BTreeSet<Pid>,
     /// Write sets that peers are asked for.
     pub(crate) fetching: BTreeMap<TxId, Fetch>,
+    /// Commits whose rows are to be made, in their order; nothing: they are being fetched.
+    pub(crate) rows: BTreeMap<Position, Option<WriteSet>>,
+    /// The first are being made.
+    pub(crate) makes_rows: bool,
     /// When the last thing on a lane happens: lanes are first in, first out.
     pub(crate) lanes: BTreeMap<Lane, u64>,
     /// When the scheduler is woken, and the core.
@@ -74,6 +75,7 @@ pub(crate) enum Lane {
 
 /// A write set that is wanted.
 pub(crate) struct Fetch {
+    pub(crate) position: Position,
     pub(crate) slot: Slot,
     pub(crate) write_set: Digest,
     pub(crate) asked: usize,
@@ -103,5 +105,10 @@ impl Promises {
 impl Node {
     pub(crate) fn is_up(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// The master's term, as far as it knows.
+    pub(crate) fn term(&self) -> Term {
+        self.running.as_ref().map_or(Term::first(MASTER), |running| running.scheduler.term())
     }
 }

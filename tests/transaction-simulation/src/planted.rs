@@ -1,7 +1,7 @@
 //! Planted bugs: real mistakes, put into every replica or every client by a switch that nothing shipped has. Each has to be
 //! caught; a simulator that does not is to be mistrusted.
 
-use crate::scenario::{Fault, MASTER, Scenario};
+use crate::scenario::{CrashAt, Fault, MASTER, Scenario, Step};
 use crate::sequencer::Sequencer;
 use crate::{Campaign, Failure};
 use std::fmt;
@@ -54,14 +54,14 @@ pub const PLANTS: &[Plant] = &[
     replicas(InReplicas::AbortOnOneVote, &["certificates"], anything),
     replicas(InReplicas::EffectsLeftOut, &["votes", "effects", "contents"], anything),
     replicas(InReplicas::EffectsNotMatched, &["effects"], anything),
-    replicas(InReplicas::InDoubtNotMatched, &["effects"], crashes),
+    replicas(InReplicas::InDoubtNotMatched, &["effects", "contents"], crashes_in_doubt),
     replicas(InReplicas::FinishNotCompared, &["answers", "computed answers"], lying_master),
     replicas(InReplicas::FinishNotVerified, &["answers", "reported aborts", "votes"], forged_finishes),
     replicas(InReplicas::SnapshotInsideWave, &["snapshots"], anything),
     replicas(InReplicas::CommitPassesBegin, &["snapshots"], anything),
     replicas(InReplicas::RollsBackOnItsOwn, &["ordered outcomes"], anything),
-    replicas(InReplicas::SecondOutcomeHonoured, &["ordered outcomes", "effects"], anything),
-    replicas(InReplicas::PreparedAfterAgainst, &["votes"], anything),
+    replicas(InReplicas::SecondOutcomeHonoured, &["ordered outcomes", "effects"], late_votes),
+    replicas(InReplicas::PreparedAfterAgainst, &["votes"], late_votes),
     replicas(InReplicas::CatchUpBesidePrepared, &["divergence", "liveness"], anything),
     replicas(InReplicas::PreparedForgotten, &["liveness", "divergence"], crashes),
     replicas(InReplicas::PermitsIgnored, &["bounded memory"], anything),
@@ -70,17 +70,13 @@ pub const PLANTS: &[Plant] = &[
     clients(InClients::CommitOnOneWord, &["acknowledged commits"], forged_outcomes),
     clients(InClients::AbortOnOneWord, &["reported aborts"], forged_outcomes),
     clients(InClients::RollbackUnverified, &["answers", "computed answers"], lying_master),
+    replicas(InReplicas::PermitReturnedEarly, &["bounded memory"], few_permits),
+    replicas(InReplicas::UndoneByWordAlone, &["snapshots"], speculation),
+    replicas(InReplicas::BarrierIgnored, &["barriers"], speculation),
+    replicas(InReplicas::DeposeOnOneWord, &["terms"], false_accusations),
     clients(InClients::PositionsNotCompared, &["acknowledged commits"], forged_outcomes),
-];
-
-/// Bugs that are planted and have not been shown to be caught: they cost speed, or make transactions abort that need not, and
-/// no invariant looks at that; or the scenario that shows them is still to be found.
-pub const UNPROVEN: &[Plant] = &[
-    replicas(InReplicas::SlotNotBound, &["ordered outcomes", "effects"], anything),
-    replicas(InReplicas::UndoneByWordAlone, &["answers", "effects", "liveness"], speculation),
-    replicas(InReplicas::BarrierIgnored, &["answers", "effects", "liveness"], speculation),
-    clients(InClients::ReadOnlyOnOneWord, &["answers", "acknowledged commits"], forged_outcomes),
-    clients(InClients::ReadOnlyNotCompared, &["answers", "computed answers"], lying_master),
+    clients(InClients::ReadOnlyOnOneWord, &["answers", "computed answers"], forged_outcomes),
+    clients(InClients::ToldOnOneWord, &["questions"], forged_outcomes),
 ];
 
 fn anything(_: &mut Scenario) {}
@@ -112,6 +108,35 @@ fn forged_finishes(scenario: &mut Scenario) {
     faulty(scenario, MASTER, Fault::FinishForger);
 }
 
+fn false_accusations(scenario: &mut Scenario) {
+    let replica = other(scenario);
+    faulty(scenario, replica, Fault::Accuser);
+}
+
+/// Every replica crashes right after one of its votes, and then does not know any more what it prepared.
+fn crashes_in_doubt(scenario: &mut Scenario) {
+    (scenario.n, scenario.faulty) = (4, Vec::new());
+    (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
+    let crash = |(replica, at): (ReplicaId, u64)| {
+        let nth = 1 + ((scenario.seed / 7 + at) % 6) as u32;
+        CrashAt { replica, step: Step::Voted, nth, store_first: false }
+    };
+    scenario.power.at_steps = scenario.replicas().zip(0..).map(crash).collect();
+}
+
+/// A quorum takes the vote of a replica that is so slow that it comes about when T_vote ends at the others.
+fn late_votes(scenario: &mut Scenario) {
+    faulty(scenario, ReplicaId(1), Fault::Silent);
+    let pick = |from: &[u64]| from[scenario.seed as usize % from.len()];
+    (scenario.permits, scenario.network.delay_max_us) = (pick(&[1, 2, 8]) as usize, 20_000);
+    scenario.network.slow = Some((ReplicaId(2), pick(&[30, 60, 120, 200])));
+    (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
+}
+
+fn few_permits(scenario: &mut Scenario) {
+    scenario.permits = 1;
+}
+
 fn crashes(scenario: &mut Scenario) {
     scenario.power.crashes = 4;
     scenario.power.blackouts = 1;
@@ -119,8 +144,10 @@ fn crashes(scenario: &mut Scenario) {
 
 /// Replicas with a bug in what they count judge certificates with it, too.
 pub(crate) fn judge(mut sequencer: Sequencer, scenario: &Scenario) -> Sequencer {
-    sequencer.any_number =
-        matches!(scenario.replica_bug, Some(InReplicas::CommitOnOneCorrect | InReplicas::AbortOnOneVote));
+    sequencer.any_number = matches!(
+        scenario.replica_bug,
+        Some(InReplicas::CommitOnOneCorrect | InReplicas::AbortOnOneVote | InReplicas::DeposeOnOneWord)
+    );
     sequencer
 }
 

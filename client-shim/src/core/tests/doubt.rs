@@ -133,6 +133,47 @@ fn e1_a_question_that_is_turned_away_says_why() {
     assert!(error.sqlstate.as_str() == "42501" && error.message.contains("may not ask"), "{error:?}");
 }
 
+fn backend_gone() -> ReplicaMessage {
+    ReplicaMessage::SessionRefused {
+        session: SessionId(7),
+        sqlstate: SqlState::parse("57P01"),
+        message: "its backend is gone".into(),
+    }
+}
+
+/// The master's server crashes: the order has the outcome all the same, and the others tell it.
+#[test]
+fn e1_a_commit_whose_master_loses_its_backend_ends_as_the_others_say() {
+    let committed = Outcome::Committed { position: Position(9) };
+    let aborted = Outcome::Aborted { reason: AbortReason::Failed { sqlstate: SqlState::parse("57P01") } };
+    for outcome in [committed, aborted] {
+        let mut world = World::new();
+        world.transaction(&["INSERT 1"]);
+        world.cut = (0..4).map(ReplicaId).collect();
+        world.core.finish(Decision::Commit);
+        let tx = world.core.tx().unwrap();
+        world.settle();
+        world.core.receive(ReplicaId(0), backend_gone());
+        for from in 1..4 {
+            let outcome = outcome.clone();
+            world.core.receive(ReplicaId(from), ReplicaMessage::Outcome { tx, outcome });
+        }
+        world.settle();
+        match (world.finished(), outcome) {
+            (Some(Ok(Completion::Committed(Some(position)))), _) => assert_eq!(position, Position(9)),
+            (Some(Err(error)), Outcome::Aborted { .. }) => assert_eq!(error.sqlstate.as_str(), "40001"),
+            (other, _) => panic!("{other:?}"),
+        }
+        // The session is opened there again, and goes on.
+        world.cut.clear();
+        let opened = ReplicaMessage::SessionOpened { session: SessionId(7), parameters: vec![] };
+        world.core.receive(ReplicaId(0), opened);
+        world.settle();
+        world.transaction(&["SELECT 2"]);
+        assert!(world.finish(Decision::Commit).is_ok());
+    }
+}
+
 /// Whatever ends a session between a COMMIT and its answer, the application hears that it is in doubt, and of what.
 #[test]
 fn e1_a_session_that_ends_while_its_commit_is_under_way_leaves_it_in_doubt() {
@@ -143,22 +184,26 @@ fn e1_a_session_that_ends_while_its_commit_is_under_way_leaves_it_in_doubt() {
     world.core.finish(Decision::Commit);
     let tx = world.core.tx().unwrap();
     assert_eq!(world.core.in_doubt(), Some(tx));
-    let refused = ReplicaMessage::SessionRefused {
-        session: SessionId(7),
-        sqlstate: SqlState::parse("57P01"),
-        message: "its backend is gone".into(),
-    };
-    world.core.receive(ReplicaId(0), refused);
+    world.core.receive(ReplicaId(0), backend_gone());
     world.settle();
-    let lost = std::mem::take(&mut world.events).into_iter().find_map(|event| match event {
-        Event::Lost(error) => Some(error),
-        _ => None,
-    });
-    let error = lost.expect("the session is lost");
+    assert!(world.events.is_empty(), "the others may tell");
+    // None is left that could.
+    for replica in 1..4 {
+        world.core.link_down(ReplicaId(replica));
+    }
+    world.settle();
+    let error = world.finished().expect("the transaction is in doubt").unwrap_err();
     assert_eq!(error.sqlstate.as_str(), "08007");
     assert!(error.message.contains(&tx.to_string()), "{error:?}");
-    assert!(error.detail.unwrap().contains("its backend is gone"));
     assert!(error.hint.unwrap().contains(&format!("steeldb.outcome('{tx}')")));
+    // A session that ends by its proxy says the same, and why.
+    let mut world = World::new();
+    world.transaction(&["INSERT 1"]);
+    world.cut = (0..4).map(ReplicaId).collect();
+    world.core.finish(Decision::Commit);
+    let error = world.core.last_word(ShimError::new("57P01", "the proxy is stopped"));
+    assert_eq!(error.sqlstate.as_str(), "08007");
+    assert!(error.detail.unwrap().contains("the proxy is stopped"));
 }
 
 #[test]

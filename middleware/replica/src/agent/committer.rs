@@ -85,10 +85,12 @@ impl Worker {
                 }
                 Some(Job::Rollback { gid }) => {
                     let sql = format!("ROLLBACK PREPARED {}", quote::literal(&gid));
-                    if let Err(error) = self.execute(&sql).await
-                        && error.sqlstate() != Some("42704")
-                    {
-                        tracing::error!(gid, %error, "a prepared transaction could not be rolled back; it keeps its locks");
+                    match self.execute(&sql).await {
+                        Err(error) if error.sqlstate() != Some("42704") => {
+                            tracing::error!(gid, %error, "a prepared transaction could not be rolled back; it keeps its locks");
+                        }
+                        // Done, or not prepared any more.
+                        _ => drop(self.events.send(Event::RolledBack { gid })),
                     }
                 }
                 Some(Job::Blockers { tx, process }) => {

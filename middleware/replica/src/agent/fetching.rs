@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use steeldb_transport::ReplicaLinks;
-use steeldb_types::{ReplicaId, Slot, TxId, limits};
+use steeldb_types::{Position, ReplicaId, Slot, TxId, limits};
 use tokio::sync::Semaphore;
 
 /// How long a peer may take for a part.
@@ -26,11 +26,12 @@ const LOG_EVERY: u32 = 20;
 const AT_ONCE: usize = 8;
 
 /// Reads from the disk for peers at the same time; past it questions are dropped, and asked again.
-const SERVED_AT_ONCE: usize = 4;
+const SERVED_AT_ONCE: usize = 32;
 
-/// What is being fetched.
+/// What is being fetched, in the order of the commits, which is that in which rows are made.
 pub(super) struct Fetching {
-    wanted: BTreeMap<TxId, Fetch>,
+    wanted: BTreeMap<Position, Fetch>,
+    positions: BTreeMap<TxId, Position>,
     /// Among the peers, who is asked first. Not one that was silent last: commits come one after the other, and with each
     /// of them it would be waited for again.
     first: usize,
@@ -39,7 +40,12 @@ pub(super) struct Fetching {
 
 impl Default for Fetching {
     fn default() -> Self {
-        Fetching { wanted: BTreeMap::new(), first: 0, served: Arc::new(Semaphore::new(SERVED_AT_ONCE)) }
+        Fetching {
+            wanted: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            first: 0,
+            served: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+        }
     }
 }
 
@@ -67,17 +73,25 @@ impl Fetching {
             kind: Kind::WriteSet,
             received: Vec::new(),
         };
-        self.wanted.insert(wanted.tx, fetch);
+        self.positions.insert(wanted.tx, wanted.position);
+        self.wanted.insert(wanted.position, fetch);
     }
 
-    /// Asks for what has not come; gives what nobody has. `faults`: so many peers may be silent for ever.
-    pub(super) fn ask(&mut self, links: &ReplicaLinks, peers: &[ReplicaId], faults: usize) -> Vec<TxId> {
+    /// Asks for what has not come; gives what nobody has. `faults`: so many peers may be silent for ever. `room`: there
+    /// is room for more than what is needed next.
+    pub(super) fn ask(
+        &mut self,
+        links: &ReplicaLinks,
+        peers: &[ReplicaId],
+        faults: usize,
+        room: bool,
+    ) -> Vec<TxId> {
         if peers.is_empty() {
             return Vec::new();
         }
         self.pass_over_silent(peers.len());
         let mut given_up = Vec::new();
-        for fetch in self.wanted.values_mut().take(AT_ONCE) {
+        for fetch in self.wanted.values_mut().take(if room { AT_ONCE } else { 1 }) {
             if fetch.asked.is_some() {
                 continue;
             }
@@ -98,9 +112,13 @@ impl Fetching {
             fetch.send(links, peers[fetch.turn % peers.len()]);
         }
         for tx in &given_up {
-            self.wanted.remove(tx);
+            self.remove(*tx);
         }
         given_up
+    }
+
+    fn remove(&mut self, tx: TxId) -> Option<Fetch> {
+        self.wanted.remove(&self.positions.remove(&tx)?)
     }
 
     /// Who has been silent for too long has had its turn, and is not the first to be asked for others.
@@ -127,7 +145,7 @@ impl Fetching {
         from: u64,
         part: Option<Part>,
     ) -> Option<(Wanted, Found)> {
-        let fetch = self.wanted.get_mut(&tx)?;
+        let fetch = self.wanted.get_mut(self.positions.get(&tx)?)?;
         if fetch.asked.is_none_or(|(asked, _)| asked != peer) || from != fetch.received.len() as u64 {
             return None; // an answer of before
         }
@@ -140,7 +158,7 @@ impl Fetching {
                 fetch.send(links, peer);
                 None
             }
-            Ok(Some(found)) => self.wanted.remove(&tx).map(|fetch| (fetch.wanted, found)),
+            Ok(Some(found)) => self.remove(tx).map(|fetch| (fetch.wanted, found)),
             Err(reason) => {
                 tracing::info!(%peer, %tx, reason, "a peer does not have what this replica misses");
                 fetch.without.insert(peer);
@@ -209,7 +227,7 @@ impl Reactor {
     pub(super) fn fetch_again(&mut self) {
         let peers: Vec<ReplicaId> = self.peers().collect();
         let faults = usize::from(self.core.roster().view().f());
-        for tx in self.fetching.ask(&self.links, &peers, faults) {
+        for tx in self.fetching.ask(&self.links, &peers, faults, self.rows.have_room()) {
             let reason = "no peer keeps its effects any more".to_string();
             self.schedule(Event::CaughtUp { tx, result: Err(CatchUpError::Failed(reason)) });
         }
@@ -217,8 +235,12 @@ impl Reactor {
 
     /// A part of a transaction came from a peer.
     pub(super) fn effects_received(&mut self, peer: ReplicaId, tx: TxId, from: u64, part: Option<Part>) {
-        if let Some((wanted, found)) = self.fetching.received(&self.links, peer, tx, from, part) {
-            tokio::spawn(self.catch_up.clone().make(wanted, found));
+        match self.fetching.received(&self.links, peer, tx, from, part) {
+            Some((wanted, Found::WriteSet(write_set, bytes))) => self.rows.found(&wanted, write_set, bytes),
+            Some((wanted, Found::Script(script))) => {
+                tokio::spawn(self.catch_up.clone().make(wanted, *script));
+            }
+            None => {}
         }
         self.fetch_again();
     }
@@ -232,7 +254,8 @@ mod tests {
     fn wanted(counter: u64) -> Wanted {
         let session = SessionKey { client: ClientId(1), session: SessionId(1) };
         let (tx, database) = (TxId { session, counter }, "app".to_string());
-        Wanted { tx, slot: Slot::default(), database, write_set: Digest::default(), reexecution: None }
+        let (position, slot, write_set) = (Position(counter), Slot::default(), Digest::default());
+        Wanted { position, tx, slot, database, write_set, reexecution: None }
     }
 
     #[test]
@@ -240,10 +263,10 @@ mod tests {
         let (mut fetching, peers) = (Fetching::default(), 3);
         let turn = |fetching: &mut Fetching, counter: u64, attempt: u32| {
             let wanted = wanted(counter);
-            let tx = wanted.tx;
+            let at = wanted.position;
             fetching.want(wanted, attempt);
             let Some(long_ago) = Instant::now().checked_sub(PATIENCE) else { panic!("a young clock") };
-            let fetch = fetching.wanted.get_mut(&tx).unwrap();
+            let fetch = fetching.wanted.get_mut(&at).unwrap();
             fetch.asked = Some((ReplicaId(9), long_ago));
             fetch.turn % peers
         };

@@ -25,6 +25,7 @@ mod reactor;
 mod recovery;
 mod reexecution;
 mod round_trips;
+mod rows;
 mod run;
 mod sequences;
 mod setup;

@@ -13,6 +13,7 @@ use super::promises::Promises;
 use super::round_trips::RoundTrips;
 use super::{certifying, maintenance, sequences, temporary, worker};
 use super::watching::Watching;
+use super::rows::Rows;
 use super::{certifying, maintenance, sequences, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
 use crate::validity;
@@ -80,6 +81,7 @@ pub(super) struct Reactor {
     pub(super) fetching: Fetching,
     /// How far peers are.
     pub(super) round_trips: RoundTrips,
+    pub(super) rows: Rows,
     /// Changes of the membership that clients here wait for, by the digest of their payload.
     pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
@@ -479,8 +481,12 @@ impl Reactor {
             Effect::RollbackPrepared { gid, database } => {
                 self.committer.submit(&database, Job::Rollback { gid })
             }
-            Effect::CatchUp { tx, slot, database, write_set, attempt, reexecution } => {
-                self.fetching.want(Wanted { tx, slot, database, write_set, reexecution }, attempt);
+            Effect::CatchUp { position, tx, slot, database, write_set, attempt, reexecution } => {
+                let wanted = Wanted { position, tx, slot, database, write_set, reexecution };
+                if wanted.reexecution.is_none() {
+                    self.rows.expect(&wanted);
+                }
+                self.fetching.want(wanted, attempt);
                 self.fetch_again();
             }
             Effect::Submit(ordered) => self.submit(&ordered),

@@ -10,6 +10,7 @@ use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
 use super::watching::Watching;
+use super::rows::Rows;
 use super::{anchors, decoder, journal, membership, setup};
 use crate::effects::{self, Effects};
 use crate::scheduler::{self, OpenTransactions, Scheduler};
@@ -150,7 +151,6 @@ async fn serve(
         clients: config.clients.clone(),
         effects: effects.clone(),
         links: links.clone(),
-        backends: Default::default(),
     };
     // Ended with the agent, before its server is stopped: a stream that is started again would hold the server up.
     let mut decoders = tokio::task::JoinSet::new();
@@ -192,6 +192,7 @@ async fn serve(
         catch_up,
         fetching: Fetching::default(),
         round_trips: Default::default(),
+        rows: Rows::new(socket_dir.clone(), internal.clone()),
         changes: BTreeMap::new(),
         socket_dir,
         internal,

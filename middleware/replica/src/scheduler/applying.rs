@@ -22,6 +22,12 @@ const CATCH_UP_PAUSE_US: u64 = 1_000_000;
 const BLOCKED_TRIES: u32 = 100;
 const BLOCKED_PAUSE_US: u64 = 100_000;
 
+/// Commits whose rows are taken from peers at once. They are made in their order, so more would only be kept in memory.
+const ROWS_MAX: usize = 64;
+
+/// Who applies a commit within so long of its decision is not behind any more, microseconds.
+const FRESH_US: u64 = 200_000;
+
 /// After a client was waited for in vain, it is not waited for again so many T_votes long.
 pub(super) const IMPATIENCE_FACTOR: u64 = 12;
 
@@ -59,6 +65,11 @@ pub(super) struct Applying {
     queued: BTreeSet<Position>,
     /// Commits issued and not yet done.
     in_flight: BTreeSet<Position>,
+    /// Those of them whose rows come from a peer: they are made in their order.
+    rows: BTreeSet<Position>,
+    /// What was decided waited here for too long: until that is over, nothing is executed that is decided already, since
+    /// rows are made faster. Else a replica whose clients write as fast as it executes would stay behind for ever.
+    behind: bool,
     positions: BTreeMap<TxId, Position>,
     /// A commit that raises the wall is under way: nothing passes it.
     alone_in_flight: bool,
@@ -106,9 +117,18 @@ impl Applying {
         !self.in_flight.is_empty()
     }
 
-    /// Whether a commit of an earlier position is being applied.
-    fn has_under_way_before(&self, position: Position) -> bool {
-        self.in_flight.first().is_some_and(|first| *first < position)
+    /// Whether the rows of the commit at `position` may be taken now: those before it are made before it.
+    fn takes_rows(&self, position: Position, alone: bool) -> bool {
+        let in_order = |under_way: &Position| self.rows.contains(under_way);
+        let alone = alone || self.alone_in_flight;
+        self.rows.len() < ROWS_MAX
+            && self.in_flight.range(..position).all(in_order)
+            && (!alone || self.in_flight.iter().all(in_order))
+    }
+
+    /// This replica applies later than the others.
+    pub(super) fn fall_behind(&mut self) {
+        self.behind = true;
     }
 
     /// The position of a commit that is under way.
@@ -120,6 +140,7 @@ impl Applying {
     pub(super) fn landed(&mut self, tx: TxId) -> Option<Position> {
         let position = self.positions.remove(&tx)?;
         self.in_flight.remove(&position);
+        self.rows.remove(&position);
         if self.in_flight.is_empty() {
             self.alone_in_flight = false;
         }
@@ -156,8 +177,21 @@ impl Scheduler {
                 return;
             }
             self.issue_commits();
+            self.applying.behind &= !(self.applying.queued.is_empty() && self.applying.in_flight.is_empty());
             let taking =
                 self.anchors.is_taking() || self.applying.snapshot_of.is_some() || self.applying.clearing;
+            let begin = match self.applying.queue.front() {
+                Some(Item::Begin { tx, .. }) if !taking => Some(*tx),
+                _ => None,
+            };
+            if let Some(tx) = begin
+                && self.needs_no_snapshot(tx)
+            {
+                // It parts nothing: what was committed before it and what is behind it are taken in one go.
+                self.applying.queue.pop_front();
+                self.advance(tx);
+                continue;
+            }
             let in_flight =
                 !self.applying.in_flight.is_empty() && !self.config.has(PlantedBug::SnapshotInsideWave);
             if in_flight || taking || self.diverged.is_some() {
@@ -233,6 +267,23 @@ impl Scheduler {
         }
     }
 
+    /// Whether nothing will be executed on the snapshot of a BEGIN. What is decided is not executed by who is behind.
+    fn needs_no_snapshot(&mut self, tx: TxId) -> bool {
+        let Some(transaction) = self.transactions.get(&tx) else { return true };
+        if transaction.leading_begun {
+            return false;
+        }
+        let decided = matches!(&transaction.outcome,
+            Some(Decided::Commit { certificate }) if !certificate.wall.is_scripted());
+        if self.applying.behind && decided && transaction.phase == Phase::Running {
+            self.give_up(tx);
+        }
+        self.transactions.get(&tx).is_none_or(|transaction| {
+            transaction.phase != Phase::Running
+                && !(transaction.may_be_reexecuted() && transaction.anchor.is_none())
+        })
+    }
+
     /// Issues the commits of the wave at the queue's head that are prepared here.
     fn issue_commits(&mut self) {
         if self.anchors.is_taking() || self.applying.snapshot_of.is_some() || self.applying.clearing {
@@ -247,14 +298,22 @@ impl Scheduler {
         }
         while let Some(Item::Commit { position, tx, alone }) = self.applying.queue.get(at) {
             let (position, tx, alone) = (*position, *tx, *alone);
+            if at == 0 {
+                self.look_how_late(tx);
+            }
+            let readiness = self.readiness(tx);
+            let takes_rows = at == 0
+                && matches!(readiness, Readiness::CatchUp(_))
+                && !self.raises_wall(tx)
+                && self.applying.takes_rows(position, alone);
             let passes_none = alone || self.applying.alone_in_flight;
-            if passes_none && (at > 0 || !self.applying.in_flight.is_empty()) {
+            if passes_none && !takes_rows && (at > 0 || !self.applying.in_flight.is_empty()) {
                 return;
             }
             if alone && self.finished_older(tx) {
                 return;
             }
-            match self.readiness(tx) {
+            match readiness {
                 Readiness::NotYet => {
                     if alone {
                         return;
@@ -263,7 +322,7 @@ impl Scheduler {
                 }
                 // Rows are taken in the order of their commits: one may be the change of what another left, and the BEGINs
                 // that would have parted the two are given up here.
-                Readiness::CatchUp(_) if at > 0 || self.applying.has_under_way_before(position) => {
+                Readiness::CatchUp(_) if !takes_rows && !self.takes_script(position, tx, at) => {
                     if alone {
                         return;
                     }
@@ -287,6 +346,31 @@ impl Scheduler {
         }
     }
 
+    /// What ran DDL is executed again once all before it is applied.
+    fn takes_script(&self, position: Position, tx: TxId, at: usize) -> bool {
+        let first = self.applying.in_flight.first();
+        at == 0 && self.raises_wall(tx) && first.is_none_or(|first| *first > position)
+    }
+
+    fn raises_wall(&self, tx: TxId) -> bool {
+        self.transactions.get(&tx).is_some_and(|transaction| {
+            matches!(&transaction.outcome, Some(Decided::Commit { certificate }) if certificate.wall.is_raised())
+        })
+    }
+
+    /// Looks how long the commit at the queue's head has been decided.
+    fn look_how_late(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        // What was late when it came counts as decided at 0.
+        let waited_us = self.now_us.saturating_sub(transaction.decided_at_us);
+        let late = transaction.decided_at_us == 0;
+        if !late && waited_us < FRESH_US {
+            self.applying.behind = false;
+        } else if (late || waited_us > self.config.vote_timeout_us) && transaction.phase.needs_backend() {
+            self.applying.behind = true;
+        }
+    }
+
     fn issue(&mut self, position: Position, tx: TxId, alone: bool) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let (gid, database) = (transaction.gid(), transaction.database.clone());
@@ -302,10 +386,7 @@ impl Scheduler {
         self.applying.alone_in_flight |= alone;
         self.applying.issued = self.applying.issued.max(position);
         self.pass_anchors();
-        let raises_wall = self.transactions.get(&tx).is_some_and(|transaction| {
-            matches!(&transaction.outcome, Some(Decided::Commit { certificate }) if certificate.wall.is_raised())
-        });
-        if raises_wall {
+        if self.raises_wall(tx) {
             // B9: definitions change now. Who still executes on an older snapshot would read what never was.
             self.wall_off(tx, position);
         }
@@ -331,6 +412,7 @@ impl Scheduler {
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return Readiness::NotYet };
         let late = transaction.decided_at_us == 0;
         let waited = self.now_us.saturating_sub(transaction.decided_at_us) > self.config.vote_timeout_us;
+        let behind = late || self.applying.behind;
         match &transaction.phase {
             Phase::Prepared { write_set } => {
                 let same = transaction.transcript.as_ref().map(|t| t.head()) == Some(certificate.transcript);
@@ -370,7 +452,7 @@ impl Scheduler {
                 if certificate.wall.is_scripted() && here && executing {
                     return Readiness::NotYet; // to be executed again it would have to be undone first, and it comes
                 }
-                match (waited || late || (impatient && !received), here) {
+                match (waited || behind || (impatient && !received), here) {
                     (false, _) => Readiness::NotYet,
                     (true, false) => Readiness::CatchUp("its session was not open here"),
                     (true, true) if !received => {
@@ -388,6 +470,7 @@ impl Scheduler {
         self.set_under_way(position, tx, alone);
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
+        let rows = !certificate.wall.is_scripted();
         if transaction.phase.needs_backend() && transaction.received < certificate.operations {
             let until = self.now_us + IMPATIENCE_FACTOR * self.config.vote_timeout_us;
             self.impatient_until_us.insert(tx.session.client, until);
@@ -397,12 +480,13 @@ impl Scheduler {
         if transaction.phase.may_be_prepared() {
             self.set_phase(tx, Phase::GivenUp);
             if !self.config.has(PlantedBug::CatchUpBesidePrepared) {
-                self.push(Effect::RollbackPrepared { gid, database });
+                self.roll_back(tx, gid, database);
             }
         } else {
             self.give_up(tx);
-            // The permit that landing gives back.
-            self.permits_used += 1;
+        }
+        if rows {
+            self.applying.rows.insert(position);
         }
         self.catch_up_again(tx);
     }
@@ -444,8 +528,7 @@ impl Scheduler {
                 {
                     let (gid, database) = (transaction.gid(), transaction.database.clone());
                     self.set_phase(other, Phase::GivenUp);
-                    self.return_permit();
-                    self.push(Effect::RollbackPrepared { gid, database });
+                    self.roll_back(other, gid, database);
                 }
                 // Not prepared: it can be done again.
                 (Phase::Running | Phase::Completing, _) if transaction.begun => self.make_way(other, tx),
@@ -455,6 +538,7 @@ impl Scheduler {
     }
 
     pub(super) fn catch_up_again(&mut self, tx: TxId) {
+        let Some(position) = self.applying.under_way(tx) else { return };
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         transaction.catch_up_again_us = None;
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
@@ -472,9 +556,10 @@ impl Scheduler {
         if reexecution.is_some() {
             // Decoding will show it under its name.
             self.set_phase(tx, Phase::InDoubt { decoded: None, prepared: false });
+            self.take_permit(tx);
         }
         let (slot, write_set) = (certificate.slot, certificate.write_set);
-        self.push(Effect::CatchUp { tx, slot, database, write_set, attempt, reexecution });
+        self.push(Effect::CatchUp { position, tx, slot, database, write_set, attempt, reexecution });
     }
 
     /// What is executed again may wait for the locks of what is not committed before it.

@@ -308,8 +308,8 @@ impl Scheduler {
             let mut transaction = Transaction::new(tx, self.now_us);
             transaction.slot = Some(slot);
             transaction.database = database;
-            self.permits_used += 1;
             self.transactions.insert(tx, transaction);
+            self.take_permit(tx);
             self.set_phase(tx, Phase::InDoubt { decoded: None, prepared: true });
         }
         let decided: BTreeSet<TxId> = missing.iter().map(|missing| missing.certificate.tx).collect();
@@ -348,6 +348,7 @@ impl Scheduler {
             transaction.decided_at_us = now;
             transaction.outcome = Some(Decided::Commit { certificate });
             // Alone: what lay between them in the order is not known any more.
+            self.applying.fall_behind();
             self.applying.enqueue(Item::Commit { position, tx, alone: true });
         }
         if !vanished.is_empty() {
@@ -413,7 +414,7 @@ impl Scheduler {
     /// Whether an outcome is that of the open transaction, and the first.
     fn is_of(&self, tx: TxId, slot: Slot) -> bool {
         match self.open.slot(tx) {
-            Some(open) => open == slot || self.config.has(PlantedBug::SlotNotBound),
+            Some(open) => open == slot,
             None => self.config.has(PlantedBug::SecondOutcomeHonoured),
         }
     }
@@ -565,6 +566,9 @@ impl Scheduler {
         transaction.timestamp = opened.timestamp;
         transaction.outcome = Some(Decided::Commit { certificate });
         transaction.decided_at_us = if late { 0 } else { now };
+        if late {
+            self.applying.fall_behind();
+        }
         self.applying.enqueue(Item::Commit { position, tx, alone });
         if alone {
             self.wall(tx);

@@ -56,8 +56,12 @@ pub enum Effect {
         database: String,
     },
     /// Get a committed transaction's effects from a peer, whichever has them, and make them here: apply its write set;
-    /// or, of one that ran DDL, execute its script again up to PREPARE TRANSACTION.
+    /// or, of one that ran DDL, execute its script again up to PREPARE TRANSACTION. Several may be asked for at once; the
+    /// rows of one database are made in the order of the commits' positions, none before all that were asked for earlier
+    /// are made.
     CatchUp {
+        /// Where its Commit is ordered.
+        position: Position,
         /// The transaction.
         tx: TxId,
         /// Its slot.

@@ -99,6 +99,11 @@ pub enum Event {
         /// Done, or why not.
         result: Result<(), String>,
     },
+    /// ROLLBACK PREPARED is done.
+    RolledBack {
+        /// The transaction's global identifier.
+        gid: String,
+    },
     /// A committed transaction's write set was applied, or could not be.
     CaughtUp {
         /// The transaction.

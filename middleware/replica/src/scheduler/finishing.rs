@@ -5,7 +5,7 @@ use super::event::Completion;
 use super::operations::Word;
 use super::planted::PlantedBug;
 use super::transaction::{Decided, Phase, Transaction};
-use super::{Command, Effect, Scheduler, draws, scripting};
+use super::{Command, Scheduler, draws, scripting};
 use steeldb_types::{Execution, TxId};
 use steeldb_wire::transaction::{Decision, ReplicaMessage, SignedFinish, SqlState, VoteKind};
 
@@ -243,9 +243,8 @@ impl Scheduler {
             (Some(Decided::Abort), phase) if phase.may_be_prepared() => {
                 let (gid, database) = (transaction.gid(), transaction.database.clone());
                 let settings = transaction.changed_settings;
-                self.push(Effect::RollbackPrepared { gid, database });
+                self.roll_back(tx, gid, database);
                 self.forget(tx);
-                self.return_permit();
                 if settings {
                     // SET survives PREPARE and ROLLBACK PREPARED, but not ROLLBACK: the backend can no longer be
                     // known to agree with the other replicas' (B10).
@@ -287,6 +286,9 @@ impl Scheduler {
             session.current = None;
             session.counter = session.counter.max(tx.counter);
         }
+        if transaction.has_permit {
+            self.return_permit();
+        }
         self.backend_free(tx.session);
         self.snapshot_taken(tx);
         self.pump();
@@ -306,7 +308,6 @@ impl Scheduler {
             },
         );
         self.forget(tx);
-        self.return_permit();
         self.advance_all();
     }
 }

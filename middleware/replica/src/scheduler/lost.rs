@@ -42,7 +42,7 @@ impl Scheduler {
             .collect();
         for tx in &vanished {
             self.set_phase(*tx, Phase::GivenUp);
-            self.return_permit();
+            self.return_permit_of(*tx);
         }
         if !vanished.is_empty() {
             self.lose_votes(&vanished);

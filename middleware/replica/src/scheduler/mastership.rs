@@ -7,6 +7,7 @@
 //! - an accusation of silence counts only while its replica repeats it: one that is over does not add up with another
 //!   one's much later.
 
+use super::planted::PlantedBug;
 use super::transaction::Found;
 use super::{Effect, Scheduler, draws};
 use std::collections::{BTreeMap, VecDeque};
@@ -270,7 +271,8 @@ impl Scheduler {
             tracing::warn!(master = %term.master, epoch = term.epoch, %by, %cause, "the master is accused");
         }
         let accusations: Vec<SignedAccusation> = self.fresh_accusations().collect();
-        let enough = self.config.view.has_correct(accusations.iter().map(|signed| signed.replica));
+        let enough = self.config.view.has_correct(accusations.iter().map(|signed| signed.replica))
+            || self.config.has(PlantedBug::DeposeOnOneWord);
         let submitted = self.mastership.submitted_us;
         if enough && submitted.is_none_or(|at| self.now_us.saturating_sub(at) >= REPEAT_US) {
             self.mastership.submitted_us = Some(self.now_us);

@@ -144,6 +144,8 @@ pub struct Scheduler {
     /// Stream entries held, over all transactions.
     entries_held: usize,
     permits_used: usize,
+    /// What is being rolled back and still takes a place, by its name in PREPARE TRANSACTION.
+    rolling_back: BTreeSet<String>,
     permit_queue: VecDeque<TxId>,
     /// Votes cast and entries streamed since the last flush.
     cast: Vec<(Vote, Option<SignedFinish>)>,
@@ -197,6 +199,7 @@ impl Scheduler {
             impatient_until_us: BTreeMap::new(),
             entries_held: 0,
             permits_used: 0,
+            rolling_back: BTreeSet::new(),
             permit_queue: VecDeque::new(),
             cast: Vec::new(),
             streamed: Vec::new(),
@@ -237,6 +240,7 @@ impl Scheduler {
             Event::Anchored { anchor, snapshot } => self.anchored(anchor, snapshot),
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
+            Event::RolledBack { gid } => self.rolled_back(&gid),
             Event::CaughtUp { tx, result } => self.caught_up(tx, result),
             Event::ServerRestarted => self.server_restarted(),
             Event::Vanished { gids } => self.vanished(gids),

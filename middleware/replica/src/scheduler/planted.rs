@@ -20,8 +20,6 @@ pub enum PlantedBug {
     FinishNotCompared,
     /// A Finish that comes with votes need not be its client's.
     FinishNotVerified,
-    /// The outcome of any BEGIN of a transaction is taken for this one's.
-    SlotNotBound,
     /// A snapshot does not wait for the commits before it.
     SnapshotInsideWave,
     /// A snapshot is used on for two commits more, alike on every replica, so that all votes are equal.
@@ -48,6 +46,10 @@ pub enum PlantedBug {
     PermitsIgnored,
     /// A Finish that says Rollback is voted for.
     RollbackPrepared,
+    /// One accusation deposes the master.
+    DeposeOnOneWord,
+    /// A permit is free before ROLLBACK PREPARED has run.
+    PermitReturnedEarly,
 }
 
 #[cfg(feature = "planted-bugs")]

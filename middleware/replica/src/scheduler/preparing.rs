@@ -4,7 +4,7 @@ use super::event::DecodedSet;
 use super::planted::PlantedBug;
 use super::scripting::with_effects;
 use super::transaction::{Phase, Undigested};
-use super::{Command, Scheduler, draws};
+use super::{Command, Effect, Scheduler, draws};
 use steeldb_types::{Digest, TxId};
 use steeldb_wire::transaction::{SqlState, Vote, VoteKind, Wall};
 
@@ -43,14 +43,53 @@ impl Scheduler {
                 marks: draws::marks(transaction),
             };
             self.set_phase(tx, Phase::Preparing { prepared: None, decoded: None });
-            self.permits_used += 1;
+            self.take_permit(tx);
             self.backend(tx.session, command);
+        }
+    }
+
+    /// A transaction is prepared, or may be, from now on.
+    pub(super) fn take_permit(&mut self, tx: TxId) {
+        if let Some(transaction) = self.transactions.get_mut(&tx)
+            && !std::mem::replace(&mut transaction.has_permit, true)
+        {
+            self.permits_used += 1;
+        }
+    }
+
+    /// A transaction is not prepared any more.
+    pub(super) fn return_permit_of(&mut self, tx: TxId) {
+        if let Some(transaction) = self.transactions.get_mut(&tx)
+            && std::mem::take(&mut transaction.has_permit)
+        {
+            self.return_permit();
         }
     }
 
     pub(super) fn return_permit(&mut self) {
         self.permits_used = self.permits_used.saturating_sub(1);
         self.grant_permits();
+    }
+
+    /// Has a prepared transaction rolled back. Until that is done it takes its place, whatever becomes of it here: the next
+    /// PREPARE could overtake it (B6).
+    pub(super) fn roll_back(&mut self, tx: TxId, gid: String, database: String) {
+        if let Some(transaction) = self.transactions.get_mut(&tx)
+            && std::mem::take(&mut transaction.has_permit)
+        {
+            self.rolling_back.insert(gid.clone());
+            if self.config.has(PlantedBug::PermitReturnedEarly) {
+                self.rolled_back(&gid);
+            }
+        }
+        self.push(Effect::RollbackPrepared { gid, database });
+    }
+
+    /// ROLLBACK PREPARED is done.
+    pub(super) fn rolled_back(&mut self, gid: &str) {
+        if self.rolling_back.remove(gid) {
+            self.return_permit();
+        }
     }
 
     /// PREPARE TRANSACTION returned.
@@ -65,7 +104,7 @@ impl Scheduler {
             }
             Err(sqlstate) => {
                 self.set_phase(tx, Phase::GivenUp);
-                self.return_permit();
+                self.return_permit_of(tx);
                 self.cast_against(tx, VoteKind::Failed { sqlstate });
                 self.settle(tx);
             }

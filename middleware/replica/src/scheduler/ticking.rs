@@ -1,9 +1,9 @@
 //! Time-outs: T_vote, idle and vanished clients, DDL that waited long enough, what is tried again.
 
+use super::Scheduler;
 use super::operations::OPERATION_RUNS_MAX;
 use super::planted::PlantedBug;
 use super::transaction::{CopyState, Phase, Transaction};
-use super::{Effect, Scheduler};
 use steeldb_types::TxId;
 use steeldb_wire::transaction::{OperationKind, VoteKind};
 
@@ -87,8 +87,7 @@ impl Scheduler {
         if matches!(transaction.phase, Phase::Prepared { .. }) {
             let (gid, database) = (transaction.gid(), transaction.database.clone());
             self.set_phase(tx, Phase::GivenUp);
-            self.return_permit();
-            self.push(Effect::RollbackPrepared { gid, database });
+            self.roll_back(tx, gid, database);
         }
     }
 

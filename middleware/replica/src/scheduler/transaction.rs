@@ -187,6 +187,8 @@ pub(super) struct Transaction {
     pub stream: BTreeMap<u32, Executed>,
     /// What it did, for whoever must execute it again: of one that ran DDL, until it is prepared.
     pub script: Option<Vec<Step>>,
+    /// It takes one of the places that PostgreSQL has for prepared transactions (B6).
+    pub has_permit: bool,
     /// It was executed again here; what decoding does not show of its effects (G1).
     pub reexecuted: Option<Option<Digest>>,
     pub finish: Option<SignedFinish>,
@@ -258,6 +260,7 @@ impl Transaction {
             ran_ddl: false,
             stream: BTreeMap::new(),
             script: None,
+            has_permit: false,
             reexecuted: None,
             finish: None,
             superseded: false,

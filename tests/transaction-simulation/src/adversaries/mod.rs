@@ -1,6 +1,7 @@
 //! Faulty replicas: an agent that follows the protocol, behind something that twists what its store says, or what it says
 //! itself. One file each; they can be combined, and then each twists what the one before it lets out.
 
+mod accusations;
 mod barriers;
 mod certificates;
 mod finishes;
@@ -8,6 +9,7 @@ mod outcomes;
 mod results;
 mod silence;
 mod stream;
+mod terms;
 mod votes;
 mod write_sets;
 
@@ -16,9 +18,9 @@ use crate::scenario::Fault;
 use crate::world::PeerMessage;
 use rand_chacha::ChaCha8Rng;
 use steeldb_ordering::Request;
-use steeldb_types::ReplicaId;
+use steeldb_types::{ReplicaId, Term};
 use steeldb_wire::auth::SecretKey;
-use steeldb_wire::transaction::ReplicaMessage;
+use steeldb_wire::transaction::{ReplicaMessage, SignedFinish};
 
 /// What a faulty replica has at hand.
 pub(crate) struct Stage<'a> {
@@ -26,6 +28,9 @@ pub(crate) struct Stage<'a> {
     pub(crate) rng: &'a mut ChaCha8Rng,
     /// What is ordered: no secret.
     pub(crate) order: &'a [Ordinal],
+    /// Who it is, and which term runs as far as it knows.
+    pub(crate) me: ReplicaId,
+    pub(crate) term: Term,
 }
 
 /// A way to be faulty.
@@ -51,6 +56,12 @@ pub(crate) trait Adversary {
     ) -> Vec<ReplicaMessage> {
         let _ = (stage, client);
         vec![message]
+    }
+
+    /// What it tells a client that has finished a transaction, besides what is true.
+    fn finish(&mut self, stage: &mut Stage<'_>, finish: &SignedFinish) -> Vec<ReplicaMessage> {
+        let _ = (stage, finish);
+        vec![]
     }
 
     /// What it has ordered besides, when it hears the votes of `from`.
@@ -80,5 +91,8 @@ pub(crate) fn of(fault: Fault, n: u16, rng: &mut ChaCha8Rng) -> Option<Box<dyn A
         Fault::WriteSetForger => Box::new(write_sets::WriteSetForger),
         Fault::FinishForger => Box::new(finishes::FinishForger),
         Fault::CertificateForger => Box::new(certificates::CertificateForger::default()),
+        Fault::Accuser => Box::new(accusations::Accuser),
+        Fault::DeposeForger => Box::new(accusations::DeposeForger::default()),
+        Fault::TermForger => Box::new(terms::TermForger),
     })
 }

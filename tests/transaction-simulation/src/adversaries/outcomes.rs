@@ -4,7 +4,7 @@ use super::{Adversary, Stage};
 use rand::Rng;
 use std::collections::BTreeSet;
 use steeldb_types::{Digest, Position, TxId};
-use steeldb_wire::transaction::{AbortReason, Outcome, ReplicaMessage};
+use steeldb_wire::transaction::{AbortReason, Outcome, ReplicaMessage, SignedFinish, TransactionState};
 
 /// Says of every transaction something about its end, early or late, true or not.
 #[derive(Default)]
@@ -15,6 +15,15 @@ pub(crate) struct OutcomeForger {
 impl Adversary for OutcomeForger {
     fn to_client(&mut self, stage: &mut Stage<'_>, _: usize, message: ReplicaMessage) -> Vec<ReplicaMessage> {
         let tx = match &message {
+            ReplicaMessage::Told { session, sequence, .. } => {
+                let state = match stage.rng.random_range(0..4) {
+                    0 => TransactionState::Committed { position: Position(stage.rng.random_range(1..60)) },
+                    1 => TransactionState::Aborted,
+                    2 => TransactionState::NoChanges,
+                    _ => TransactionState::InProgress,
+                };
+                return vec![ReplicaMessage::Told { session: *session, sequence: *sequence, state }];
+            }
             ReplicaMessage::Outcome { tx, .. } => *tx,
             ReplicaMessage::Transcript { tx, operations, transcript, mismatch, .. } => {
                 let mut transcript = *transcript;
@@ -46,5 +55,20 @@ impl Adversary for OutcomeForger {
             _ => return vec![message],
         };
         vec![ReplicaMessage::Outcome { tx, outcome }]
+    }
+
+    /// That it wrote nothing, at once, with the very transcript that its client signed.
+    fn finish(&mut self, stage: &mut Stage<'_>, finish: &SignedFinish) -> Vec<ReplicaMessage> {
+        if stage.rng.random_bool(0.5) {
+            return vec![];
+        }
+        let finish = &finish.finish;
+        vec![ReplicaMessage::Transcript {
+            tx: finish.tx,
+            operations: finish.operations,
+            transcript: finish.transcript,
+            read_only: true,
+            mismatch: None,
+        }]
     }
 }

@@ -1,5 +1,5 @@
 //! What a correct replica keeps is bounded by what its clients do, whatever liars send; and no more is prepared at once than
-//! there are permits (B6), besides what is about to be rolled back.
+//! there are permits (B6).
 
 use crate::history::{Held, History};
 use steeldb_types::limits;

@@ -4,6 +4,7 @@
 pub mod aborted;
 pub mod acknowledged;
 pub mod answers;
+pub mod barriers;
 pub mod certificates;
 pub mod computed;
 pub mod contents;
@@ -12,9 +13,11 @@ pub mod effects;
 pub mod memory;
 pub mod model;
 pub mod outcomes;
+pub mod questions;
 pub mod real_time;
 pub mod serial;
 pub mod snapshots;
+pub mod terms;
 pub mod votes;
 
 use crate::history::History;
@@ -23,7 +26,7 @@ use crate::history::History;
 pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
 
 /// What holds at every moment.
-pub const SAFETY: [Invariant; 12] = [
+pub const SAFETY: [Invariant; 15] = [
     ("acknowledged commits", acknowledged::check),
     ("reported aborts", aborted::check),
     ("votes", votes::check),
@@ -31,6 +34,9 @@ pub const SAFETY: [Invariant; 12] = [
     ("ordered outcomes", outcomes::check),
     ("effects", effects::check),
     ("snapshots", snapshots::check),
+    ("barriers", barriers::check),
+    ("terms", terms::check),
+    ("questions", questions::check),
     ("answers", answers::check),
     ("computed answers", computed::check),
     ("real time", real_time::check),

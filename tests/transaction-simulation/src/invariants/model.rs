@@ -2,7 +2,7 @@
 
 use crate::history::{Change, History};
 use crate::sql::{Key, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{Digest, Position, SessionKey, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::Ordered;
 
@@ -41,15 +41,18 @@ pub fn read(history: &History) -> Model {
     let mut begun: BTreeMap<Slot, Begun> = BTreeMap::new();
     // The one that is open in each session.
     let mut open: BTreeMap<SessionKey, Slot> = BTreeMap::new();
+    // The number that was used last in each session, and those that were asked for before they were.
+    let mut last: BTreeMap<SessionKey, u64> = BTreeMap::new();
+    let mut void: BTreeSet<TxId> = BTreeSet::new();
     for ordinal in &history.order {
         let position = ordinal.position;
         match &ordinal.payload {
             Ordered::Begin { tx, modes, .. } => {
-                let before = open.get(&tx.session).copied();
-                if let Some(before) = before {
-                    if begun.get(&before).is_some_and(|before| before.tx.counter >= tx.counter) {
-                        continue;
-                    }
+                if last.get(&tx.session).is_some_and(|last| *last >= tx.counter) || void.contains(tx) {
+                    continue;
+                }
+                last.insert(tx.session, tx.counter);
+                if let Some(before) = open.get(&tx.session).copied() {
                     close(&mut begun, before, position, Decided::Abort);
                 }
                 open.insert(tx.session, position);
@@ -69,11 +72,14 @@ pub fn read(history: &History) -> Model {
                 let decided = Decided::Commit(certificate.write_set);
                 end(&mut begun, &mut open, certificate.tx, certificate.slot, position, decided);
             }
-            // No client of the simulation asks for an outcome.
+            Ordered::Outcome { tx, .. } => {
+                if last.get(&tx.session).is_none_or(|last| *last < tx.counter) {
+                    void.insert(*tx);
+                }
+            }
             Ordered::Depose(_)
             | Ordered::Move(_)
             | Ordered::Maintain { .. }
-            | Ordered::Outcome { .. }
             | Ordered::SessionOver(_)
             | Ordered::Verify { .. } => {}
         }

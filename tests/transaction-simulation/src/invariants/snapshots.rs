@@ -1,4 +1,4 @@
-//! A transaction's snapshot holds the commits ordered before its slot, and no others (A6).
+//! A transaction's snapshot holds the commits ordered before its slot, and no others (A6); and it begins with nothing done.
 
 use super::model;
 use crate::history::History;
@@ -13,6 +13,10 @@ pub fn check(history: &History) -> Result<(), String> {
     let model = model::read(history);
     let commits = model.commits();
     for snapshot in &history.snapshots {
+        if snapshot.within {
+            let (replica, tx) = (snapshot.replica, snapshot.tx);
+            return Err(format!("{replica}: {tx} begins where another block was not ended"));
+        }
         let slots = model.begun.values().filter(|begun| begun.tx == snapshot.tx);
         let mut before = slots.map(|begun| {
             let before = commits.range(..begun.slot);

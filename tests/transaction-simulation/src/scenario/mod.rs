@@ -41,10 +41,16 @@ pub enum Fault {
     FinishForger,
     /// It has certificates ordered that prove nothing.
     CertificateForger,
+    /// It accuses the master of what it has not done, in its own name and in others'.
+    Accuser,
+    /// It has the master deposed and moved by certificates that prove nothing.
+    DeposeForger,
+    /// It tells clients of terms that never began, and that their transactions cannot go on.
+    TermForger,
 }
 
 /// Every fault of a replica.
-pub const FAULTS: [Fault; 17] = [
+pub const FAULTS: [Fault; 20] = [
     Fault::WrongRows,
     Fault::MissingRows,
     Fault::PermutedRows,
@@ -62,6 +68,9 @@ pub const FAULTS: [Fault; 17] = [
     Fault::WriteSetForger,
     Fault::FinishForger,
     Fault::CertificateForger,
+    Fault::Accuser,
+    Fault::DeposeForger,
+    Fault::TermForger,
 ];
 
 /// What a faulty client does, with its own key.
@@ -75,11 +84,19 @@ pub enum ClientFault {
     Vanishes,
     /// Some replicas do not get some of its messages.
     Withholds,
+    /// It says at any moment what it was shown under which master and which settings it has, to any replica, and asks for
+    /// others' transactions before they begin.
+    Impostor,
 }
 
 /// Every fault of a client.
-pub const CLIENT_FAULTS: [ClientFault; 4] =
-    [ClientFault::Equivocator, ClientFault::NeverFinishes, ClientFault::Vanishes, ClientFault::Withholds];
+pub const CLIENT_FAULTS: [ClientFault; 5] = [
+    ClientFault::Equivocator,
+    ClientFault::NeverFinishes,
+    ClientFault::Vanishes,
+    ClientFault::Withholds,
+    ClientFault::Impostor,
+];
 
 /// A step of the protocol at a replica, for a crash to hit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -53,8 +53,8 @@ pub(crate) enum Output {
     Executed { tx: TxId, number: u32, sql: String, messages: Vec<u8>, status: u8, ordered: bool, show: bool },
     /// Decoding shows a prepared transaction.
     Decoded { gid: String, write_set: WriteSet },
-    /// A block runs on a snapshot: of so many commits.
-    Snapshot { tx: TxId, commits: u64 },
+    /// A block runs on a snapshot: of so many commits. `within`: another one was not ended.
+    Snapshot { tx: TxId, commits: u64, within: bool },
 }
 
 /// What became of the command at the queue's head.
@@ -195,8 +195,11 @@ impl Store {
             }
             Command::Begin { tx, snapshot, timestamp, modes, .. } => match self.import(&snapshot) {
                 Some(commits) => {
-                    self.begin(pid, Some(commits), timestamp, modes.read_only);
-                    vec![Output::Snapshot { tx, commits }, Output::Report(BackendReport::Begun { tx })]
+                    let within = self.begin(pid, Some(commits), timestamp, modes.read_only);
+                    vec![
+                        Output::Snapshot { tx, commits, within },
+                        Output::Report(BackendReport::Begun { tx }),
+                    ]
                 }
                 None => {
                     self.begin(pid, None, timestamp, modes.read_only);
@@ -207,7 +210,11 @@ impl Store {
             Command::BeginHere { tx, timestamp, modes, .. } => {
                 let commits = self.rows.commits();
                 self.begin(pid, Some(commits), timestamp, modes.read_only);
-                vec![Output::Snapshot { tx, commits }, Output::Report(BackendReport::Begun { tx })]
+                // Behind leading locks, which no client of the simulation takes.
+                vec![
+                    Output::Snapshot { tx, commits, within: false },
+                    Output::Report(BackendReport::Begun { tx }),
+                ]
             }
             Command::Adopt { tx, number, sqlstate } => {
                 self.fail(pid);
@@ -253,10 +260,12 @@ impl Store {
         }
     }
 
-    fn begin(&mut self, pid: Pid, snapshot: Option<u64>, timestamp: Timestamp, read_only: bool) {
+    /// Whether a block is open already: then it goes on in that.
+    fn begin(&mut self, pid: Pid, snapshot: Option<u64>, timestamp: Timestamp, read_only: bool) -> bool {
         self.xids += 1;
         let xid = self.xids;
-        let Some(backend) = self.backends.get_mut(&pid) else { return };
+        let Some(backend) = self.backends.get_mut(&pid) else { return false };
+        let within = backend.block.is_some();
         let block = backend.block.get_or_insert(Block {
             xid,
             snapshot: None,
@@ -271,6 +280,7 @@ impl Store {
         block.snapshot = snapshot;
         block.timestamp = timestamp;
         block.read_only = read_only;
+        within
     }
 
     fn fail(&mut self, pid: Pid) {

@@ -101,6 +101,7 @@ impl World<'_> {
         if step.is_some_and(|step| self.reaches(at, step)) {
             return;
         }
+        self.note_start(at, pid);
         match self.nodes[at].store.step(pid, now_us) {
             StepResult::Idle => {}
             StepResult::Waits => {
@@ -131,6 +132,20 @@ impl World<'_> {
         self.wake_backends(at);
     }
 
+    /// An operation runs now, unless it only waited; at the master, behind no barrier.
+    fn note_start(&mut self, at: usize, pid: Pid) {
+        let node = &self.nodes[at];
+        let master = node.running.as_ref().is_none_or(|running| running.scheduler.is_master());
+        if let Some(Command::Execute { tx, number, .. }) = node.store.next_command(pid)
+            && node.store.waits_since(pid).is_none()
+            && !node.faulty
+            && !master
+        {
+            let (id, tx, number) = (node.id, *tx, *number);
+            self.history.started(id, tx, number);
+        }
+    }
+
     fn note_prepared(&mut self, at: usize, outputs: &[Output]) {
         let node = &self.nodes[at];
         for output in outputs {
@@ -150,10 +165,10 @@ impl World<'_> {
             Output::Decoded { gid, write_set } => {
                 self.on_lane(at, Lane::Decoder, 5_000, Within::Decoded { gid, write_set });
             }
-            Output::Snapshot { tx, commits } => {
+            Output::Snapshot { tx, commits, within } => {
                 let id = self.nodes[at].id;
                 if !self.nodes[at].faulty {
-                    self.history.snapshot(id, tx, commits);
+                    self.history.snapshot(id, tx, commits, within);
                 }
             }
             output => {
@@ -179,10 +194,15 @@ impl World<'_> {
         };
         let node = &mut self.nodes[at];
         let id = node.id;
-        let mut answer = answer;
+        let (mut answer, term) = (answer, node.term());
         for adversary in &mut node.adversaries {
-            let mut stage =
-                Stage { key: &node.key, rng: &mut self.adversary_rng, order: &self.history.order };
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
             answer = adversary.answer(&mut stage, answer);
         }
         let mut digest = ResultDigest::new(ordered);
@@ -289,7 +309,10 @@ impl World<'_> {
             return;
         }
         self.rolled_back(at, gid);
-        self.reaches(at, Step::RolledBack);
+        if !self.reaches(at, Step::RolledBack) {
+            let after_us = self.takes(at, 1_000);
+            self.later(at, after_us, Within::Event(Event::RolledBack { gid: gid.to_string() }));
+        }
     }
 
     pub(super) fn blockers(&mut self, at: usize, tx: TxId, pid: Pid) {

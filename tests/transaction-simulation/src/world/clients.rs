@@ -42,6 +42,10 @@ impl World<'_> {
                 });
             }
             State::Idle => {
+                if let Some(tx) = client.question(healed, &mut self.rng) {
+                    client.ask(tx);
+                    return self.flush_client(at);
+                }
                 client.begin(healed, now_us);
                 if client.state == State::Running {
                     return self.go_on(at);
@@ -52,7 +56,7 @@ impl World<'_> {
                 }
             }
             State::Running => return self.go_on(at),
-            State::Opening | State::Finishing | State::Done | State::Away => {}
+            State::Opening | State::Asking | State::Finishing | State::Done | State::Away => {}
         }
         self.flush_client(at);
     }
@@ -140,6 +144,10 @@ impl World<'_> {
             match self.clients[at].fault {
                 Some(ClientFault::Withholds) if !is_opening(&message) && self.rng.random_bool(0.08) => {}
                 Some(ClientFault::Equivocator) => self.equivocate(at, replica, message.clone(), relaxed),
+                Some(ClientFault::Impostor) if self.rng.random_bool(0.15) => {
+                    self.client_says(at, replica, message.clone(), relaxed);
+                    self.pretend(at, replica);
+                }
                 _ => self.client_says(at, replica, message.clone(), relaxed),
             }
         }
@@ -162,11 +170,29 @@ impl World<'_> {
         }
     }
 
+    /// Says that another term runs, that it was shown something else, or that it has other settings.
+    fn pretend(&mut self, at: usize, to: ReplicaId) {
+        let Some(tx) = self.clients[at].attempt.as_ref().map(|attempt| attempt.tx) else { return };
+        let message = if self.rng.random_bool(0.7) {
+            let transcript = Digest([self.rng.random_range(0..3); 32]);
+            let (epoch, operations) = (self.rng.random_range(0..3), self.rng.random_range(0..5));
+            ClientMessage::Resume { tx, epoch, operations, transcript }
+        } else {
+            let settings = vec![format!("SET x = {}", self.rng.random_range(0..3))];
+            ClientMessage::Restore { session: tx.session.session, settings }
+        };
+        self.client_says(at, to, message, false);
+    }
+
     fn other(&mut self, at: usize, message: &ClientMessage) -> Option<ClientMessage> {
         match message.clone() {
             ClientMessage::Define { session, statement, mut text } => {
                 text.sql = "UPDATE 0 0 APPEND 77777".into();
                 Some(ClientMessage::Define { session, statement, text })
+            }
+            ClientMessage::Resume { tx, epoch, operations, .. } => {
+                let (operations, transcript) = (operations + self.rng.random_range(0..2), Digest([5; 32]));
+                Some(ClientMessage::Resume { tx, epoch, operations, transcript })
             }
             ClientMessage::Operation(mut operation) => {
                 operation.row_order = !operation.row_order;
@@ -232,7 +258,9 @@ impl World<'_> {
                 self.note(&format!("client {at}: finished {result:?}"));
                 self.end_attempt(at, Ended::Finished(result));
                 self.clients[at].state = State::Idle;
-                self.next_move(at, 100_000);
+                // What holds a permit may be as long in expiring as it took: its T_vote grows with that.
+                let pause_us = if self.clients[at].is_probing() { 4_000_000 } else { 100_000 };
+                self.next_move(at, pause_us);
             }
             Event::Lost(error) => {
                 self.note(&format!("client {at}: session lost: {error}"));
@@ -251,7 +279,19 @@ impl World<'_> {
                     self.next_move(at, 300_000);
                 }
             }
-            Event::Maintained(_) | Event::Told(_) | Event::Verified { .. } => {}
+            Event::Told(answer) => {
+                let asked = client.asked.take();
+                let correct = client.fault.is_none();
+                if client.state == State::Asking {
+                    client.state = State::Idle;
+                    self.next_move(at, 20_000);
+                }
+                self.note(&format!("client {at}: {asked:?} is said to be {answer:?}"));
+                if let (Some(tx), Ok(state), true) = (asked, answer, correct) {
+                    self.history.told.push((tx, state));
+                }
+            }
+            Event::Maintained(_) | Event::Verified { .. } => {}
         }
     }
 

@@ -238,10 +238,15 @@ impl World<'_> {
     pub(super) fn say(&mut self, from: usize, to: usize, message: PeerMessage) {
         let mut messages = vec![message];
         let node = &mut self.nodes[from];
-        let to_id = ReplicaId(to as u16);
+        let (to_id, term) = (ReplicaId(to as u16), node.term());
         for adversary in &mut node.adversaries {
-            let mut stage =
-                Stage { key: &node.key, rng: &mut self.adversary_rng, order: &self.history.order };
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
             messages = messages
                 .into_iter()
                 .flat_map(|message| adversary.to_peer(&mut stage, to_id, message))
@@ -263,10 +268,15 @@ impl World<'_> {
         let node = &mut self.nodes[from];
         let client = node.running.as_ref().and_then(|running| running.connections.get(&connection).copied());
         let Some(client) = client else { return };
-        let mut messages = vec![message];
+        let (mut messages, term) = (vec![message], node.term());
         for adversary in &mut node.adversaries {
-            let mut stage =
-                Stage { key: &node.key, rng: &mut self.adversary_rng, order: &self.history.order };
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
             messages = messages
                 .into_iter()
                 .flat_map(|message| adversary.to_client(&mut stage, client, message))

@@ -140,8 +140,8 @@ enum Within {
         tx: TxId,
         pid: Pid,
     },
+    /// The first rows that a peer sent are made.
     Apply {
-        write_set: WriteSet,
         tries: u32,
     },
     Event(Event),
@@ -308,7 +308,7 @@ impl<'a> World<'a> {
             Within::Commit { tx, gid } => self.commit(at, tx, &gid),
             Within::Rollback { gid } => self.rollback(at, &gid),
             Within::Blockers { tx, pid } => self.blockers(at, tx, pid),
-            Within::Apply { write_set, tries } => self.apply(at, write_set, tries),
+            Within::Apply { tries } => self.apply(at, tries),
             Within::Event(event) => self.event(at, event),
         }
     }

@@ -15,7 +15,7 @@ use steeldb_replica::scheduler::{
 };
 use steeldb_types::{ClientId, ReplicaId, SessionKey, Slot, TxId};
 use steeldb_wire::codec;
-use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo};
+use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo, SignedFinish};
 
 /// How often schedulers look at their clocks.
 const TICK_US: u64 = 100_000;
@@ -50,14 +50,14 @@ impl World<'_> {
             core,
             memo: RefCell::new(SignatureMemo::new(4096)),
             promises: Promises::default(),
-            prepared_before: self.nodes[at].store.prepared().map(|(gid, _)| gid.clone()).collect(),
-            rolling_back: BTreeSet::new(),
             delivered: entries.len(),
             connections: BTreeMap::new(),
             origins: BTreeMap::new(),
             workers: BTreeMap::new(),
             stepping: BTreeSet::new(),
             fetching: BTreeMap::new(),
+            rows: BTreeMap::new(),
+            makes_rows: false,
             lanes: BTreeMap::new(),
             wake_at: None,
             core_tick_at: None,
@@ -198,10 +198,8 @@ impl World<'_> {
         let Some(running) = &mut node.running else { return };
         running.scheduler.handle(now_us, event);
         if !node.faulty {
-            let old =
-                |gid: &String| running.prepared_before.contains(gid) || running.rolling_back.contains(gid);
-            let new = node.store.prepared().filter(|(gid, _)| !old(gid)).count();
-            self.history.holds(node.id, running.scheduler.sizes(), new);
+            let prepared = node.store.prepared().count();
+            self.history.holds(node.id, running.scheduler.sizes(), prepared);
         }
         self.settle(at);
     }
@@ -271,13 +269,12 @@ impl World<'_> {
                 self.later(at, after_us, Within::Commit { tx, gid });
             }
             Effect::RollbackPrepared { gid, .. } => {
-                if let Some(running) = &mut self.nodes[at].running {
-                    running.rolling_back.insert(gid.clone());
-                }
                 let after_us = self.takes(at, 3_000);
                 self.later(at, after_us, Within::Rollback { gid });
             }
-            Effect::CatchUp { tx, slot, write_set, .. } => self.catch_up(at, tx, slot, write_set),
+            Effect::CatchUp { position, tx, slot, write_set, .. } => {
+                self.catch_up(at, position, tx, slot, write_set);
+            }
             Effect::FindBlockers { tx, process, .. } => {
                 let after_us = self.takes(at, 2_000);
                 self.later(at, after_us, Within::Blockers { tx, pid: process });
@@ -300,7 +297,12 @@ impl World<'_> {
             Effect::ResendVotes { to, bundle } => {
                 self.say(at, usize::from(to.0), PeerMessage::Votes(bundle));
             }
-            Effect::SendAccusation(signed) => self.say_to_all(at, &PeerMessage::Accusation(signed)),
+            Effect::SendAccusation(signed) => {
+                if !self.nodes[at].faulty {
+                    self.history.accused.push((signed.replica, signed.accusation));
+                }
+                self.say_to_all(at, &PeerMessage::Accusation(signed));
+            }
             // Asked after a server alone was started again, which the simulation does not do.
             Effect::LookForPrepared { .. } => {}
             // Nobody looks statements up here: what differs is not certified.
@@ -308,6 +310,9 @@ impl World<'_> {
             Effect::TermBegan(term) => {
                 let id = self.nodes[at].id;
                 self.note(&format!("{id} says that {term:?} begins"));
+                if !self.nodes[at].faulty {
+                    self.history.terms.insert((id, term.epoch));
+                }
                 let connections = self.nodes[at].running.as_ref().map(|running| running.connections.clone());
                 for connection in connections.unwrap_or_default().into_keys() {
                     self.answer(at, connection, ReplicaMessage::Term(term));
@@ -382,6 +387,9 @@ impl World<'_> {
             }
             PeerMessage::Stream(stream) => {
                 let (epoch, entries) = (stream.epoch, stream.entries);
+                if !self.nodes[at].faulty {
+                    self.history.streamed(self.nodes[at].id, &entries);
+                }
                 self.event(at, Event::Stream { from: peer, epoch, entries });
             }
             PeerMessage::Accusation(signed) => {
@@ -401,10 +409,15 @@ impl World<'_> {
     fn overhear(&mut self, at: usize, from: usize, message: &PeerMessage) {
         let from = self.nodes[from].id;
         let node = &mut self.nodes[at];
-        let mut requests = Vec::new();
+        let (mut requests, term) = (Vec::new(), node.term());
         for adversary in &mut node.adversaries {
-            let mut stage =
-                Stage { key: &node.key, rng: &mut self.adversary_rng, order: &self.history.order };
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
             requests.extend(adversary.hear(&mut stage, from, message));
         }
         for request in requests {
@@ -423,12 +436,35 @@ impl World<'_> {
                 self.request(at, request);
             }
             message => {
+                if let ClientMessage::Finish(finish) = &message {
+                    self.answer_finish(at, connection, finish);
+                }
+                let Some(running) = &mut self.nodes[at].running else { return };
                 if let ClientMessage::CloseSession { session } = &message {
                     running.origins.remove(&SessionKey { client: id, session: *session });
                 }
                 let connection = Connection(connection);
                 self.event(at, Event::Client { connection, client: id, message });
             }
+        }
+    }
+
+    /// A faulty replica hears the end of a transaction, and answers before its scheduler does.
+    fn answer_finish(&mut self, at: usize, connection: u64, finish: &SignedFinish) {
+        let node = &mut self.nodes[at];
+        let (mut messages, term) = (Vec::new(), node.term());
+        for adversary in &mut node.adversaries {
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
+            messages.extend(adversary.finish(&mut stage, finish));
+        }
+        for message in messages {
+            self.answer(at, connection, message);
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) enum Held {
     Decoded,
     Anchored,
     Applied,
+    RolledBack,
     CaughtUp,
     Maintained,
 }
@@ -111,7 +112,10 @@ impl Backend {
             }
             Effect::RollbackPrepared { gid, .. } => {
                 self.prepared.remove(gid);
-                vec![]
+                if self.holds(Held::RolledBack) {
+                    return vec![];
+                }
+                vec![Event::RolledBack { gid: gid.clone() }]
             }
             Effect::CatchUp { tx, slot, write_set, reexecution: Some(reexecution), .. }
                 if !self.holds(Held::CaughtUp) =>

@@ -155,19 +155,76 @@ fn a11_what_was_prepared_ahead_of_its_order_makes_way_and_is_caught_up_with_itse
     assert_eq!((one.scheduler.applied(), one.scheduler.permits_used), (Position(one.position), 0));
 }
 
+/// The positions of the commits whose rows were asked for, in the order of asking.
+fn asked(one: &One) -> Vec<u64> {
+    let positions = one.effects.iter().filter_map(|effect| match effect {
+        Effect::CatchUp { position, .. } => Some(position.0),
+        _ => None,
+    });
+    positions.collect()
+}
+
 /// One may be the change of what another left; the BEGINs that parted their waves were given up here.
 #[test]
-fn a11_rows_are_taken_in_the_order_of_their_commits_one_after_the_other() {
+fn a11_rows_are_taken_in_the_order_of_their_commits_many_at_once() {
     let mut one = One::slave();
     one.backend.held.push(Held::CaughtUp);
-    let slots: Vec<(TxId, Slot)> = (1..=3).map(|of| (tx(of, 1), one.begin(tx(of, 1)))).collect();
+    let slots: Vec<(TxId, Slot)> = (1..=80).map(|of| (tx(of, 1), one.begin(tx(of, 1)))).collect();
     for (tx, slot) in &slots {
         one.deliver_late(commit(*tx, *slot, &[WRITE]), true);
     }
-    for (done, (tx, _)) in slots.iter().enumerate() {
-        let asked: usize = slots.iter().map(|(tx, _)| one.caught_up(*tx)).sum();
-        assert_eq!((asked, one.caught_up(*tx)), (done + 1, 1));
+    assert_eq!(asked(&one), (81..=144).collect::<Vec<u64>>(), "no more than are made soon");
+    // The third cannot be made yet: those before it land, and it is asked for again.
+    for (tx, _) in &slots[..2] {
         one.event(Event::CaughtUp { tx: *tx, result: Ok(()) });
     }
-    assert_eq!(one.scheduler.applied(), Position(6));
+    one.event(Event::CaughtUp { tx: slots[2].0, result: Err(CatchUpError::Blocked) });
+    assert_eq!(one.scheduler.applied(), Position(82));
+    one.pass(SECOND);
+    assert_eq!(asked(&one)[64..], [145, 146, 83]);
+    for (tx, _) in &slots[2..] {
+        one.event(Event::CaughtUp { tx: *tx, result: Ok(()) });
+    }
+    assert_eq!(one.scheduler.applied(), Position(160));
+}
+
+/// What ran DDL is executed again behind all rows before it, and before those after it.
+#[test]
+fn a11_a_script_parts_the_rows_before_it_from_those_behind_it() {
+    let mut one = One::slave();
+    one.backend.held.push(Held::CaughtUp);
+    let (t, u, v) = (tx(1, 1), tx(2, 1), tx(3, 1));
+    let slots = [t, u, v].map(|tx| one.begin(tx));
+    one.deliver_late(commit(t, slots[0], &[WRITE]), true);
+    one.deliver_late(commit(u, slots[1], &[DDL]), true);
+    one.deliver_late(commit(v, slots[2], &[WRITE]), true);
+    assert_eq!(asked(&one), [4]);
+    one.event(Event::CaughtUp { tx: t, result: Ok(()) });
+    assert_eq!(asked(&one), [4, 5]);
+}
+
+/// A replica that executed what is decided already would stay as far behind as it is.
+#[test]
+fn a11_who_is_behind_executes_nothing_that_is_decided_and_votes_on_what_is_not() {
+    let mut one = One::slave();
+    for of in 1..=3 {
+        one.open(of);
+    }
+    // The first commit holds up all behind it, for T_vote.
+    let (t, u, v) = (tx(1, 1), tx(2, 1), tx(3, 1));
+    let slot = one.begin(t);
+    one.deliver(commit(t, slot, &[WRITE]));
+    let slot = one.begin(u);
+    one.deliver(commit(u, slot, &[WRITE]));
+    one.operations(u, &[WRITE]);
+    one.stream(u, 1, 0);
+    one.pass(VOTE_TIMEOUT - SECOND);
+    let slot = one.begin(v);
+    one.operations(v, &[WRITE]);
+    one.stream(v, 1, 0);
+    one.finish(v, slot, Decision::Commit, &[WRITE]);
+    assert_eq!((one.caught_up(t), one.caught_up(u)), (0, 0));
+    one.pass(2 * SECOND);
+    assert_eq!((one.caught_up(t), one.caught_up(u), one.backend.snapshots.contains_key(&u)), (1, 1, false));
+    assert_eq!(one.cast(v), [prepared(&[WRITE], v, slot)]);
 }

@@ -72,6 +72,49 @@ fn b6_a_failed_prepare_is_a_vote_against_and_gives_its_permit_back() {
     assert_eq!(one.scheduler.permits_used, 8);
 }
 
+/// Else a transaction longer than T_vote would never find a quorum.
+#[test]
+fn g8_a_transaction_that_took_long_has_longer_to_be_voted_on() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.pass(3 * SECOND);
+    one.operations(t, &[WRITE]);
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.pass(VOTE_TIMEOUT + 2 * SECOND);
+    assert_eq!(one.cast(t), [], "four times the three seconds that it took, besides T_vote");
+    one.pass(11 * SECOND);
+    assert_eq!(one.cast(t), [VoteKind::Expired]);
+}
+
+/// Else the next PREPARE could overtake ROLLBACK PREPARED, and find no room.
+#[test]
+fn b6_what_is_rolled_back_keeps_its_permit_until_that_is_done() {
+    let mut one = One::slave();
+    one.backend.held = vec![Held::RolledBack];
+    let prepares = |one: &One| one.commands().iter().filter(|c| matches!(c, Command::Prepare { .. })).count();
+    let mut slots = Vec::new();
+    for of in 1..=9 {
+        one.open(of);
+        slots.push(one.run(tx(of, 1), &[WRITE]));
+    }
+    // An Abort; and a Commit of other effects than those that are prepared here.
+    one.deliver(abort(tx(1, 1), slots[0]));
+    one.deliver(commit(tx(2, 1), slots[1], &[READ]));
+    assert_eq!((one.rolled_back(), one.caught_up(tx(2, 1))), (2, 1));
+    assert_eq!((prepares(&one), one.scheduler.permits_used), (8, 8));
+    let rolled_back = |of: usize| {
+        let gid = steeldb_postgres::transaction::gid(tx(of as u64, 1), slots[of - 1]);
+        Event::RolledBack { gid }
+    };
+    one.event(rolled_back(1));
+    one.event(rolled_back(1));
+    assert_eq!((prepares(&one), one.scheduler.permits_used), (9, 8), "once for each");
+    one.event(rolled_back(2));
+    assert_eq!(one.scheduler.permits_used, 7);
+}
+
 #[test]
 fn a_write_set_without_digest_is_no_vote_and_its_abort_releases_it() {
     let mut one = One::slave();

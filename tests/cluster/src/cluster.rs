@@ -41,6 +41,8 @@ pub struct Cluster {
     idle_timeout: Duration,
     execution: Execution,
     master_silence: Duration,
+    /// Transactions that a server can hold prepared, where a test is about that.
+    places: Option<u32>,
     /// Where everything is. Removed after the servers have ended.
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -75,24 +77,30 @@ impl Cluster {
 
     /// Starts the replicas of a view and waits until all are ready.
     pub async fn start_in(view: View) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(view, Duration::from_secs(60), Execution::default(), PATIENT).await
+        Cluster::launch_all(view, Duration::from_secs(60), Execution::default(), PATIENT, None).await
     }
 
     /// As [`Cluster::start`], with the time after which a transaction whose client is idle is ended.
     pub async fn start_with(n: u16, idle_timeout: Duration) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(View::of_size(n)?, idle_timeout, Execution::default(), PATIENT).await
+        Cluster::launch_all(View::of_size(n)?, idle_timeout, Execution::default(), PATIENT, None).await
     }
 
     /// As [`Cluster::start`], with the time at which replicas other than the master execute.
     pub async fn start_executing(n: u16, execution: Execution) -> anyhow::Result<Cluster> {
-        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, PATIENT).await
+        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, PATIENT, None).await
     }
 
     /// As [`Cluster::start_executing`], with a master that is replaced when it is silent for as long as it may be in
     /// production.
     pub async fn start_watching(n: u16, execution: Execution) -> anyhow::Result<Cluster> {
         let silence = limits::MASTER_SILENCE;
-        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, silence).await
+        Cluster::launch_all(View::of_size(n)?, Duration::from_secs(60), execution, silence, None).await
+    }
+
+    /// As [`Cluster::start`], with servers that can hold so many transactions prepared at once.
+    pub async fn start_cramped(n: u16, places: u32) -> anyhow::Result<Cluster> {
+        let (idle, execution) = (Duration::from_secs(60), Execution::default());
+        Cluster::launch_all(View::of_size(n)?, idle, execution, PATIENT, Some(places)).await
     }
 
     async fn launch_all(
@@ -100,6 +108,7 @@ impl Cluster {
         idle_timeout: Duration,
         execution: Execution,
         master_silence: Duration,
+        places: Option<u32>,
     ) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
@@ -131,6 +140,7 @@ impl Cluster {
             idle_timeout,
             execution,
             master_silence,
+            places,
             dir,
             _turn: turn,
         };
@@ -222,6 +232,11 @@ impl Cluster {
         self.traps.set(id, Trap { point, pid_files, agents })
     }
 
+    /// Resolves at a replica's next step of a kind; nothing is done there.
+    pub fn reaches(&self, id: u16, point: Point) -> oneshot::Receiver<()> {
+        self.traps.set(id, Trap { point, pid_files: vec![], agents: vec![] })
+    }
+
     /// Kills a replica's server.
     pub fn kill_server(&self, id: u16) {
         crate::trap::kill(&self.pid_file(id));
@@ -269,6 +284,9 @@ impl Cluster {
         server.socket_dir = Some(self.socket_dir(id));
         server.settings.fsync = false;
         server.settings.shared_buffers_mb = 32;
+        if let Some(places) = self.places {
+            server.settings.max_prepared_transactions = places;
+        }
         AgentConfig {
             monitor: Monitor::default(),
             controls: Controls::default(),

@@ -4,4 +4,5 @@ mod away;
 mod crashes;
 mod definitions;
 mod errors;
+mod load;
 mod lost;

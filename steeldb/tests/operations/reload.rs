@@ -12,7 +12,7 @@ fn logged(cluster: &Processes, which: Which, parts: &[&str]) {
 }
 
 fn refused(result: Result<tokio_postgres::Client, tokio_postgres::Error>) -> String {
-    let error = result.err().expect("it is not let in");
+    let error = result.expect_err("it is not let in");
     error.code().map(|code| code.code().to_string()).unwrap_or_default()
 }
 

@@ -81,7 +81,7 @@ impl Metrics {
                 "steeldb_ordering_requests_total",
                 "requests",
                 &["kind"],
-                "Ordered requests: begin, commit, abort, rollback, maintain, verify, outcome, depose, move, membership. A commit or \
+                "Ordered requests: begin, commit, abort, rollback, maintain, verify, outcome, depose, move, session_over, membership. A commit or \
                  abort that comes after another outcome of its transaction is counted and does nothing",
             ),
             pending_requests: r.gauge(

@@ -137,6 +137,7 @@ fn request_name(ordered: &Ordered) -> &'static str {
         Ordered::Commit(_) => "commit",
         Ordered::Abort(_) => "abort",
         Ordered::Depose(_) => "depose",
+        Ordered::SessionOver(_) => "session_over",
         Ordered::Move(_) => "move",
         Ordered::Outcome { .. } => "outcome",
     }

@@ -254,7 +254,7 @@ impl<'a> Played<'a> {
             certified: never,
             told: never,
         };
-        played.to_all(None, Message::Request);
+        played.broadcast(None, Message::Request);
         while let Some(arrival) = played.under_way.pop() {
             played.now = arrival.at;
             match arrival.to {
@@ -276,7 +276,7 @@ impl<'a> Played<'a> {
         self.under_way.push(Arrival { at: self.now + ms, number: self.sent, from, to, message });
     }
 
-    fn to_all(&mut self, from: Option<ReplicaId>, message: Message) {
+    fn broadcast(&mut self, from: Option<ReplicaId>, message: Message) {
         for to in self.view.replicas() {
             self.send(from, Some(to), message);
         }
@@ -290,7 +290,7 @@ impl<'a> Played<'a> {
                 }
                 if number == self.transaction.statements {
                     self.finish = self.now;
-                    self.to_all(None, Message::Finish);
+                    self.broadcast(None, Message::Finish);
                 } else {
                     self.send(None, Some(self.master), Message::Statement(number + 1));
                 }
@@ -316,7 +316,7 @@ impl<'a> Played<'a> {
 
     fn executed(&mut self, me: ReplicaId, number: u32) {
         if number == self.transaction.statements {
-            self.to_all(Some(me), Message::Stream);
+            self.broadcast(Some(me), Message::Stream);
         }
         self.send(Some(me), None, Message::Answer(number));
     }
@@ -349,17 +349,17 @@ impl<'a> Played<'a> {
                 if instance == 1 {
                     self.certified = self.now;
                 }
-                self.to_all(Some(me), Message::Propose(instance));
+                self.broadcast(Some(me), Message::Propose(instance));
                 return true;
             }
             let proposed = self.has(me, Message::Propose(instance)) && before;
             if self.once(me, Message::Write(instance), proposed) {
-                self.to_all(Some(me), Message::Write(instance));
+                self.broadcast(Some(me), Message::Write(instance));
                 return true;
             }
             let written = proposed && self.quorum(me, Message::Write(instance));
             if self.once(me, Message::Accept(instance), written) {
-                self.to_all(Some(me), Message::Accept(instance));
+                self.broadcast(Some(me), Message::Accept(instance));
                 return true;
             }
             let decided = proposed && self.quorum(me, Message::Accept(instance));
@@ -375,7 +375,7 @@ impl<'a> Played<'a> {
         }
         let may_vote = begun && self.has(me, Message::Stream) && self.has(me, Message::Finish);
         if self.once(me, Message::Vote, may_vote) {
-            self.to_all(Some(me), Message::Vote);
+            self.broadcast(Some(me), Message::Vote);
             return true;
         }
         let ordered = match self.transaction.replies {

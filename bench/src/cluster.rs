@@ -21,6 +21,8 @@ pub(crate) struct Shape {
     pub(crate) execution: &'static str,
     /// Replicas of weight V_max; as SteelDB chooses if empty.
     pub(crate) heavy: Vec<u16>,
+    /// The first master; as SteelDB chooses unless given.
+    pub(crate) master: Option<u16>,
     /// `[cluster.timeouts]` that differ from the defaults, milliseconds.
     pub(crate) timeouts: Vec<(&'static str, u64)>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// n replicas and nothing special.
     pub(crate) fn of(replicas: u16, execution: &'static str) -> Shape {
-        Shape { replicas, faults: None, execution, heavy: Vec::new(), timeouts: Vec::new() }
+        Shape { replicas, faults: None, execution, heavy: Vec::new(), master: None, timeouts: Vec::new() }
     }
 }
 
@@ -197,6 +199,9 @@ fn adjust(config: &mut toml::Table, shape: &Shape) -> anyhow::Result<()> {
     if !shape.heavy.is_empty() {
         let heavy: Vec<toml::Value> = shape.heavy.iter().map(|id| i64::from(*id).into()).collect();
         cluster.insert("heavy".into(), heavy.into());
+    }
+    if let Some(master) = shape.master {
+        cluster.insert("master".into(), i64::from(master).into());
     }
     let timeouts = cluster.entry("timeouts").or_insert_with(|| toml::Table::new().into());
     let timeouts = timeouts.as_table_mut().context("[cluster.timeouts] is no table")?;

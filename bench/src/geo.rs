@@ -56,6 +56,8 @@ pub(crate) async fn run(args: GeoArgs) -> anyhow::Result<()> {
     let mut points = Vec::new();
     for (name, mut shape) in shapes {
         shape.timeouts = wide_area_timeouts();
+        // With the leader and the clients: every other choice costs a round trip more.
+        shape.master = Some(0);
         let sites = Sites { network: &network, names: &args.sites };
         progress.say(format!("{name}: loading {} warehouses", common.warehouses));
         let cluster = {

@@ -136,10 +136,24 @@ impl Core {
             },
             _ => match error {
                 Some(error) if view.has_correct(refusing) => self.doom(error),
-                _ if !usable => self.doom(self.unusable()),
+                _ if !usable => self.doom(self.left_by_too_many()),
                 _ => {}
             },
         }
+    }
+
+    /// Why a transaction cannot go on that some replicas never had, or have no more.
+    fn left_by_too_many(&self) -> ShimError {
+        if !self.config.view.is_quorum(self.linked()) {
+            return self.unusable();
+        }
+        // Replicas that came back while it ran take part in the next one alone: in a rolling restart no client sees more
+        // than this.
+        ShimError::new(
+            "40001",
+            "replicas that executed the transaction were lost, and those that came back did not begin it",
+        )
+        .hint("Retry the transaction.")
     }
 
     /// All is said, and what became of the transaction is yet to be heard.

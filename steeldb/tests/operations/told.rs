@@ -79,12 +79,12 @@ fn each_process_tells_how_it_is_and_the_cluster_is_told_by_all_of_them() {
     let (code, said) = status(&["--json"]);
     let said: Value = serde_json::from_str(&said).unwrap();
     assert_eq!((code, &said["quorum"], &said["answered"]), (Some(0), &json!(true), &json!(N)), "{said}");
-    assert_eq!(said["master"], json!({"epoch": 0, "replica": 0, "agree": [0, 1, 2, 3]}));
+    assert_eq!(said["master"], json!({"epoch": 0, "replica": 1, "agree": [0, 1, 2, 3]}));
     assert!(said["position"].as_u64().unwrap() >= 40, "{said}");
     assert_eq!(said["replicas"][2]["status"]["version"], env!("CARGO_PKG_VERSION"));
     let (code, text) = status(&[]);
     assert_eq!(code, Some(0));
-    assert!(text.contains("4 answer, a quorum is there") && text.contains("replica 0 in epoch 0"), "{text}");
+    assert!(text.contains("4 answer, a quorum is there") && text.contains("replica 1 in epoch 0"), "{text}");
 
     // Without a quorum.
     cluster.kill_one(Which::Replica(2));

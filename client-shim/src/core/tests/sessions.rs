@@ -59,6 +59,28 @@ fn a_lost_link_is_made_good_before_the_next_transaction_with_all_statements() {
 }
 
 #[test]
+fn a_transaction_that_loses_one_replica_after_another_can_be_retried_at_once() {
+    let mut world = World::new();
+    world.transaction(&["INSERT 1"]);
+    for replica in [2, 3] {
+        world.core.link_down(ReplicaId(replica));
+        world.cluster.disconnect(ReplicaId(replica));
+        if replica == 2 {
+            world.core.link_up(ReplicaId(2));
+        }
+        world.settle();
+    }
+    let events = world.run("SELECT 2");
+    assert!(
+        matches!(&events[..], [Event::OperationFailed { error, .. }] if error.sqlstate.as_str() == "40001"),
+        "{events:?}"
+    );
+    assert_eq!(world.finish(Decision::Rollback), Ok(Completion::RolledBack));
+    world.transaction(&["INSERT 1"]);
+    assert!(world.finish(Decision::Commit).is_ok(), "replica 2 takes part again");
+}
+
+#[test]
 fn b11_a_session_that_is_opened_again_takes_its_settings_along() {
     let mut world = World::new();
     world.transaction(&["SET DateStyle = 'German'"]);

@@ -152,6 +152,11 @@ impl Core {
         for decision in decisions {
             if let Err(reason) = self.take_decision(decision) {
                 self.effects.misbehaved(from, reason);
+                // Nobody else may be known to be ahead, and nothing more be said: the others are asked in turn. Whoever is
+                // asked can bring that about once.
+                if from == self.catchup.asked {
+                    self.fetch_from_next();
+                }
                 return;
             }
         }

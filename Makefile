@@ -14,7 +14,7 @@ SEED ?=
 FEATURES ?= adversary
 SEEDS ?= 0..18446744073709551615
 
-.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering docker-demo docker-test fuzz nightly clean
+.PHONY: help demo build setup test lint test-ordering test-transactions test-cluster simulate simulate-transactions chaos bench tables bench-ordering docker-demo docker-geo docker-test fuzz nightly clean
 
 help:            ## What there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 24
@@ -70,6 +70,11 @@ tables: build    ## The comparisons of docs/performance.md, hours: tables and pl
 docker-demo: build ## The same in containers: image, cluster, TPC-C, rolling restart (Debian's docker.io, if none runs)
 	DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
 	    docker/engine.sh docker/demo.sh target/release/steeldb
+
+docker-geo: setup ## Five regions in containers, a wide-area network between them: TPC-C, steeldb cluster plan, what it proposes, TPC-C
+	$(CARGO) build --release --locked --bin steeldb --bin steeldb-wan
+	DEMO_KINDS=geo DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=1 DEMO_TERMINALS=2 \
+	    docker/engine.sh docker/demo.sh target/release/steeldb target/release/steeldb-wan
 
 docker-test:     ## docker-demo, small, with executables as `make test` builds them; passed over where no Docker engine can be had
 	$(CARGO) build --profile test --locked --bin steeldb

@@ -32,20 +32,25 @@ for need in dockerd:docker.io debootstrap:debootstrap; do
     command -v "${need%%:*}" >/dev/null 2>&1 || missing="$missing ${need##*:}"
 done
 [ -n "$(compose)" ] || missing="$missing docker-compose"
+# Where the kernel has it, no container starts without its parser.
+if grep -q Y /sys/module/apparmor/parameters/enabled 2>/dev/null; then
+    command -v apparmor_parser >/dev/null 2>&1 || missing="$missing apparmor"
+fi
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null 2>&1 || skip "to be installed:$missing"
     echo "installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
     # shellcheck disable=SC2086
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/dev/null ||
+    { timeout 60 apt-get update -qq && timeout 240 apt-get install -y -qq --no-install-recommends $missing; } >/dev/null ||
         skip "cannot install$missing"
 fi
 
 work=$(mktemp -d /tmp/steeldb-docker-XXXXXX)
 DOCKER_HOST=unix://$work/docker.sock
 export DOCKER_HOST
-# No bridge of its own: projects make theirs, and take them away. Containers reach each other and this host, no other.
-dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
+# No bridge of its own: projects make theirs, and take them away. Containers reach each other and this host, no other. In a
+# session of its own: a signal to all of this group reaches the command first, which still needs the engine to clean up.
+setsid dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
     --bridge none --iptables=false --ip6tables=false >"$work/log" 2>&1 &
 engine=$!
 finish() {
@@ -62,7 +67,7 @@ tries=0
 until docker info >/dev/null 2>&1; do
     tries=$((tries + 1))
     if ! kill -0 "$engine" 2>/dev/null || [ "$tries" -gt 300 ]; then
-        grep -iE "level=(error|fatal)|failed|cannot" "$work/log" | tail -n 3 >&2
+        grep -iE "level=(error|fatal)|failed|cannot" "$work/log" | tail -n 3 >&2 || true
         skip "dockerd does not start here"
     fi
     sleep 0.1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Restarts the containers of a cluster one after the other, under load: one replica at a time, the master moved away first,
-# and each back and healthy before the next. Then the proxies, whose sessions end: applications with several proxies in their
+# and each back and ready before the next. Then the proxies, whose sessions end: applications with several proxies in their
 # connection string go on at another one.
 #
 #   docker/rolling-restart.sh docker/local/compose.yml
@@ -31,7 +31,8 @@ until_true() {
         sleep 0.5
     done
 }
-healthy() { [ "$(docker inspect -f '{{.State.Health.Status}}' "$(compose ps -q "$1")")" = healthy ]; }
+# Ready, by its own word: it is asked now, not when Docker's next health check is due.
+healthy() { compose exec -T "$1" steeldb-healthcheck; }
 # All members answer, know the view, trust their data, and have applied what they were delivered.
 settled() { ask cluster status --config "$conf" --patience 5; }
 

@@ -6,7 +6,6 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 use steeldb_wan::{Emulator, Relay, RelayConfig};
 use tokio::process::Command;
 
@@ -23,14 +22,14 @@ pub(crate) struct Shape {
     pub(crate) heavy: Vec<u16>,
     /// The first master; as SteelDB chooses unless given.
     pub(crate) master: Option<u16>,
-    /// `[cluster.timeouts]` that differ from the defaults, milliseconds.
-    pub(crate) timeouts: Vec<(&'static str, u64)>,
+    /// Whether its time-outs are those for hosts that are far apart.
+    pub(crate) wide_area: bool,
 }
 
 impl Shape {
     /// n replicas and nothing special.
     pub(crate) fn of(replicas: u16, execution: &'static str) -> Shape {
-        Shape { replicas, faults: None, execution, heavy: Vec::new(), master: None, timeouts: Vec::new() }
+        Shape { replicas, faults: None, execution, heavy: Vec::new(), master: None, wide_area: false }
     }
 }
 
@@ -166,6 +165,9 @@ async fn init(folder: &Path, shape: &Shape, ports: &[u16], proxy: &str) -> anyho
     if let Some(faults) = shape.faults {
         command.args(["--faults", &faults.to_string()]);
     }
+    if shape.wide_area {
+        command.arg("--wide-area");
+    }
     let output = command.arg("--dir").arg(folder).stdin(Stdio::null()).output().await?;
     if !output.status.success() {
         bail!("steeldb init failed: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -203,11 +205,6 @@ fn adjust(config: &mut toml::Table, shape: &Shape) -> anyhow::Result<()> {
     if let Some(master) = shape.master {
         cluster.insert("master".into(), i64::from(master).into());
     }
-    let timeouts = cluster.entry("timeouts").or_insert_with(|| toml::Table::new().into());
-    let timeouts = timeouts.as_table_mut().context("[cluster.timeouts] is no table")?;
-    for (name, milliseconds) in &shape.timeouts {
-        timeouts.insert((*name).into(), i64::try_from(*milliseconds)?.into());
-    }
     Ok(())
 }
 
@@ -244,14 +241,4 @@ async fn through_relays(
         relays.push(relay);
     }
     Ok(relays)
-}
-
-/// What a cluster over a wide area needs: every time-out of a site's network is well above its round trips.
-pub(crate) fn wide_area_timeouts() -> Vec<(&'static str, u64)> {
-    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    vec![
-        ("request_timeout_ms", ms(Duration::from_secs(5))),
-        ("vote_timeout_ms", ms(Duration::from_secs(15))),
-        ("master_silence_ms", ms(Duration::from_secs(10))),
-    ]
 }

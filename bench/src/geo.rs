@@ -3,7 +3,7 @@
 //! Round trips bound it, so the network is emulated and everything else is as on one site.
 
 use crate::args::GeoArgs;
-use crate::cluster::{Cluster, Shape, Sites, wide_area_timeouts};
+use crate::cluster::{Cluster, Shape, Sites};
 use crate::experiment::{Progress, System, measure, prepare, quota, write};
 use crate::plot;
 use anyhow::{Context as _, ensure};
@@ -55,7 +55,7 @@ pub(crate) async fn run(args: GeoArgs) -> anyhow::Result<()> {
     let progress = Progress::new(shapes.len() as u64 * u64::from(common.runs));
     let mut points = Vec::new();
     for (name, mut shape) in shapes {
-        shape.timeouts = wide_area_timeouts();
+        shape.wide_area = true;
         // With the leader and the clients: every other choice costs a round trip more.
         shape.master = Some(0);
         let sites = Sites { network: &network, names: &args.sites };

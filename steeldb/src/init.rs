@@ -47,6 +47,8 @@ pub(crate) struct Blueprint {
     pub(crate) folder_mode: u32,
     /// Whether the processes tell how they are, each at the port of its kind.
     pub(crate) metrics: bool,
+    /// How long the processes wait for each other.
+    pub(crate) timeouts: Timeouts,
 }
 
 /// The folders written.
@@ -76,6 +78,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         owner: args.owner,
         folder_mode: 0o700,
         metrics: args.metrics,
+        timeouts: if args.wide_area { Timeouts::wide_area() } else { Timeouts::default() },
     };
     let layout = blueprint.write(&args.dir)?;
     print!("{}", blueprint.summary(&args.dir, &layout)?);
@@ -188,7 +191,7 @@ impl Blueprint {
             // Not replica 0, which leads the ordering at first: the loss of a host is then the loss of one of the two.
             master: ReplicaId(1),
             administrators: vec![public(administrator)],
-            timeouts: Timeouts::default(),
+            timeouts: self.timeouts,
             replicas: (0u16..)
                 .zip(self.addresses.iter().zip(replicas))
                 .map(|(id, (address, seed))| ReplicaEntry {
@@ -279,6 +282,7 @@ mod tests {
             owner: "clerk".into(),
             folder_mode: 0o700,
             metrics: true,
+            timeouts: Timeouts::wide_area(),
         }
     }
 
@@ -293,6 +297,7 @@ mod tests {
             assert_eq!(usize::from(config.id.0), id);
             assert_eq!((config.cluster.view.f(), config.cluster.view.spare()), (1, 1));
             assert_ne!(config.cluster.master, config.cluster.view.first_leader(), "one host, one role");
+            assert_eq!(config.cluster.timeouts, Timeouts::wide_area());
             assert_eq!(config.listen, format!("db{id}.example.org:7400"));
             cluster_keys.insert(*config.cluster_key);
             let mut files: Vec<_> = folder

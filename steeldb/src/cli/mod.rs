@@ -304,6 +304,10 @@ pub struct InitArgs {
     #[arg(long, conflicts_with = "local")]
     pub metrics: bool,
 
+    /// Time-outs for hosts that are far apart, with round trips of hundreds of milliseconds
+    #[arg(long)]
+    pub wide_area: bool,
+
     /// The database to create
     #[arg(long, value_name = "NAME", default_value = "app")]
     pub database: String,
@@ -471,6 +475,7 @@ mod tests {
             panic!("not an init");
         };
         assert_eq!(args.host, ["a", "b:1", "c", "d"]);
+        assert!(!args.wide_area, "only when asked for");
     }
 
     #[test]

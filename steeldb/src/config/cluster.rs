@@ -316,6 +316,17 @@ impl ClusterFile {
 }
 
 impl Timeouts {
+    /// For hosts that are far apart: what waits for replies waits for several of the slowest round trips between
+    /// regions, some of them one after the other, and a leader or master is not taken for lost because a network is slow.
+    pub(crate) fn wide_area() -> Timeouts {
+        Timeouts {
+            request_timeout_ms: 5_000,
+            vote_timeout_ms: 15_000,
+            master_silence_ms: 10_000,
+            ..Timeouts::default()
+        }
+    }
+
     fn all(&self) -> [(&'static str, u64, &'static str); 7] {
         [
             (

@@ -44,16 +44,22 @@ fn write_listen(text: &mut Text, listen: Option<String>, example: &str) {
     );
 }
 
-fn check_listen(listen: Option<&String>) -> Result<(), (&'static str, String)> {
-    listen.map_or(Ok(()), |listen| check_address(listen).map_err(|reason| ("metrics.listen", reason)))
+/// `taken` is where the process listens already.
+fn check_listen(listen: Option<&String>, taken: &str) -> Result<(), (&'static str, String)> {
+    let Some(listen) = listen else { return Ok(()) };
+    check_address(listen).map_err(|reason| ("metrics.listen", reason))?;
+    match listen == taken {
+        true => Err(("metrics.listen", format!("{listen} is `listen` as well: it takes a port of its own"))),
+        false => Ok(()),
+    }
 }
 
 impl ReplicaMetricsFile {
     /// Where a replica's are unless told otherwise, when `init` writes its file.
     pub(crate) const LISTEN: &str = "127.0.0.1:9400";
 
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        check_listen(self.listen.as_ref())?;
+    pub(super) fn check(&self, taken: &str) -> Result<(), (&'static str, String)> {
+        check_listen(self.listen.as_ref(), taken)?;
         range("metrics.ready_lag_max", self.ready_lag_max, 0, 1 << 40)
     }
 
@@ -71,8 +77,8 @@ impl ProxyMetricsFile {
     /// Where a proxy's are unless told otherwise, when `init` writes its file.
     pub(crate) const LISTEN: &str = "127.0.0.1:9401";
 
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        check_listen(self.listen.as_ref())
+    pub(super) fn check(&self, taken: &str) -> Result<(), (&'static str, String)> {
+        check_listen(self.listen.as_ref(), taken)
     }
 
     pub(super) fn write(&self, text: &mut Text) {

@@ -181,7 +181,7 @@ impl ProxyFile {
         }
         check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
         check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
-        self.metrics.check().map_err(|(key, reason)| wrong(key, reason))?;
+        self.metrics.check(&self.listen).map_err(|(key, reason)| wrong(key, reason))?;
         let authentication = match (self.authentication.method, &self.authentication.users_file) {
             (Method::Trust, _) if !is_loopback(&self.listen) => {
                 let reason = format!(
@@ -363,6 +363,10 @@ mod tests {
         assert!(error.contains("proxy.toml: key_file: "), "{error}");
         let error = load(&ProxyFile { max_sessions: 0, ..sample() }).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: max_sessions: "), "{error}");
+        let mut file = sample();
+        file.metrics.listen = Some(file.listen.clone());
+        let error = load(&file).err().unwrap().to_string();
+        assert!(error.contains("proxy.toml: metrics.listen: "), "{error}");
         let file = ProxyFile { log_level: Some("=,=".into()), ..sample() };
         let error = load(&file).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: log_level: "), "{error}");

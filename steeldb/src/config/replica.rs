@@ -168,7 +168,7 @@ impl ReplicaFile {
         let mut postgres = self.postgres;
         postgres.check().map_err(|(key, reason)| wrong(key, reason))?;
         self.catch_up.check().map_err(|(key, reason)| wrong(key, reason))?;
-        self.metrics.check().map_err(|(key, reason)| wrong(key, reason))?;
+        self.metrics.check(&listen).map_err(|(key, reason)| wrong(key, reason))?;
         check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
         check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
         postgres.binaries = postgres.binaries.map(|path| beside(file, &path));
@@ -433,6 +433,24 @@ mod tests {
             assert!(error.contains("replica.toml, line ") && error.contains(named), "{named}: {error}");
             assert_eq!(error.lines().count(), 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_port_is_not_for_replicas_and_metrics_at_once() {
+        let at = |metrics: &str, listen: Option<&str>| {
+            let mut file = ReplicaFile { listen: listen.map(String::from), ..sample() };
+            file.metrics.listen = Some(metrics.into());
+            let (_dir, path) = folder(&file);
+            ReplicaFile::load(&path).map(|_| ()).map_err(|error| error.to_string())
+        };
+        for (metrics, listen) in [("0.0.0.0:7400", Some("0.0.0.0:7400")), ("db2.example.org:7400", None)] {
+            let error = at(metrics, listen).unwrap_err();
+            assert!(
+                error.contains(&format!("replica.toml: metrics.listen: {metrics} is `listen`")),
+                "{error}"
+            );
+        }
+        assert_eq!(at("0.0.0.0:9400", Some("0.0.0.0:7400")), Ok(()));
     }
 
     #[test]

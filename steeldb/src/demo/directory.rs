@@ -1,7 +1,7 @@
 //! The folder of a demo: one folder per process, and a marker that says whose it is and locks it.
 
 use crate::cli::DEFAULT_LISTEN;
-use crate::config::{Method, ProxyFile, ReplicaFile, is_loopback};
+use crate::config::{Method, ProxyFile, ReplicaFile, Timeouts, is_loopback};
 use crate::init::Blueprint;
 use crate::ports;
 use anyhow::{Context as _, bail, ensure};
@@ -178,6 +178,7 @@ fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
         owner: NAME.into(),
         folder_mode: folder_mode(),
         metrics: false,
+        timeouts: Timeouts::default(),
     };
     blueprint.write(path)?;
     Ok((replicas, listen))

@@ -7,7 +7,6 @@ use crate::message::Message;
 use crate::proof::Decision;
 use crate::{InstanceNumber, Regency};
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 use steeldb_types::ReplicaId;
 
@@ -15,18 +14,30 @@ use steeldb_types::ReplicaId;
 const DECISIONS_MAX: usize = 256;
 pub(crate) const DECISIONS_BYTES_MAX: usize = 6 * 1024 * 1024;
 
+/// How often everybody is asked for what one replica says there is. Then that counts as a lie, until it is said again. Each
+/// time takes twice as long as the one before.
+const ROUNDS_MAX: u32 = 6;
+
 /// What was asked for: an instance and a regency.
 pub(crate) type Served = (InstanceNumber, Regency);
+
+/// How far a replica seems to be, and how many questions were asked since it said so.
+struct Claim {
+    what: Served,
+    questions: u32,
+}
 
 /// Who seems to be ahead, and whom this replica helped lately.
 #[derive(Default)]
 pub(crate) struct CatchUp {
-    /// By replica, how far it seems to be. A lie costs one question.
-    ahead: BTreeMap<ReplicaId, Served>,
+    /// By replica. A lie costs a bounded number of questions.
+    ahead: BTreeMap<ReplicaId, Claim>,
     /// When to ask one of them: what is on its way may still come by itself.
     due: Option<u64>,
     /// Who was asked last.
     asked: ReplicaId,
+    /// What was missing then.
+    missing: InstanceNumber,
     served: BTreeMap<ReplicaId, (Served, u64)>,
 }
 
@@ -38,6 +49,15 @@ impl CatchUp {
 
     pub(crate) fn due(&self) -> Option<u64> {
         self.due
+    }
+
+    /// The next one in turn of those that were not asked for what they have; now it is.
+    fn not_asked(&mut self) -> Option<ReplicaId> {
+        let mut claims = self.ahead.iter().filter(|(_, claim)| claim.questions == 0);
+        let first = claims.clone().next();
+        let peer = *claims.find(|(peer, _)| **peer > self.asked).or(first)?.0;
+        self.ahead.entry(peer).and_modify(|claim| claim.questions = 1);
+        Some(peer)
     }
 
     /// Whether `peer` was answered the same question a moment ago; takes note that it is now.
@@ -63,9 +83,9 @@ impl Core {
         regency: Regency,
     ) {
         if self.is_ahead((instance, regency)) {
-            self.catchup.ahead.insert(from, (instance, regency));
+            self.catchup.ahead.insert(from, Claim { what: (instance, regency), questions: 0 });
             let soon = cx.now.monotonic_us.saturating_add(self.resend_us() / 4);
-            self.catchup.due.get_or_insert(soon);
+            self.catchup.due = Some(self.catchup.due.map_or(soon, |due| due.min(soon)));
         }
     }
 
@@ -73,20 +93,27 @@ impl Core {
         instance > self.window.last() || regency >= self.sync.wanted()
     }
 
-    /// Asks one of those who seem to be ahead, in turn.
+    /// Asks one of those who seem to be ahead, in turn; then all others, too, while it leads to nothing: who spoke may have
+    /// been a faulty one that says no more, and in an idle cluster nobody else speaks.
     pub(crate) fn fetch_from_ahead(&mut self, cx: &Context<'_>) {
         self.catchup.due = None;
-        let ahead = std::mem::take(&mut self.catchup.ahead);
-        self.catchup.ahead = ahead.into_iter().filter(|(_, claim)| self.is_ahead(*claim)).collect();
-        let after = self.catchup.ahead.range((Bound::Excluded(self.catchup.asked), Bound::Unbounded)).next();
-        let Some(peer) = after.or_else(|| self.catchup.ahead.iter().next()).map(|(peer, _)| *peer) else {
-            return;
-        };
-        self.catchup.ahead.remove(&peer);
-        self.catchup.asked = peer;
-        self.fetch(peer);
-        if !self.catchup.ahead.is_empty() {
-            self.catchup.due = Some(cx.now.monotonic_us.saturating_add(self.resend_us() / 2));
+        let peers = u32::try_from(self.membership.peers().count()).unwrap_or(u32::MAX).max(1);
+        let mut ahead = std::mem::take(&mut self.catchup.ahead);
+        ahead.retain(|_, claim| {
+            self.is_ahead(claim.what) && claim.questions < ROUNDS_MAX.saturating_mul(peers)
+        });
+        self.catchup.ahead = ahead;
+        let Some(fewest) = self.catchup.ahead.values().map(|claim| claim.questions).min() else { return };
+        let wait = (self.resend_us() / 2).saturating_mul(1 << (fewest / peers));
+        self.catchup.due = Some(cx.now.monotonic_us.saturating_add(wait));
+        let came = self.log.next() > std::mem::replace(&mut self.catchup.missing, self.log.next());
+        if let Some(peer) = self.catchup.not_asked() {
+            self.catchup.asked = peer;
+            self.fetch(peer);
+        } else if !came && self.resend_at.is_none() {
+            // Else who was asked is answering, or the others are asked in turn anyway.
+            self.catchup.ahead.values_mut().for_each(|claim| claim.questions += 1);
+            self.fetch_from_next();
         }
     }
 

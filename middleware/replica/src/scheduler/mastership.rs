@@ -4,8 +4,8 @@
 //! f + 1 accusations or an administrator's move. Invariants:
 //! - what a correct master is accused of, no client can bring about (B2): a lock wait, a long statement and a client that
 //!   withholds its messages from some replicas, or gives its sessions other settings there, look like none of it;
-//! - an accusation of silence counts only while its replica repeats it: one that is over does not add up with another
-//!   one's much later.
+//! - an accusation of silence counts only while its replica repeats it, and only where the master was not heard since: one
+//!   that is over does not add up with another one's later.
 
 use super::planted::PlantedBug;
 use super::transaction::Found;
@@ -270,7 +270,7 @@ impl Scheduler {
             let (by, cause) = (signed.replica, signed.accusation.cause);
             tracing::warn!(master = %term.master, epoch = term.epoch, %by, %cause, "the master is accused");
         }
-        let accusations: Vec<SignedAccusation> = self.fresh_accusations().collect();
+        let accusations: Vec<SignedAccusation> = self.counted_accusations().collect();
         let enough = self.config.view.has_correct(accusations.iter().map(|signed| signed.replica))
             || self.config.has(PlantedBug::DeposeOnOneWord);
         let submitted = self.mastership.submitted_us;
@@ -282,10 +282,30 @@ impl Scheduler {
     }
 
     fn fresh_accusations(&self) -> impl Iterator<Item = SignedAccusation> {
-        let now = self.now_us;
-        let fresh =
-            move |(_, heard_us): &&(SignedAccusation, u64)| now.saturating_sub(*heard_us) <= COUNTS_US;
-        self.mastership.accusations.values().filter(fresh).map(|(signed, _)| *signed)
+        self.accusations_since(0)
+    }
+
+    /// Those that depose the master, if there are enough. Whoever hears it counts no silence: of two replicas that were cut
+    /// off one after the other, neither finds it silent with the other. If it is, those to whom it is hear one another.
+    fn counted_accusations(&self) -> impl Iterator<Item = SignedAccusation> {
+        let mastership = &self.mastership;
+        let silent_since = match self.is_master() {
+            true => self.now_us + 1,
+            false => mastership.heard_us.unwrap_or(mastership.since_us),
+        };
+        self.accusations_since(silent_since)
+    }
+
+    /// Those of the last moments; those of silence that came since `silent_since`, and this replica's own.
+    fn accusations_since(&self, silent_since: u64) -> impl Iterator<Item = SignedAccusation> {
+        let (now, me) = (self.now_us, self.config.me);
+        let counts = move |(signed, heard_us): &&(SignedAccusation, u64)| {
+            now.saturating_sub(*heard_us) <= COUNTS_US
+                && (signed.accusation.cause != Cause::Silent
+                    || signed.replica == me
+                    || *heard_us >= silent_since)
+        };
+        self.mastership.accusations.values().filter(counts).map(|(signed, _)| *signed)
     }
 
     /// Has the statements looked up whose last one the master answered otherwise than this replica, and the others alike:

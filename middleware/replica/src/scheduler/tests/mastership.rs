@@ -116,6 +116,39 @@ fn f_plus_1_accusations_of_one_time_depose_and_fewer_do_not() {
     assert_eq!(one.deposals(), 1, "of another term");
 }
 
+/// Replica 2 was cut off and is back; right after that replica 1 is. The master was there all the time.
+#[test]
+fn two_replicas_cut_off_one_after_the_other_do_not_depose_a_master_together() {
+    let mut one = One::slave();
+    one.stream_of_master(vec![]);
+    one.accused_by(2, first(), Cause::Silent);
+    one.wait(SECOND / 10);
+    one.stream_of_master(vec![]);
+    one.wait(MASTER_SILENCE + SECOND / 2);
+    assert!(!one.accusations().is_empty());
+    assert_eq!(one.deposals(), 0, "the other one's is older than the master's last word");
+    one.accused_by(2, first(), Cause::Silent);
+    assert_eq!(one.deposals(), 1, "it still finds it silent");
+}
+
+#[test]
+fn who_hears_the_master_counts_no_silence_and_other_causes_all_the_same() {
+    let mut one = One::slave();
+    for replica in [2, 3] {
+        one.accused_by(replica, first(), Cause::Silent);
+        one.wait(SECOND / 10);
+        one.stream_of_master(vec![]);
+        one.wait(SECOND / 10);
+    }
+    assert_eq!(one.deposals(), 0, "one after the other");
+    one.accused_by(2, first(), Cause::NoVotes);
+    one.stream_of_master(vec![]);
+    one.wait(SECOND / 10);
+    assert_eq!(one.deposals(), 0, "one replica");
+    one.accused_by(3, first(), Cause::Doubted);
+    assert_eq!(one.deposals(), 1);
+}
+
 #[test]
 fn a_deposed_master_is_followed_by_the_next_and_a_certificate_is_of_use_once() {
     let mut one = One::slave();

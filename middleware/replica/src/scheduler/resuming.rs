@@ -108,6 +108,9 @@ impl Scheduler {
                     self.resuming.insert(*tx);
                     self.stream_again(*tx, false);
                 }
+                // Its BEGIN is ordered behind the term's: no earlier master showed anything of it, and a client that knew of the
+                // term before this replica did has nothing to say.
+                (Phase::Running, None) if transaction.slot.is_none() => {}
                 (Phase::Running, None) => {
                     self.resuming.insert(*tx);
                     if let Some((_, said)) = self

@@ -136,6 +136,30 @@ fn what_the_client_said_before_its_transaction_was_known_here_counts() {
 }
 
 #[test]
+fn what_a_client_began_under_the_new_master_before_that_knew_of_its_term_waits_for_no_word_of_it() {
+    let mut one = One::speculative();
+    one.open(1);
+    let t = tx(1, 1);
+    one.operations(t, &[WRITE, READ]);
+    one.take_over();
+    one.begin(t);
+    assert_eq!(one.shown(t), [1, 2]);
+}
+
+/// The client began it under the old master, and has not heard of the new one when that shows it the first results.
+#[test]
+fn what_was_begun_under_the_old_master_and_ordered_behind_it_is_ended_if_it_cannot_be_shown_again() {
+    let mut one = One::speculative();
+    one.open(1);
+    let t = tx(1, 1);
+    one.operations(t, &[WRITE, READ]);
+    one.take_over();
+    let slot = one.begin(t);
+    one.resume(t, slot, &[]);
+    assert!(one.not_reproduced(t));
+}
+
+#[test]
 fn what_was_shown_and_not_executed_here_is_done_first_and_shown_no_more() {
     let (mut one, t, slot) = follower(&[WRITE, READ, READ], 1);
     one.take_over();

@@ -200,6 +200,17 @@ impl Scheduler {
         }
     }
 
+    /// Table digests are to be those of now. Where nothing is committed a snapshot is the current one for as long as that, and
+    /// what was changed behind the agent meanwhile does not show in it.
+    pub(super) fn renew_anchor(&mut self, database: &str) {
+        if let Some(anchor) = self.anchors.current.get(database).copied()
+            && self.anchors.snapshot(anchor).is_some()
+        {
+            self.anchors.current.remove(database);
+            self.drop_unused(anchor);
+        }
+    }
+
     fn drop_unused(&mut self, anchor: AnchorId) {
         let unused = self.anchors.held.get(&anchor).is_some_and(|state| state.users.is_empty());
         if unused && !self.anchors.current.values().any(|current| *current == anchor) {

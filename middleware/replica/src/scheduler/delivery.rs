@@ -399,6 +399,7 @@ impl Scheduler {
             }
             Ordered::Verify { database, .. } => {
                 if let Some((session, sequence)) = request {
+                    self.renew_anchor(&database);
                     self.applying.enqueue(Item::Verify { position, session, sequence, database });
                 }
             }

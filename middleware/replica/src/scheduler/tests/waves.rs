@@ -53,6 +53,17 @@ fn anchors_are_released_once_imported_and_a_commit_was_issued() {
     assert_eq!(one.scheduler.anchors.len(), 0);
 }
 
+/// Where nothing is committed, the snapshot of an hour ago would be the one of now.
+#[test]
+fn a_verification_takes_a_snapshot_of_its_own_moment() {
+    let mut one = One::slave();
+    let taken = |one: &One| one.count(|effect| matches!(effect, Effect::TakeAnchor { .. }));
+    for verifications in 1..=3 {
+        one.deliver(Ordered::Verify { session: session(1), database: "app".into() });
+        assert_eq!(taken(&one), verifications);
+    }
+}
+
 /// BEGINs cost a client nothing; anchors cost every replica a connection.
 #[test]
 fn b12_begins_of_sessions_that_are_nowhere_cannot_take_all_anchors() {

@@ -60,7 +60,11 @@ pub const PLANTS: &[Plant] = &[
     replicas(InReplicas::SnapshotInsideWave, &["snapshots"], anything),
     replicas(InReplicas::CommitPassesBegin, &["snapshots"], anything),
     replicas(InReplicas::RollsBackOnItsOwn, &["ordered outcomes"], anything),
-    replicas(InReplicas::SecondOutcomeHonoured, &["ordered outcomes", "effects"], late_votes),
+    replicas(
+        InReplicas::SecondOutcomeHonoured,
+        &["ordered outcomes", "effects", "reported aborts", "contents"],
+        both_outcomes,
+    ),
     replicas(InReplicas::PreparedAfterAgainst, &["votes"], late_votes),
     replicas(InReplicas::CatchUpBesidePrepared, &["divergence", "liveness"], anything),
     replicas(InReplicas::PreparedForgotten, &["liveness", "divergence"], crashes),
@@ -130,6 +134,14 @@ fn late_votes(scenario: &mut Scenario) {
     let pick = |from: &[u64]| from[scenario.seed as usize % from.len()];
     (scenario.permits, scenario.network.delay_max_us) = (pick(&[1, 2, 8]) as usize, 20_000);
     scenario.network.slow = Some((ReplicaId(2), pick(&[30, 60, 120, 200])));
+    (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
+}
+
+/// Of a transaction that one replica is too slow for, a liar has both outcomes ordered.
+fn both_outcomes(scenario: &mut Scenario) {
+    faulty(scenario, ReplicaId(1), Fault::VoteDelayer);
+    (scenario.permits, scenario.network.delay_max_us) = (8, 20_000);
+    scenario.network.slow = Some((ReplicaId(2), 200));
     (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
 }
 

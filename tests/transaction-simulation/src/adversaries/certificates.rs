@@ -1,13 +1,12 @@
 //! Certificates that prove nothing, handed in to be ordered: with too few votes, with what the votes did not say, with votes
 //! for another slot.
 
-use super::{Adversary, Stage};
+use super::{Adversary, Stage, request};
 use crate::world::PeerMessage;
 use rand::Rng;
 use std::collections::BTreeMap;
 use steeldb_ordering::Request;
 use steeldb_types::{Digest, Position, ReplicaId, Slot, TxId};
-use steeldb_wire::codec;
 use steeldb_wire::transaction::{AbortCertificate, CommitCertificate, Ordered, SignedVote, VoteKind};
 
 #[derive(Default)]
@@ -29,10 +28,6 @@ impl Adversary for CertificateForger {
         }
         requests
     }
-}
-
-fn request(ordered: &Ordered) -> Option<Request> {
-    Some(Request::Certified { key: ordered.certified_key()?, payload: codec::encode(ordered) })
 }
 
 fn forge(stage: &mut Stage<'_>, vote: &SignedVote, gathered: &[SignedVote]) -> Option<Ordered> {

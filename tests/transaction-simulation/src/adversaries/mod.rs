@@ -4,6 +4,7 @@
 mod accusations;
 mod barriers;
 mod certificates;
+mod delays;
 mod finishes;
 mod outcomes;
 mod results;
@@ -20,7 +21,8 @@ use rand_chacha::ChaCha8Rng;
 use steeldb_ordering::Request;
 use steeldb_types::{ReplicaId, Term};
 use steeldb_wire::auth::SecretKey;
-use steeldb_wire::transaction::{ReplicaMessage, SignedFinish};
+use steeldb_wire::codec;
+use steeldb_wire::transaction::{Ordered, ReplicaMessage, SignedFinish};
 
 /// What a faulty replica has at hand.
 pub(crate) struct Stage<'a> {
@@ -69,6 +71,17 @@ pub(crate) trait Adversary {
         let _ = (stage, from, message);
         vec![]
     }
+
+    /// What it has ordered in place of a certificate that it gathered.
+    fn to_order(&mut self, stage: &mut Stage<'_>, ordered: Ordered) -> Vec<Ordered> {
+        let _ = stage;
+        vec![ordered]
+    }
+}
+
+/// A certificate, to be handed in.
+pub(crate) fn request(ordered: &Ordered) -> Option<Request> {
+    Some(Request::Certified { key: ordered.certified_key()?, payload: codec::encode(ordered) })
 }
 
 /// Whoever does `fault`; nobody when the world sees to it.
@@ -86,6 +99,7 @@ pub(crate) fn of(fault: Fault, n: u16, rng: &mut ChaCha8Rng) -> Option<Box<dyn A
         Fault::StreamForger => Box::new(stream::StreamForger),
         Fault::Silent => Box::new(silence::Silent),
         Fault::SilentToSome => Box::new(silence::SilentToSome::new(n, rng)),
+        Fault::VoteDelayer => Box::new(delays::VoteDelayer::default()),
         Fault::VoteForger => Box::new(votes::VoteForger),
         Fault::OutcomeForger => Box::new(outcomes::OutcomeForger::default()),
         Fault::WriteSetForger => Box::new(write_sets::WriteSetForger),

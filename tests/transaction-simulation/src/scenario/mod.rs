@@ -33,6 +33,8 @@ pub enum Fault {
     SilentToSome,
     /// It votes for other effects, against, twice, and for other slots.
     VoteForger,
+    /// It keeps its votes back until another replica has voted against, and then has both outcomes ordered.
+    VoteDelayer,
     /// It tells clients of outcomes and transcripts that are not so.
     OutcomeForger,
     /// It hands out wrong write sets.
@@ -50,7 +52,7 @@ pub enum Fault {
 }
 
 /// Every fault of a replica.
-pub const FAULTS: [Fault; 20] = [
+pub const FAULTS: [Fault; 21] = [
     Fault::WrongRows,
     Fault::MissingRows,
     Fault::PermutedRows,
@@ -64,6 +66,7 @@ pub const FAULTS: [Fault; 20] = [
     Fault::Silent,
     Fault::SilentToSome,
     Fault::VoteForger,
+    Fault::VoteDelayer,
     Fault::OutcomeForger,
     Fault::WriteSetForger,
     Fault::FinishForger,
@@ -188,6 +191,8 @@ pub struct Clients {
     pub transactions: u32,
     /// Rows that they share.
     pub keys: u32,
+    /// Correct ones begin the next transaction at once when one fails, as a proxy that runs a statement again.
+    pub eager: bool,
     /// Clients that do not.
     pub faulty: Vec<ClientFault>,
 }

@@ -31,6 +31,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
         client_bug: None,
     };
     scenario.faulty = faulty(&mut rng, &scenario);
+    scenario.clients.eager = rng.random_bool(0.5);
     scenario
 }
 
@@ -76,6 +77,7 @@ fn clients(rng: &mut ChaCha8Rng) -> Clients {
         correct: rng.random_range(2..=4),
         transactions: rng.random_range(2..=4),
         keys: pick(rng, &[2, 4, 8]),
+        eager: false,
         faulty,
     }
 }

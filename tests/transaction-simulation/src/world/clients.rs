@@ -256,10 +256,15 @@ impl World<'_> {
             Event::Finished(result) => {
                 let result = result.map_err(|error| error.sqlstate.to_string());
                 self.note(&format!("client {at}: finished {result:?}"));
+                let failed = result.is_err();
                 self.end_attempt(at, Ended::Finished(result));
                 self.clients[at].state = State::Idle;
-                // What holds a permit may be as long in expiring as it took: its T_vote grows with that.
-                let pause_us = if self.clients[at].is_probing() { 4_000_000 } else { 100_000 };
+                let pause_us = match self.clients[at].is_probing() {
+                    // What holds a permit may be as long in expiring as it took: its T_vote grows with that.
+                    true => 4_000_000,
+                    false if failed && self.scenario.clients.eager => 200,
+                    false => 100_000,
+                };
                 self.next_move(at, pause_us);
             }
             Event::Lost(error) => {

@@ -2,7 +2,7 @@
 
 use super::links::{End, Frame};
 use super::{EPOCH_US, Happening, IDLE_TIMEOUT_US, PeerMessage, VOTE_TIMEOUT_US, Within, World};
-use crate::adversaries::Stage;
+use crate::adversaries::{self, Stage};
 use crate::node::{Lane, Promises, Running};
 use crate::scenario::{MASTER, Step};
 use crate::sequencer::Entry;
@@ -14,7 +14,6 @@ use steeldb_replica::scheduler::{
     self, Command, Connection, Effect, Event, Missing, OpenTransactions, Scheduler,
 };
 use steeldb_types::{ClientId, ReplicaId, SessionKey, Slot, TxId};
-use steeldb_wire::codec;
 use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SignatureMemo, SignedFinish};
 
 /// How often schedulers look at their clocks.
@@ -279,7 +278,7 @@ impl World<'_> {
                 let after_us = self.takes(at, 2_000);
                 self.later(at, after_us, Within::Blockers { tx, pid: process });
             }
-            Effect::Submit(ordered) => self.submit(at, &ordered),
+            Effect::Submit(ordered) => self.submit(at, *ordered),
             Effect::SendVotes(bundle) => {
                 if let Some(running) = &self.nodes[at].running {
                     bundle.remember_own(self.nodes[at].id, &mut running.memo.borrow_mut());
@@ -356,9 +355,24 @@ impl World<'_> {
     }
 
     /// Has a certified outcome ordered.
-    fn submit(&mut self, at: usize, ordered: &Ordered) {
-        if let Some(key) = ordered.certified_key() {
-            self.request(at, Request::Certified { key, payload: codec::encode(ordered) });
+    /// A replica has what its votes prove ordered; a faulty one perhaps something else.
+    fn submit(&mut self, at: usize, ordered: Ordered) {
+        let mut submitted = vec![ordered];
+        let node = &mut self.nodes[at];
+        let term = node.term();
+        for adversary in &mut node.adversaries {
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
+            submitted =
+                submitted.into_iter().flat_map(|ordered| adversary.to_order(&mut stage, ordered)).collect();
+        }
+        for request in submitted.iter().filter_map(adversaries::request) {
+            self.request(at, request);
         }
     }
 

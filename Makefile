@@ -4,6 +4,7 @@ CARGO ?= cargo
 DEMO_SECONDS ?= 30
 DEMO_WAREHOUSES ?= 2
 DEMO_TERMINALS ?= 4
+DEMO_KINDS ?= local
 SECONDS ?= 60
 OUT ?= docs/performance
 # For the stable toolchain; or FUZZ="cargo +nightly fuzz".
@@ -67,8 +68,8 @@ tables: build    ## The comparisons of docs/performance.md, hours: tables and pl
 	set -e; for table in lan scale geo timeline; do target/release/steeldb bench $$table --out $(OUT); done
 	$(CARGO) run --release --locked -p steeldb-ordering-load -- geo --json $(OUT)/ordering-geo.json | tee $(OUT)/ordering-geo.md
 
-docker-demo: build ## The same in containers: image, cluster, TPC-C, rolling restart (Debian's docker.io, if none runs)
-	DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
+docker-demo: build ## The same in containers: image, cluster, TPC-C, rolling restart; DEMO_KINDS=host: four hosts' parts side by side
+	DEMO_KINDS="$(DEMO_KINDS)" DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \
 	    docker/engine.sh docker/demo.sh target/release/steeldb
 
 docker-geo: setup ## Five regions in containers, a wide-area network between them: TPC-C, steeldb cluster plan, what it proposes, TPC-C

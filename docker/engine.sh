@@ -40,8 +40,10 @@ if [ -n "$missing" ]; then
     command -v apt-get >/dev/null 2>&1 || skip "to be installed:$missing"
     echo "installing$missing" >&2
     export DEBIAN_FRONTEND=noninteractive
+    # Somebody else may be installing something.
     # shellcheck disable=SC2086
-    { timeout 60 apt-get update -qq && timeout 240 apt-get install -y -qq --no-install-recommends $missing; } >/dev/null ||
+    { timeout 60 apt-get update -qq &&
+        timeout 240 apt-get install -y -qq --no-install-recommends -o DPkg::Lock::Timeout=120 $missing; } >/dev/null ||
         skip "cannot install$missing"
 fi
 

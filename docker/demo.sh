@@ -111,6 +111,10 @@ administer() {
 
 cp -r "$here" "$work/docker"
 rm -rf "$work"/docker/*/conf
+if wanted geo && [ $# = 1 ]; then
+    echo "geo needs the executable of the wide-area network as well: make docker-geo" >&2
+    exit 2
+fi
 step "making the image"
 if [ $# -gt 0 ]; then
     "$here/image.sh" "$@"

@@ -35,6 +35,8 @@ pub(crate) struct Blueprint {
     pub(crate) fault_model: FaultModel,
     /// When replicas other than the master execute.
     pub(crate) execution: Execution,
+    /// Whether COMMIT is answered when the order is bound to say so.
+    pub(crate) tentative_replies: bool,
     /// How many proxies.
     pub(crate) proxies: u16,
     /// Where each of them listens.
@@ -72,6 +74,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         faults: args.faults,
         fault_model: args.fault_model.into(),
         execution: args.execution.into(),
+        tentative_replies: args.tentative,
         proxies: args.proxies,
         listen: args.listen,
         database: args.database,
@@ -187,6 +190,7 @@ impl Blueprint {
             faults: self.faults.unwrap_or_else(|| most_faults(self.addresses.len(), self.fault_model)),
             fault_model: self.fault_model,
             execution: self.execution,
+            tentative_replies: self.tentative_replies,
             heavy: Vec::new(),
             // Not replica 0, which leads the ordering at first: the loss of a host is then the loss of one of the two.
             master: ReplicaId(1),
@@ -276,6 +280,7 @@ mod tests {
             faults: None,
             fault_model: FaultModel::Byzantine,
             execution: Execution::default(),
+            tentative_replies: true,
             proxies: 2,
             listen: "127.0.0.1:6432".into(),
             database: "shop".into(),
@@ -296,6 +301,7 @@ mod tests {
             let config = ReplicaFile::load(&folder.join("replica.toml")).unwrap();
             assert_eq!(usize::from(config.id.0), id);
             assert_eq!((config.cluster.view.f(), config.cluster.view.spare()), (1, 1));
+            assert!(config.cluster.tentative_replies);
             assert_ne!(config.cluster.master, config.cluster.view.first_leader(), "one host, one role");
             assert_eq!(config.cluster.timeouts, Timeouts::wide_area());
             assert_eq!(config.listen, format!("db{id}.example.org:7400"));

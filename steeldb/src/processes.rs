@@ -319,6 +319,7 @@ fn agent(config: ReplicaConfig, monitor: Monitor, controls: AgentControls) -> an
         idle_timeout: ms(cluster.timeouts.idle_in_transaction_timeout_ms),
         ddl_drain_timeout: ms(cluster.timeouts.ddl_drain_timeout_ms),
         execution: cluster.execution,
+        tentative_replies: cluster.tentative_replies,
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         master_silence: ms(cluster.timeouts.master_silence_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),

@@ -300,6 +300,11 @@ impl Core {
                 self.transcript(from, tx, word);
             }
             ReplicaMessage::Outcome { tx, outcome } => self.outcome(from, tx, outcome),
+            // The quorums of this session's view say nothing of what another one decides.
+            ReplicaMessage::Tentative { view, .. } if view != self.config.view.number() => {}
+            ReplicaMessage::Tentative { tx, position, claim, .. } => {
+                self.tentative(from, tx, verdict::TentativeWord { position, claim });
+            }
             ReplicaMessage::NotReproduced { tx } => self.not_reproduced_at(from, tx),
             ReplicaMessage::Maintained { session, sequence, messages } => {
                 if session == self.config.session.session {

@@ -1,7 +1,7 @@
 //! The end of a transaction: what replicas say of it, and transactions that cannot go on.
 
 use super::transaction::Phase;
-use super::verdict::{self, TranscriptWord, Verdict};
+use super::verdict::{self, TentativeWord, TranscriptWord, Verdict};
 use super::{Completion, Core, Event, report};
 use crate::ShimError;
 use steeldb_types::{ReplicaId, TxId};
@@ -39,6 +39,15 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// A replica's word that the order will commit the transaction. The last one counts: of a later regency.
+    pub(super) fn tentative(&mut self, from: ReplicaId, tx: TxId, word: TentativeWord) {
+        let Some(transaction) = self.running(tx) else { return };
+        if let Some(words) = transaction.words.get_mut(usize::from(from.0)) {
+            words.tentative = Some(word);
+        }
+        self.judge();
     }
 
     /// Ends the transaction if what replicas have said so far settles it.

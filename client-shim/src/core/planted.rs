@@ -3,6 +3,7 @@
 
 use super::CoreConfig;
 use super::verdict::{Shown, Verdict, Word};
+use steeldb_types::ReplicaId;
 use steeldb_wire::transaction::Outcome;
 
 /// A bug to plant.
@@ -20,6 +21,8 @@ pub enum PlantedBug {
     PositionsNotCompared,
     /// One replica's answer to a question is enough.
     ToldOnOneWord,
+    /// Tentative words of f + 1 replicas, of whatever claims, are enough for a commit.
+    TentativeOnOneCorrect,
 }
 
 impl CoreConfig {
@@ -47,6 +50,13 @@ impl CoreConfig {
                 && self.view.n() - self.view.f() <= committed.len() as u16);
         if enough {
             return committed.first().map(|position| Verdict::Committed(Some(*position)));
+        }
+        let tentative = words.iter().zip(0u16..).filter(|(word, _)| word.tentative.is_some());
+        if self.has(PlantedBug::TentativeOnOneCorrect)
+            && self.view.has_correct(tentative.clone().map(|(_, index)| ReplicaId(index)))
+        {
+            let said = tentative.clone().find_map(|(word, _)| word.tentative);
+            return said.map(|said| Verdict::Committed(Some(said.position)));
         }
         let aborted = words.iter().find_map(|word| match word.outcome {
             Some(Outcome::Aborted { reason }) => Some(reason),

@@ -1,8 +1,10 @@
 //! What became of a finished transaction, from what each replica says of it. Pure functions of the answers so far.
 //!
 //! Invariants:
-//! - "committed" is said on Committed from weight Q_v at one position, or on f + 1 equal read-only transcripts
-//!   (rules 8 and 11), and on nothing else;
+//! - "committed" is said on words from weight Q_v that name one position, or on f + 1 equal read-only transcripts
+//!   (rules 8 and 11), and on nothing else. The words are Committed, or tentative ones of *one claim*, or both: if a
+//!   correct replica among them says Committed, that is decided; if none does, all correct ones have durably seen a WRITE
+//!   quorum of that claim, and nothing else can be decided (A7);
 //! - "aborted" is said only when it cannot commit any more: f + 1 say that the order aborted it, or replicas of weight
 //!   Q_v reached another transcript. With fewer, liars among them could still let the others commit it;
 //! - each replica counts once, by its first word of each kind.
@@ -15,6 +17,7 @@ use steeldb_wire::transaction::{AbortReason, Outcome};
 pub(super) struct Word {
     pub transcript: Option<TranscriptWord>,
     pub outcome: Option<Outcome>,
+    pub tentative: Option<TentativeWord>,
     /// It may still say something: its link is up and has been since the transaction began.
     pub reachable: bool,
 }
@@ -26,6 +29,13 @@ pub(super) struct TranscriptWord {
     pub transcript: Digest,
     pub read_only: bool,
     pub mismatch: Option<u32>,
+}
+
+/// A replica's word that the order will commit the transaction: where, if which claim is decided.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct TentativeWord {
+    pub position: Position,
+    pub claim: Digest,
 }
 
 /// What was shown to the application.
@@ -65,22 +75,53 @@ fn differs(word: &Word, shown: Shown) -> bool {
     word.transcript.is_some() && !agrees(word, shown)
 }
 
+/// A commit that some replica speaks of.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    position: Position,
+    /// The claim that it is tentative by; none: it is decided.
+    claim: Option<Digest>,
+}
+
+impl Named {
+    /// Those that replicas speak of.
+    fn all(words: &[Word]) -> Vec<Named> {
+        let decided = words.iter().filter_map(|word| match word.outcome {
+            Some(Outcome::Committed { position }) => Some(Named { position, claim: None }),
+            _ => None,
+        });
+        let tentative = words.iter().filter_map(|word| word.tentative);
+        let tentative = tentative.map(|said| Named { position: said.position, claim: Some(said.claim) });
+        let mut all: Vec<Named> = decided.chain(tentative).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// Whether a replica's word counts for it.
+    fn is_said_by(&self, word: &Word) -> bool {
+        match word.outcome {
+            Some(Outcome::Committed { position }) => position == self.position,
+            Some(Outcome::Aborted { .. }) => false,
+            None => word
+                .tentative
+                .is_some_and(|said| said.position == self.position && Some(said.claim) == self.claim),
+        }
+    }
+
+    /// Whether a replica that does not say so may still.
+    fn may_be_said_by(&self, word: &Word) -> bool {
+        word.outcome.is_none() && word.reachable
+    }
+}
+
 /// After COMMIT.
 pub(super) fn of_commit(view: &View, words: &[Word], shown: Shown) -> Verdict {
-    let mut positions: Vec<Position> = words
-        .iter()
-        .filter_map(|word| match word.outcome {
-            Some(Outcome::Committed { position }) => Some(position),
-            _ => None,
-        })
-        .collect();
-    positions.sort_unstable();
-    positions.dedup();
-    for position in positions.iter().copied() {
-        let committed = Some(Outcome::Committed { position });
-        if view.is_quorum(who(words, |word| word.outcome == committed)) {
-            return Verdict::Committed(Some(position));
-        }
+    let named = Named::all(words);
+    if let Some(commit) =
+        named.iter().find(|commit| view.is_quorum(who(words, |word| commit.is_said_by(word))))
+    {
+        return Verdict::Committed(Some(commit.position));
     }
     let read_only = who(words, |w| agrees(w, shown) && w.transcript.is_some_and(|t| t.read_only));
     if view.has_correct(read_only) {
@@ -94,13 +135,11 @@ pub(super) fn of_commit(view: &View, words: &[Word], shown: Shown) -> Verdict {
         return Verdict::Mismatch(first_mismatch(view, words, shown));
     }
     // Each may still be reached by those who have not spoken.
-    let commit_possible = std::iter::once(None).chain(positions.into_iter().map(Some)).any(|position| {
-        view.is_quorum(who(words, |word| match word.outcome {
-            Some(Outcome::Committed { position: said }) => Some(said) == position,
-            Some(Outcome::Aborted { .. }) => false,
-            None => word.reachable,
-        }))
-    });
+    let unnamed = view.is_quorum(who(words, |word| word.outcome.is_none() && word.reachable));
+    let reachable = |commit: &Named| {
+        view.is_quorum(who(words, |word| commit.is_said_by(word) || commit.may_be_said_by(word)))
+    };
+    let commit_possible = unnamed || named.iter().any(reachable);
     let abort_possible = view.has_correct(who(words, |word| match &word.outcome {
         Some(outcome) => matches!(outcome, Outcome::Aborted { .. }),
         None => word.reachable,
@@ -219,6 +258,53 @@ mod tests {
             Verdict::Committed(Some(Position(9)))
         );
         assert_eq!(commit([committed(9), committed(9), committed(8), silent()]), Verdict::Wait);
+    }
+
+    fn tentative(position: u64, claim: u8) -> Word {
+        let word = TentativeWord { position: Position(position), claim: Digest([claim; 32]) };
+        Word { tentative: Some(word), ..silent() }
+    }
+
+    #[test]
+    fn a7_tentative_words_of_a_quorum_commit_if_they_name_one_claim_and_position() {
+        let nine = Verdict::Committed(Some(Position(9)));
+        assert_eq!(commit([tentative(9, 1), tentative(9, 1), silent(), silent()]), Verdict::Wait);
+        assert_eq!(commit([tentative(9, 1), silent(), tentative(9, 1), tentative(9, 1)]), nine);
+        assert_eq!(
+            commit([tentative(9, 1), tentative(9, 1), tentative(9, 2), silent()]),
+            Verdict::Wait,
+            "WRITE quorums of different regencies bind nothing together"
+        );
+        assert_eq!(commit([tentative(9, 1), tentative(9, 1), tentative(8, 1), silent()]), Verdict::Wait);
+    }
+
+    #[test]
+    fn a7_what_is_decided_counts_with_the_tentative_words_of_one_claim() {
+        let nine = Verdict::Committed(Some(Position(9)));
+        assert_eq!(commit([committed(9), tentative(9, 1), tentative(9, 1), silent()]), nine);
+        assert_eq!(commit([committed(9), tentative(9, 1), tentative(9, 2), silent()]), Verdict::Wait);
+        assert_eq!(commit([committed(8), tentative(9, 1), tentative(9, 1), silent()]), Verdict::Wait);
+        let both = Word { tentative: tentative(9, 1).tentative, ..committed(9) };
+        assert_eq!(commit([both.clone(), both, tentative(9, 2), silent()]), nine);
+    }
+
+    /// Who said that it will commit and then that it did not was overtaken by another regency.
+    #[test]
+    fn a7_a_decision_replaces_a_replicas_tentative_word() {
+        let revoked = Word { tentative: tentative(9, 1).tentative, ..aborted(AbortReason::Expired) };
+        assert_eq!(commit([revoked.clone(), tentative(9, 1), tentative(9, 1), silent()]), Verdict::Wait);
+        assert_eq!(
+            commit([revoked.clone(), revoked, tentative(9, 1), silent()]),
+            Verdict::Aborted(AbortReason::Expired)
+        );
+    }
+
+    #[test]
+    fn lost_links_leave_tentative_words_standing() {
+        let gone = Word::default();
+        let said = Word { reachable: false, ..tentative(9, 1) };
+        assert_eq!(commit([said.clone(), said.clone(), silent(), gone.clone()]), Verdict::Wait);
+        assert_eq!(commit([said.clone(), said, gone.clone(), gone]), Verdict::Unreachable);
     }
 
     #[test]

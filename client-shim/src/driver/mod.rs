@@ -368,6 +368,7 @@ fn route(shared: &Shared, replica: ReplicaId, frame: &Bytes) {
         | ReplicaMessage::Executed { tx, .. }
         | ReplicaMessage::Transcript { tx, .. }
         | ReplicaMessage::Outcome { tx, .. }
+        | ReplicaMessage::Tentative { tx, .. }
         | ReplicaMessage::NotReproduced { tx } => {
             if tx.session.client != shared.config.client {
                 return;

@@ -252,6 +252,10 @@ pub struct DemoArgs {
     #[arg(long, value_enum, value_name = "WHEN")]
     pub execution: Option<ExecutionArg>,
 
+    /// Answer COMMIT as soon as nothing else can be decided (WHEAT's tentative replies) [default: not, or as in DIR]
+    #[arg(long)]
+    pub tentative: bool,
+
     /// Where applications connect; port 0 for any free one [default: 127.0.0.1:6432, or as in DIR]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
@@ -291,6 +295,10 @@ pub struct InitArgs {
     /// When replicas other than the master execute
     #[arg(long, value_enum, default_value = "speculative", value_name = "WHEN")]
     pub execution: ExecutionArg,
+
+    /// Answer COMMIT as soon as nothing else can be decided (WHEAT's tentative replies): for replicas far apart
+    #[arg(long)]
+    pub tentative: bool,
 
     /// Proxies: one per host with applications
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -29,6 +29,9 @@ pub struct ClusterFile {
     /// When the other replicas execute.
     #[serde(default)]
     pub execution: Execution,
+    /// Whether COMMIT is answered when the order is bound to say so, before it has.
+    #[serde(default)]
+    pub tentative_replies: bool,
     /// The public keys of those who may change the membership.
     #[serde(default)]
     pub administrators: Vec<PublicKey>,
@@ -123,6 +126,8 @@ pub struct Cluster {
     pub master: ReplicaId,
     /// When the other replicas execute.
     pub execution: Execution,
+    /// Whether COMMIT is answered when the order is bound to say so, before it has.
+    pub tentative_replies: bool,
     /// All replicas; the index is the number.
     pub replicas: Vec<ReplicaEntry>,
     /// All clients.
@@ -233,6 +238,7 @@ impl ClusterFile {
             administrators: self.administrators.clone(),
             databases: self.databases.clone(),
             execution: self.execution,
+            tentative_replies: self.tentative_replies,
             timeouts: self.timeouts,
         })
     }
@@ -278,6 +284,13 @@ impl ClusterFile {
              commits).",
             "execution",
             execution,
+        );
+        text.key(
+            "Whether COMMIT is answered as soon as nothing else can be decided any more, one message between replicas before it
+             is (WHEAT's tentative replies). What is acknowledged is as safe; over a wide area it is sooner by up to a
+             trip between sites, on one site it costs a message per replica and gains little.",
+            "tentative_replies",
+            self.tentative_replies,
         );
         let administrators: Vec<String> = self.administrators.iter().map(ToString::to_string).collect();
         text.key(
@@ -442,6 +455,7 @@ pub(super) mod tests {
             heavy: vec![],
             master: ReplicaId(0),
             execution: Execution::default(),
+            tentative_replies: false,
             administrators: vec![key(200)],
             timeouts: Timeouts::default(),
             replicas: (0..4)

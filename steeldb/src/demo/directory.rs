@@ -35,6 +35,8 @@ pub(crate) struct Wanted<'a> {
     pub(crate) listen: Option<&'a str>,
     /// When replicas other than the master execute.
     pub(crate) execution: Option<Execution>,
+    /// Whether COMMIT is to be answered when the order is bound to say so; no: as it is.
+    pub(crate) tentative: bool,
 }
 
 /// A demo's folder, locked while this lives. A temporary one is removed when dropped.
@@ -163,7 +165,7 @@ fn clear(path: &Path) -> anyhow::Result<()> {
 }
 
 fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
-    let Wanted { replicas, listen, execution } = wanted;
+    let Wanted { replicas, listen, execution, tentative } = wanted;
     let replicas = replicas.unwrap_or(DEFAULT_REPLICAS);
     let listen = settle(listen.unwrap_or(DEFAULT_LISTEN), Method::Trust)?;
     let ports = ports::free(usize::from(replicas), &port(&listen).into_iter().collect())?;
@@ -172,6 +174,7 @@ fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
         faults: None,
         fault_model: FaultModel::Byzantine,
         execution: execution.unwrap_or_default(),
+        tentative_replies: tentative,
         proxies: 1,
         listen: listen.clone(),
         database: NAME.into(),
@@ -186,7 +189,7 @@ fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
 
 /// Reads what is there; moves replicas whose ports are taken by others, and the proxy if asked to.
 fn take_up(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
-    let Wanted { replicas, listen, execution } = wanted;
+    let Wanted { replicas, listen, execution, tentative } = wanted;
     let proxy_file = path.join("proxy-1").join("proxy.toml");
     let mut proxy = ProxyFile::read(&proxy_file)?;
     let count = u16::try_from(proxy.cluster.replicas.len()).unwrap_or(u16::MAX);
@@ -201,6 +204,11 @@ fn take_up(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
             path.display()
         );
     }
+    ensure!(
+        !tentative || proxy.cluster.tentative_replies,
+        "{} has tentative_replies = false: change the key `tentative_replies` in all of its files",
+        path.display()
+    );
     let settled = settle(listen.unwrap_or(&proxy.listen), proxy.authentication.method)?;
     let mut taken: BTreeSet<u16> = port(&settled).into_iter().collect();
     taken.extend(proxy.cluster.replicas.iter().filter_map(|replica| port(&replica.address)));
@@ -267,7 +275,7 @@ mod tests {
     use std::net::TcpListener;
 
     fn wanted(replicas: Option<u16>, listen: Option<&str>) -> Wanted<'_> {
-        Wanted { replicas, listen, execution: None }
+        Wanted { replicas, listen, ..Wanted::default() }
     }
 
     fn open(dir: &Path) -> anyhow::Result<DemoDirectory> {
@@ -318,6 +326,9 @@ mod tests {
         drop(first);
         let deferred = Wanted { execution: Some(Execution::Deferred), ..Wanted::default() };
         assert!(said(DemoDirectory::open(Some(dir.path()), deferred)).contains("change the key `execution`"));
+        let tentative = Wanted { tentative: true, ..Wanted::default() };
+        let refused = said(DemoDirectory::open(Some(dir.path()), tentative));
+        assert!(refused.contains("change the key `tentative_replies`"));
         let other = DemoDirectory::open(Some(dir.path()), wanted(Some(7), None));
         assert!(said(other).contains("holds 4 replicas, not 7"));
     }

@@ -49,7 +49,8 @@ pub(crate) fn execute(args: DemoArgs, logging: &Logging) -> anyhow::Result<ExitC
         let directory = {
             let listen = args.listen.as_deref();
             let execution = args.execution.map(Into::into);
-            let wanted = Wanted { replicas: args.replicas, listen, execution };
+            let tentative = args.tentative;
+            let wanted = Wanted { replicas: args.replicas, listen, execution, tentative };
             DemoDirectory::open(args.dir.as_deref(), wanted)?
         };
         reaper::adopt_orphans()?;

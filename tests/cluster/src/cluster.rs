@@ -40,6 +40,8 @@ pub struct Cluster {
     next_client: u32,
     idle_timeout: Duration,
     execution: Execution,
+    /// Whether COMMIT is answered when the order is bound to say so.
+    tentative_replies: bool,
     master_silence: Duration,
     /// Transactions that a server can hold prepared, where a test is about that.
     places: Option<u32>,
@@ -103,12 +105,29 @@ impl Cluster {
         Cluster::launch_all(View::of_size(n)?, idle, execution, PATIENT, Some(places)).await
     }
 
+    /// As [`Cluster::start`], with replicas that answer COMMIT when the order is bound to say so.
+    pub async fn start_tentative(n: u16) -> anyhow::Result<Cluster> {
+        let (view, idle, execution) = (View::of_size(n)?, Duration::from_secs(60), Execution::default());
+        Cluster::launch_replying(view, idle, execution, PATIENT, None, true).await
+    }
+
     async fn launch_all(
         view: View,
         idle_timeout: Duration,
         execution: Execution,
         master_silence: Duration,
         places: Option<u32>,
+    ) -> anyhow::Result<Cluster> {
+        Cluster::launch_replying(view, idle_timeout, execution, master_silence, places, false).await
+    }
+
+    async fn launch_replying(
+        view: View,
+        idle_timeout: Duration,
+        execution: Execution,
+        master_silence: Duration,
+        places: Option<u32>,
+        tentative_replies: bool,
     ) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
@@ -139,6 +158,7 @@ impl Cluster {
             next_client: 0,
             idle_timeout,
             execution,
+            tentative_replies,
             master_silence,
             places,
             dir,
@@ -316,6 +336,7 @@ impl Cluster {
             idle_timeout: self.idle_timeout,
             ddl_drain_timeout: limits::DDL_DRAIN_TIMEOUT,
             execution: self.execution,
+            tentative_replies: self.tentative_replies,
             // Long, so that what a test sees does not hang on how busy the machine is.
             soft_barrier: Duration::from_secs(2),
             master_silence: self.master_silence,

@@ -60,6 +60,8 @@ pub struct AgentConfig {
     /// When this replica executes what another one, the master, answers. The same on all replicas, or commits take
     /// longer than they need to.
     pub execution: Execution,
+    /// Whether COMMIT is answered when the order is bound to say so, before it has (A7).
+    pub tentative_replies: bool,
     /// T_soft (rule 5).
     pub soft_barrier: Duration,
     /// Where a test stops it; nowhere otherwise.

@@ -12,6 +12,8 @@ pub enum Point {
     Prepared,
     /// A Prepared vote was handed to the links.
     VoteSent,
+    /// Its client was told that it will be committed, and the order has not decided so yet (A7).
+    Bound,
     /// A Commit is delivered by the order, and nothing is done about it yet.
     Decided,
     /// COMMIT PREPARED is about to be sent.

@@ -380,8 +380,11 @@ impl Reactor {
             ordering::Effect::ReadDecisions { peer, from, bytes_max } => {
                 self.read_decisions(peer, from, bytes_max);
             }
-            // Not asked for: no reply is tentative.
-            ordering::Effect::Tentative(_) | ordering::Effect::Revoke { .. } => {}
+            ordering::Effect::Tentative(tentative) => self.bound(&tentative),
+            ordering::Effect::Revoke { instance } => {
+                tracing::info!(%instance, "another batch may take the place of the one that was bound");
+                self.schedule(Event::Unbound);
+            }
             // The database takes no checkpoints yet, and its configuration asks for none.
             ordering::Effect::TakeCheckpoint { .. }
             | ordering::Effect::ReadChunk { .. }
@@ -397,6 +400,19 @@ impl Reactor {
                 tracing::warn!(%replica, reason, "a replica did what no correct one does");
             }
         }
+    }
+
+    /// A batch is bound: commits in it may be told ahead of the decision.
+    fn bound(&mut self, tentative: &ordering::Tentative) {
+        let ordering::Tentative { instance, claim, requests, .. } = tentative;
+        let of = |request: &Request| match request.is_membership() {
+            true => None,
+            false => validity::decode(request.payload()).ok(),
+        };
+        let requests = requests.iter().map(|(position, request)| (*position, of(request))).collect();
+        let view = claim.regency.view;
+        let claim = Digest::of("steeldb/claim", &[&codec::encode(&(instance, claim))]);
+        self.schedule(Event::Bound { view, claim, requests });
     }
 
     fn deliver(&mut self, delivery: Delivery) {
@@ -514,7 +530,9 @@ impl Reactor {
                 tokio::spawn(sequences::skip(self.socket_dir.clone(), database, self.internal.clone()));
             }
             Effect::Reply { connection, message } => {
+                let tentative = matches!(message, ReplicaMessage::Tentative { .. });
                 self.links.send_client(ConnectionId(connection.0), Bytes::from(codec::encode(&message)));
+                self.stopped |= tentative && self.hook.stops(Point::Bound);
             }
             Effect::Answer { session, message } => match self.origins.get(&session) {
                 Some(origin) => {

@@ -93,6 +93,7 @@ async fn serve(
     core_config.administrators.clone_from(&config.administrators);
     core_config.request_timeout = config.request_timeout;
     core_config.clock_tolerance = config.clock_tolerance;
+    core_config.tentative = config.tentative_replies;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
         .with_context(|| format!("the journal in {}", config.data_dir.display()))?;
     let mut deliveries = Vec::new();

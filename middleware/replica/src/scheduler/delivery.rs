@@ -94,6 +94,11 @@ impl OpenTransactions {
         self.transactions.get(&tx).map(|opened| opened.slot)
     }
 
+    /// How many transactions of a client are open.
+    pub(super) fn open_of(&self, client: ClientId) -> usize {
+        self.by_client.get(&client).map_or(0, BTreeMap::len)
+    }
+
     /// Up to where the order is delivered.
     pub fn delivered(&self) -> Position {
         self.delivered
@@ -364,6 +369,7 @@ impl Scheduler {
         request: Option<(SessionKey, u64)>,
         payload: Ordered,
     ) {
+        self.nothing_ahead();
         self.open.follow(position, &payload);
         self.applying.delivered(position);
         match payload {
@@ -422,6 +428,7 @@ impl Scheduler {
 
     /// A view begins behind the order's position: what was open ends, as after a conflict, and can be tried again.
     pub(super) fn view_changed(&mut self, position: Position, view: View) {
+        self.nothing_ahead();
         let term = self.open.term();
         let ended = self.open.change_view(position, view.clone());
         tracing::info!(view = view.number().0, %position, ended = ended.len(), "the membership changed");

@@ -1,6 +1,6 @@
 //! What the scheduler is told.
 
-use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View};
+use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View, ViewNumber};
 use steeldb_wire::transaction::{
     ClientMessage, Draws, Executed, Ordered, SignedAccusation, SignedFinish, SignedVote, SqlState,
     TableDigest, Wall,
@@ -37,6 +37,18 @@ pub enum Event {
         /// What.
         payload: Ordered,
     },
+    /// The next batch is bound, and will most likely be delivered as it is: commits in it may be told (A7). This replica's
+    /// record of the WRITE quorum is durable, and all before the batch is delivered here.
+    Bound {
+        /// The view that decides it.
+        view: ViewNumber,
+        /// The digest of instance, regency and value.
+        claim: Digest,
+        /// All that it delivers, each with its place; nothing where the membership changes.
+        requests: Vec<(Position, Option<Ordered>)>,
+    },
+    /// Another batch may take the place of the one that was bound.
+    Unbound,
     /// The order delivered a change of the membership: takes a position as any request does.
     ViewChanged {
         /// Where.

@@ -38,6 +38,7 @@ mod sizes;
 mod speculation;
 mod statements;
 mod temporary;
+mod tentative;
 mod ticking;
 mod transaction;
 mod voting;
@@ -123,6 +124,8 @@ pub struct Scheduler {
     /// Transactions whose BEGIN is ordered and whose outcome is not. The same on all correct replicas.
     open: OpenTransactions,
     applying: Applying,
+    /// The batch that most likely comes next.
+    ahead: tentative::Ahead,
     anchors: Anchors,
     maintaining: Maintaining,
     ballots: BTreeMap<TxId, Ballot>,
@@ -185,6 +188,7 @@ impl Scheduler {
             transactions: BTreeMap::new(),
             open,
             applying: Applying::default(),
+            ahead: tentative::Ahead::default(),
             anchors: Anchors::default(),
             maintaining: Maintaining::default(),
             ballots: BTreeMap::new(),
@@ -229,6 +233,8 @@ impl Scheduler {
             Event::Delivered { position, timestamp, late, request, payload } => {
                 self.delivered(position, timestamp, late, request, payload);
             }
+            Event::Bound { view, claim, requests } => self.bound(view, claim, &requests),
+            Event::Unbound => self.nothing_ahead(),
             Event::ViewChanged { position, view } => self.view_changed(position, view),
             Event::Stream { from, epoch, entries } => self.stream_piece(from, epoch, entries),
             Event::Accused(signed) => self.accused(signed),

@@ -166,6 +166,7 @@ impl Scheduler {
         let write_set = with_effects(set.digest, *extra);
         let wall = if transaction.ran_ddl { Wall::Database } else { set.wall };
         self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
+        self.tell_ahead(tx);
         let vouches = self.may_vouch();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::auth::Signature;
 use borsh::{BorshDeserialize, BorshSerialize};
-use steeldb_types::{Digest, Position, SessionId, Slot, Term, Timestamp, TxId};
+use steeldb_types::{Digest, Position, SessionId, Slot, Term, Timestamp, TxId, ViewNumber};
 
 /// From a shim to a replica. The link names the client.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
@@ -282,5 +282,17 @@ pub enum ReplicaMessage {
         sequence: u64,
         /// The answer, at the request's place in the order.
         state: TransactionState,
+    },
+    /// The order will say that the transaction commits, if it decides what this replica has durably seen a WRITE quorum
+    /// for; and the transaction is prepared here (A7). Believed only of a quorum that names one claim.
+    Tentative {
+        /// The transaction.
+        tx: TxId,
+        /// The position of its Commit.
+        position: Position,
+        /// The view that it is to be decided in.
+        view: ViewNumber,
+        /// The digest of instance, regency and value.
+        claim: Digest,
     },
 }

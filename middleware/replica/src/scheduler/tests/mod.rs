@@ -19,6 +19,7 @@ mod reexecuting;
 mod restart;
 mod resuming;
 mod speculation;
+mod tentative;
 mod walls;
 mod waves;
 mod world;

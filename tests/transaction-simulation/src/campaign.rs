@@ -72,6 +72,7 @@ impl<F: Fn(u64) -> Scenario + Sync> Campaign<F> {
             total.counts.transactions += mine.counts.transactions;
             total.counts.committed += mine.counts.committed;
             total.counts.ordered += mine.counts.ordered;
+            total.counts.ahead += mine.counts.ahead;
             total.violations.append(&mut mine.violations);
         }
     }
@@ -89,6 +90,7 @@ impl Report {
                 self.counts.transactions += outcome.counts.transactions;
                 self.counts.committed += outcome.counts.committed;
                 self.counts.ordered += outcome.counts.ordered;
+                self.counts.ahead += outcome.counts.ahead;
                 let failure = match outcome.failure {
                     Some(failure) if shorten => Some(shortest(scenario, failure)),
                     other => other,
@@ -127,10 +129,11 @@ impl fmt::Display for Report {
         let per_second = self.steps as f64 / self.elapsed.as_secs_f64().max(1e-9);
         write!(
             f,
-            "seeds={} transactions={} committed={} simulated_hours={hours:.2} steps_per_second={per_second:.0} violations={}",
+            "seeds={} transactions={} committed={} told_early={} simulated_hours={hours:.2} steps_per_second={per_second:.0} violations={}",
             self.seeds,
             self.counts.transactions,
             self.counts.committed,
+            self.counts.ahead,
             self.violations.len()
         )
     }

@@ -129,6 +129,8 @@ pub struct History {
     pub permits: usize,
     /// The most that each correct replica's scheduler held, and what was prepared in its store.
     pub held: BTreeMap<ReplicaId, Held>,
+    /// Commits that clients were told of before so many correct replicas had been delivered them as say so otherwise.
+    pub ahead: u64,
 }
 
 /// The most that a replica held at once.
@@ -149,6 +151,8 @@ pub struct Counts {
     pub committed: u64,
     /// Commits in the order.
     pub ordered: u64,
+    /// Commits that clients were told of before a quorum of replicas had heard of their decision.
+    pub ahead: u64,
 }
 
 impl History {
@@ -177,6 +181,7 @@ impl History {
             clients: (scenario.clients.correct as usize) + scenario.clients.faulty.len(),
             permits: scenario.permits,
             held: BTreeMap::new(),
+            ahead: 0,
         }
     }
 
@@ -256,6 +261,17 @@ impl History {
         self.executed.entry((tx, number, sql.to_string())).or_default().insert((replica, result));
     }
 
+    /// A correct client's transaction has ended for it.
+    pub(crate) fn ended(&mut self, attempt: &Attempt) {
+        use crate::client::Ended;
+        use steeldb_client_shim::Completion;
+        let Some(Ended::Finished(Ok(Completion::Committed(Some(position))))) = attempt.ended else { return };
+        let heard = self.delivered.values().filter(|upto| **upto >= position).count();
+        let (n, f) = (self.replicas, (self.replicas - 1) / 3);
+        // Of Q_v replicas that have applied it at most f are liars.
+        self.ahead += u64::from(heard + f < n - f);
+    }
+
     /// Notes what a correct replica holds now.
     pub(crate) fn holds(&mut self, replica: ReplicaId, now: Sizes, prepared: usize) {
         let Held { sizes, prepared: most } = self.held.entry(replica).or_default();
@@ -280,6 +296,7 @@ impl History {
             committed: committed.count() as u64,
             ordered: self.order.iter().filter(|ordinal| matches!(ordinal.payload, Ordered::Commit(_))).count()
                 as u64,
+            ahead: self.ahead,
         }
     }
 }

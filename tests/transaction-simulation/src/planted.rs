@@ -81,6 +81,7 @@ pub const PLANTS: &[Plant] = &[
     clients(InClients::PositionsNotCompared, &["acknowledged commits"], forged_outcomes),
     clients(InClients::ReadOnlyOnOneWord, &["answers", "computed answers"], forged_outcomes),
     clients(InClients::ToldOnOneWord, &["questions"], forged_outcomes),
+    clients(InClients::TentativeOnOneCorrect, &["acknowledged commits"], told_early),
 ];
 
 fn anything(_: &mut Scenario) {}
@@ -143,6 +144,13 @@ fn both_outcomes(scenario: &mut Scenario) {
     (scenario.permits, scenario.network.delay_max_us) = (8, 20_000);
     scenario.network.slow = Some((ReplicaId(2), 200));
     (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
+}
+
+/// Replicas tell of commits before their decision, and a liar with them.
+fn told_early(scenario: &mut Scenario) {
+    late_votes(scenario);
+    scenario.tentative = true;
+    faulty(scenario, ReplicaId(1), Fault::OutcomeForger);
 }
 
 fn few_permits(scenario: &mut Scenario) {

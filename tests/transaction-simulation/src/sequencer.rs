@@ -30,9 +30,22 @@ pub(crate) struct Entry {
     pub(crate) payload: Ordered,
 }
 
+/// Entries that are decided together, where replicas tell of commits before their decision.
+pub(crate) struct Batch {
+    /// They are behind so many of the log, and end with this one.
+    pub(crate) from: usize,
+    pub(crate) upto: usize,
+    /// Replicas that see another one bound before: a leader that was replaced had proposed the same requests in another
+    /// sequence. Too few of them for that to be decided.
+    pub(crate) misled: BTreeSet<usize>,
+}
+
 /// The order.
 pub(crate) struct Sequencer {
     pub(crate) log: Vec<Entry>,
+    pub(crate) batches: Vec<Batch>,
+    /// The last batch is still open.
+    pub(crate) gathers: bool,
     clients: BTreeMap<ClientId, ClientRights>,
     keys: BTreeMap<ClientId, PublicKey>,
     view: View,
@@ -54,6 +67,8 @@ impl Sequencer {
         let keys = clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
         Sequencer {
             log: Vec::new(),
+            batches: Vec::new(),
+            gathers: false,
             clients,
             keys,
             view,

@@ -11,6 +11,18 @@ fn three_thousand_schedules_keep_the_invariants() {
     println!("{report}");
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     assert!(report.counts.committed > 3000, "too few commits to say anything: {report}");
+    assert!(report.counts.ahead > 1000, "too few of them were told before their decision: {report}");
+}
+
+/// What clients are told before the decision hangs on what the cores make durable. All crash right behind such an answer.
+#[test]
+fn a7_what_was_told_before_its_decision_is_not_lost_when_all_crash_behind_it() {
+    let report =
+        Campaign { scenario: Scenario::told_early, from: 0, to: 200, time_max: None, shorten: true }.run();
+    let broken: Vec<String> = report.violations.iter().map(|(_, failure)| failure.to_string()).collect();
+    println!("{report}");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(report.counts.ahead > 200, "too few commits were told before their decision: {report}");
 }
 
 #[test]

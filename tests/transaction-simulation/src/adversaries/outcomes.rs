@@ -25,6 +25,20 @@ impl Adversary for OutcomeForger {
                 return vec![ReplicaMessage::Told { session: *session, sequence: *sequence, state }];
             }
             ReplicaMessage::Outcome { tx, .. } => *tx,
+            ReplicaMessage::Tentative { tx, position, view, claim } => {
+                let (tx, view) = (*tx, *view);
+                let (position, claim) = match stage.rng.random_range(0..4) {
+                    // That it is decided.
+                    0 => {
+                        let outcome = Outcome::Committed { position: *position };
+                        return vec![ReplicaMessage::Outcome { tx, outcome }];
+                    }
+                    1 => (Position(position.0 + 1), *claim),
+                    2 => (*position, Digest([4; 32])),
+                    _ => (*position, *claim),
+                };
+                return vec![ReplicaMessage::Tentative { tx, position, view, claim }];
+            }
             ReplicaMessage::Transcript { tx, operations, transcript, mismatch, .. } => {
                 let mut transcript = *transcript;
                 if stage.rng.random_bool(0.3) {

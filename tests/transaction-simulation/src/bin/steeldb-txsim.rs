@@ -14,6 +14,9 @@ struct Arguments {
     /// A range of seeds to run, such as 0..1000.
     #[arg(long, group = "what", value_parser = range)]
     seeds: Option<(u64, u64)>,
+    /// All with real ordering cores, tentative replies, and a power cut right behind an answer.
+    #[arg(long)]
+    told_early: bool,
     /// Run for so many seconds, from the first seed of the range, or 0, on.
     #[arg(long, conflicts_with = "seed")]
     seconds: Option<u64>,
@@ -33,13 +36,14 @@ fn range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let scenario = if arguments.told_early { Scenario::told_early } else { Scenario::from_seed };
     if let Some(seed) = arguments.seed {
-        return one(&Scenario::from_seed(seed), &arguments);
+        return one(&scenario(seed), &arguments);
     }
     let endless = if arguments.seconds.is_some() { u64::MAX } else { 1000 };
     let (from, to) = arguments.seeds.unwrap_or((0, endless));
     let time_max = arguments.seconds.map(Duration::from_secs);
-    let report = Campaign { scenario: Scenario::from_seed, from, to, time_max, shorten: true }.run();
+    let report = Campaign { scenario, from, to, time_max, shorten: true }.run();
     for (_, failure) in &report.violations {
         println!("{failure}");
     }

@@ -45,4 +45,5 @@ pub const SAFETY: [Invariant; 15] = [
 ];
 
 /// What holds when everything has ended.
-pub const END: [Invariant; 1] = [("contents", contents::check)];
+pub const END: [Invariant; 2] =
+    [("contents", contents::check), ("acknowledged commits", acknowledged::check_all)];

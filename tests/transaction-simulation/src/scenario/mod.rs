@@ -180,6 +180,8 @@ pub struct Power {
     pub at_steps: Vec<CrashAt>,
     /// Backends that die.
     pub backends: u32,
+    /// All crash at once when a client is told of its commit, the how manieth time that happens.
+    pub at_answer: Option<u32>,
 }
 
 /// Who does what.
@@ -208,6 +210,8 @@ pub struct Scenario {
     pub cores: bool,
     /// When other replicas than the master execute.
     pub execution: Execution,
+    /// Whether replicas tell of commits when the order is bound to say so, before it has.
+    pub tentative: bool,
     /// Transactions that may be prepared at once.
     pub permits: usize,
     /// How long faults happen, virtual microseconds.
@@ -235,6 +239,17 @@ impl Scenario {
     /// What `seed` means.
     pub fn from_seed(seed: u64) -> Scenario {
         swarm::draw(seed)
+    }
+
+    /// What `seed` means, with real ordering cores, tentative replies and a crash of all right behind some answer: what is
+    /// told early hangs on what cores make durable.
+    pub fn told_early(seed: u64) -> Scenario {
+        let mut scenario = swarm::draw(seed);
+        (scenario.cores, scenario.n, scenario.tentative) = (true, 4, true);
+        scenario.faulty.retain(|(replica, _)| replica.0 < 4);
+        scenario.faulty.truncate(1);
+        scenario.power.at_answer = Some(1 + (seed % 5) as u32);
+        scenario
     }
 
     /// How many replicas may be faulty.

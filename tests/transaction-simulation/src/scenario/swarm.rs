@@ -19,6 +19,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
         n,
         cores,
         execution: if rng.random_bool(0.75) { Execution::Speculative } else { Execution::Deferred },
+        tentative: false,
         permits: pick(&mut rng, &[1, 2, 3, 8, 8]),
         faults_us: rng.random_range(1_500_000..=6_000_000),
         faulty: Vec::new(),
@@ -32,6 +33,10 @@ pub(super) fn draw(seed: u64) -> Scenario {
     };
     scenario.faulty = faulty(&mut rng, &scenario);
     scenario.clients.eager = rng.random_bool(0.5);
+    scenario.tentative = rng.random_bool(0.5);
+    if !calm && rng.random_bool(0.15) {
+        scenario.power.at_answer = Some(rng.random_range(1..=6));
+    }
     scenario
 }
 
@@ -66,6 +71,7 @@ fn power(rng: &mut ChaCha8Rng, calm: bool, n: u16) -> Power {
         crashes: count(rng, 0.2 * some, 2),
         blackouts: count(rng, 0.1 * some, 1),
         backends: count(rng, 0.2 * some, 3),
+        at_answer: None,
     }
 }
 

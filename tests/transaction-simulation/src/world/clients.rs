@@ -5,7 +5,7 @@ use crate::client::{Ended, State};
 use crate::scenario::ClientFault;
 use crate::sql::Statement;
 use rand::Rng;
-use steeldb_client_shim::{Event, Transmit, Waiting};
+use steeldb_client_shim::{Completion, Event, Transmit, Waiting};
 use steeldb_types::{Digest, ReplicaId};
 use steeldb_wire::transaction::{ClientMessage, Decision, ReplicaMessage, SignedFinish};
 
@@ -257,8 +257,12 @@ impl World<'_> {
                 let result = result.map_err(|error| error.sqlstate.to_string());
                 self.note(&format!("client {at}: finished {result:?}"));
                 let failed = result.is_err();
+                let committed = matches!(result, Ok(Completion::Committed(Some(_))));
                 self.end_attempt(at, Ended::Finished(result));
                 self.clients[at].state = State::Idle;
+                if committed {
+                    self.answered();
+                }
                 let pause_us = match self.clients[at].is_probing() {
                     // What holds a permit may be as long in expiring as it took: its T_vote grows with that.
                     true => 4_000_000,
@@ -300,6 +304,17 @@ impl World<'_> {
         }
     }
 
+    /// A client was told of its commit: that may be when all replicas have to crash.
+    fn answered(&mut self) {
+        self.answered += 1;
+        if self.scenario.power.at_answer == Some(self.answered) && !self.healed {
+            self.note("the power goes, right behind an answer");
+            for at in 0..self.nodes.len() {
+                self.at(self.now_us, Happening::Crash { at, store_first: false });
+            }
+        }
+    }
+
     fn end_attempt(&mut self, at: usize, ended: Ended) {
         let now_us = self.now_us;
         let client = &mut self.clients[at];
@@ -307,6 +322,7 @@ impl World<'_> {
         if let Some(attempt) = client.end(ended, now_us)
             && correct
         {
+            self.history.ended(&attempt);
             self.history.attempts.push(attempt);
         }
     }
@@ -325,6 +341,7 @@ impl World<'_> {
             | ReplicaMessage::Executed { tx, .. }
             | ReplicaMessage::Transcript { tx, .. }
             | ReplicaMessage::Outcome { tx, .. }
+            | ReplicaMessage::Tentative { tx, .. }
             | ReplicaMessage::NotReproduced { tx } => tx.session.client == id,
             _ => true,
         };

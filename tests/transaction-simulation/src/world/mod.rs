@@ -1,5 +1,6 @@
 //! The world: a queue of happenings in virtual time, and what each does.
 
+mod ahead;
 mod backends;
 mod catching_up;
 mod clients;
@@ -10,7 +11,7 @@ mod schedule;
 
 use crate::client::Client;
 use crate::history::History;
-use crate::node::Node;
+use crate::node::{Lane, Node};
 use crate::scenario::{Scenario, Step};
 use crate::sequencer::Sequencer;
 use crate::store::{Output, Pid, Store, WriteSet};
@@ -86,6 +87,8 @@ enum Happening {
     },
     /// A request reaches whoever orders.
     Sequence(Request),
+    /// What has reached whoever orders is a batch.
+    CloseBatch,
     /// A client's next move, unless it has moved on.
     Act {
         client: usize,
@@ -110,6 +113,11 @@ enum Within {
     Persisted(u64),
     /// The order is known up to here.
     Deliver(usize),
+    /// A batch of the ideal order is bound; and that is durable.
+    Bind(usize),
+    Bound(usize),
+    /// It is bound in another regency, to what is decided.
+    BoundAgain(usize),
     Opened {
         session: SessionKey,
         pid: Pid,
@@ -169,6 +177,8 @@ pub(crate) struct World<'a> {
     trace: Trace,
     steps: u64,
     failure: Option<(&'static str, String)>,
+    /// How many commits clients were told of.
+    answered: u32,
 }
 
 impl<'a> World<'a> {
@@ -231,6 +241,7 @@ impl<'a> World<'a> {
             trace: Trace::new(explain),
             steps: 0,
             failure: None,
+            answered: 0,
         })
     }
 
@@ -284,6 +295,7 @@ impl<'a> World<'a> {
             Happening::KillBackend { at } => self.kill_backend(at),
             Happening::Tamper { at } => self.tamper(at),
             Happening::Sequence(request) => self.sequence(&request),
+            Happening::CloseBatch => self.close_batch(),
             Happening::Act { client, move_number } => self.act(client, move_number),
             Happening::Alarm { client, alarm } => self.alarm(client, alarm),
             Happening::Heal => self.heal(),
@@ -299,6 +311,9 @@ impl<'a> World<'a> {
             Within::Stop => self.crash(at, false),
             Within::Persisted(upto) => self.persisted(at, upto),
             Within::Deliver(upto) => self.deliver_upto(at, upto),
+            Within::Bind(batch) => self.on_lane(at, Lane::Disk, 3_000, Within::Bound(batch)),
+            Within::Bound(batch) => self.batch_bound(at, batch),
+            Within::BoundAgain(batch) => self.batch_bound_again(at, batch),
             Within::Opened { session, pid } => self.backend_opened(at, session, pid),
             Within::Step(pid) => self.step_backend(at, pid),
             Within::Deadlock { pid, since } => self.look_for_deadlock(at, pid, since),

@@ -1,5 +1,6 @@
 //! The order: of real ordering cores, or an ideal one.
 
+use super::ahead::claim_of;
 use super::links::End;
 use super::{EPOCH_US, Happening, PeerMessage, Within, World};
 use crate::node::Lane;
@@ -10,8 +11,10 @@ use steeldb_ordering::{
     self as ordering, Core, Delivery, Effect, InstanceNumber, Now, Record, Request, RequestKey, Restored,
     Roster,
 };
+use steeldb_replica::scheduler::Event;
 use steeldb_replica::validity;
 use steeldb_types::Timestamp;
+use steeldb_wire::codec;
 
 /// The base time-out of the cores.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
@@ -69,6 +72,9 @@ impl World<'_> {
         let Some(entry) = self.sequencer.order(request, wall).cloned() else { return };
         self.note(&format!("{} is {}", entry.position, describe(&entry)));
         self.history.ordered(&entry);
+        if self.scenario.tentative {
+            return self.gather();
+        }
         for at in 0..self.nodes.len() {
             self.learn_order(at);
         }
@@ -77,9 +83,17 @@ impl World<'_> {
     /// A replica is to learn all that is ordered.
     pub(super) fn learn_order(&mut self, at: usize) {
         if self.nodes[at].is_up() && self.links.is_up(End::Replica(at), End::Order) {
-            let upto = self.sequencer.log.len();
             let most_us = if self.healed { 2_000 } else { self.scenario.network.delay_max_us };
-            self.on_lane(at, Lane::Order, most_us, Within::Deliver(upto));
+            let (mut upto, mut late) = (self.sequencer.log.len(), 1);
+            if self.scenario.tentative {
+                // The answers of those that are bound mostly come first. Who is slow is late anyway.
+                late = if self.nodes[at].slowness == 1 { 4 } else { 1 };
+                let Some(last) = self.sequencer.batches.last() else { return };
+                upto = last.upto;
+                let last = self.sequencer.batches.len() - 1;
+                self.on_lane(at, Lane::Order, most_us, Within::Bind(last));
+            }
+            self.on_lane(at, Lane::Order, late * most_us, Within::Deliver(upto));
         }
     }
 
@@ -126,6 +140,7 @@ impl World<'_> {
         let mut config = ordering::Config::new(node.id, self.roster.clone(), node.key.clone(), keys);
         config.request_timeout = REQUEST_TIMEOUT;
         config.resend_interval = REQUEST_TIMEOUT / 4;
+        config.tentative = self.scenario.tentative;
         let restored = Restored::new(InstanceNumber(0), node.disk.records());
         let mut core = match Core::new(config, restored) {
             Ok(core) => core,
@@ -142,6 +157,20 @@ impl World<'_> {
             }
         }
         (Some(core), entries, early)
+    }
+
+    /// A replica's own log tells it of decisions; it may have been the first to know of them when it crashed.
+    pub(super) fn note_restored(&mut self, at: usize, entries: &[Entry]) {
+        if self.nodes[at].faulty {
+            return;
+        }
+        let id = self.nodes[at].id;
+        for entry in entries {
+            if let Err(what) = self.history.ordered_by_core(entry) {
+                self.fail("order", format!("r{at}: {what}"));
+            }
+            self.history.delivered(id, entry.position);
+        }
     }
 
     pub(super) fn ordering_event(&mut self, at: usize, event: ordering::Event) {
@@ -197,6 +226,21 @@ impl World<'_> {
                 for entry in entries_of(&delivery) {
                     self.core_delivers(at, entry);
                 }
+            }
+            Effect::Tentative(tentative) => {
+                self.note(&format!("r{at} is bound to {} by {:?}", tentative.instance, tentative.claim));
+                let requests = tentative.requests.iter();
+                let requests = requests.map(|(at, request)| (*at, validity::decode(request.payload()).ok()));
+                let event = Event::Bound {
+                    view: tentative.claim.regency.view,
+                    claim: claim_of(&codec::encode(&(tentative.instance, tentative.claim))),
+                    requests: requests.collect(),
+                };
+                self.event(at, event);
+            }
+            Effect::Revoke { instance } => {
+                self.note(&format!("r{at} is not bound to what it was in {instance}"));
+                self.event(at, Event::Unbound);
             }
             Effect::Refused { request: RequestKey::Client(_), .. } | Effect::Refused { .. } => {}
             Effect::ReadDecisions { peer, from, .. } => {

@@ -39,6 +39,7 @@ impl World<'_> {
         let id = node.id;
         self.note(&format!("{id} starts"));
         let (core, entries, early) = self.restore_order(at);
+        self.note_restored(at, &entries);
         let recovered = self.recover(at, &entries);
         let mut scheduler = Scheduler::new(self.scheduler_config(at));
         let (open, in_doubt, missing) = recovered;

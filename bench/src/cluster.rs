@@ -18,6 +18,8 @@ pub(crate) struct Shape {
     pub(crate) faults: Option<u16>,
     /// `speculative` or `deferred`.
     pub(crate) execution: &'static str,
+    /// Whether COMMIT is answered when the order is bound to say so.
+    pub(crate) tentative: bool,
     /// Replicas of weight V_max; as SteelDB chooses if empty.
     pub(crate) heavy: Vec<u16>,
     /// The first master; as SteelDB chooses unless given.
@@ -29,7 +31,15 @@ pub(crate) struct Shape {
 impl Shape {
     /// n replicas and nothing special.
     pub(crate) fn of(replicas: u16, execution: &'static str) -> Shape {
-        Shape { replicas, faults: None, execution, heavy: Vec::new(), master: None, wide_area: false }
+        Shape {
+            replicas,
+            faults: None,
+            execution,
+            tentative: false,
+            heavy: Vec::new(),
+            master: None,
+            wide_area: false,
+        }
     }
 }
 
@@ -167,6 +177,9 @@ async fn init(folder: &Path, shape: &Shape, ports: &[u16], proxy: &str) -> anyho
     }
     if shape.wide_area {
         command.arg("--wide-area");
+    }
+    if shape.tentative {
+        command.arg("--tentative");
     }
     let output = command.arg("--dir").arg(folder).stdin(Stdio::null()).output().await?;
     if !output.status.success() {

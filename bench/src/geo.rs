@@ -1,4 +1,4 @@
-//! TPC-C over a wide-area network, clients at the master's site: what weights do for latency.
+//! TPC-C over a wide-area network, clients at the master's site: what weights and tentative replies do for latency.
 //!
 //! Round trips bound it, so the network is emulated and everything else is as on one site.
 
@@ -13,7 +13,7 @@ use steeldb_wan::{EC2, Emulator, Matrix};
 const NAME: &str = "geo";
 const TITLE: &str = "TPC-C over a wide-area network, clients at the master's site";
 
-/// f of both clusters.
+/// f of all clusters.
 const FAULTS: u16 = 1;
 
 /// Runs the comparison.
@@ -40,17 +40,13 @@ pub(crate) async fn run(args: GeoArgs) -> anyhow::Result<()> {
     }
     // The emulator has threads of its own: this one must stay free for the processes.
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // The first 2f replicas have V_max: the master's site and the nearest one.
+    let wheat =
+        Shape { faults: Some(FAULTS), heavy: heavy(&network, &args.sites)?, ..Shape::of(5, "speculative") };
     let shapes = [
         ("equal weights, n = 4", Shape { faults: Some(FAULTS), ..Shape::of(4, "speculative") }),
-        // The first 2f replicas have V_max: the master's site and the nearest one.
-        (
-            "WHEAT weights, n = 5",
-            Shape {
-                faults: Some(FAULTS),
-                heavy: heavy(&network, &args.sites)?,
-                ..Shape::of(5, "speculative")
-            },
-        ),
+        ("WHEAT weights, n = 5", wheat.clone()),
+        ("WHEAT with tentative replies, n = 5", Shape { tentative: true, ..wheat }),
     ];
     let progress = Progress::new(shapes.len() as u64 * u64::from(common.runs));
     let mut points = Vec::new();

@@ -70,7 +70,7 @@ pub enum Replies {
     /// Once it is decided and applied, as the database does.
     #[default]
     Decided,
-    /// On a WRITE quorum (WHEAT's tentative replies). The ordering server can do so; the database does not.
+    /// On a WRITE quorum (WHEAT's tentative replies).
     Tentative,
 }
 

@@ -35,7 +35,7 @@ pub struct PlanArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub statements: u32,
 
-    /// As if replicas replied before the decision (WHEAT); the database does not do that yet
+    /// As if COMMIT were answered before the decision (WHEAT) [default: as the cluster of --config does]
     #[arg(long)]
     pub tentative: bool,
 

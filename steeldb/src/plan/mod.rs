@@ -8,6 +8,7 @@ mod report;
 
 use crate::cli::PlanArgs;
 use crate::cluster::{leader, shim};
+use crate::config::Cluster;
 use crate::master::agreed;
 use anyhow::{Context as _, ensure};
 use report::Report;
@@ -40,7 +41,12 @@ pub(crate) async fn execute(args: PlanArgs) -> anyhow::Result<ExitCode> {
         Some(matrix) => written(&args, matrix).await?,
         None => measured(&args).await?,
     };
-    let replies = if args.tentative { Replies::Tentative } else { Replies::Decided };
+    let tentative = args.tentative
+        || match &args.config {
+            Some(config) => Cluster::read(config)?.tentative_replies,
+            None => false,
+        };
+    let replies = if tentative { Replies::Tentative } else { Replies::Decided };
     let transaction = Transaction { statements: args.statements, replies };
     let ranked = rank(&situation.members, &situation.distances, transaction, situation.current.as_ref())?;
     ensure!(!ranked.is_empty(), "no choice would end a transaction: too few replicas answer");

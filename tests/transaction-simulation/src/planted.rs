@@ -81,6 +81,7 @@ pub const PLANTS: &[Plant] = &[
     clients(InClients::PositionsNotCompared, &["acknowledged commits"], forged_outcomes),
     clients(InClients::ReadOnlyOnOneWord, &["answers", "computed answers"], forged_outcomes),
     clients(InClients::ToldOnOneWord, &["questions"], forged_outcomes),
+    replicas(InReplicas::TentativeOutOfTurn, &["acknowledged commits"], both_outcomes_told_early),
     clients(InClients::TentativeOnOneCorrect, &["acknowledged commits"], told_early),
 ];
 
@@ -144,6 +145,12 @@ fn both_outcomes(scenario: &mut Scenario) {
     (scenario.permits, scenario.network.delay_max_us) = (8, 20_000);
     scenario.network.slow = Some((ReplicaId(2), 200));
     (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
+}
+
+/// Both come into one batch, and replicas tell of commits in it.
+fn both_outcomes_told_early(scenario: &mut Scenario) {
+    both_outcomes(scenario);
+    scenario.tentative = true;
 }
 
 /// Replicas tell of commits before their decision, and a liar with them.

@@ -48,6 +48,8 @@ pub enum PlantedBug {
     RollbackPrepared,
     /// One accusation deposes the master.
     DeposeOnOneWord,
+    /// A bound Commit is told whatever is in front of it.
+    TentativeOutOfTurn,
     /// A permit is free before ROLLBACK PREPARED has run.
     PermitReturnedEarly,
 }

@@ -13,6 +13,7 @@
 
 use super::Scheduler;
 use super::delivery::{OPEN_PER_CLIENT_MAX, OpenTransactions};
+use super::planted::PlantedBug;
 use super::transaction::Phase;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{ClientId, Digest, Position, SessionKey, TxId, ViewNumber};
@@ -43,7 +44,10 @@ impl Scheduler {
         claim: Digest,
         requests: &[(Position, Option<Ordered>)],
     ) {
-        let commits = commits(&self.open, requests);
+        let commits = match self.config.has(PlantedBug::TentativeOutOfTurn) {
+            false => commits(&self.open, requests),
+            true => requests.iter().filter_map(commit).collect(),
+        };
         let told = |(position, certificate): (Position, &CommitCertificate)| {
             let (transcript, write_set) = (certificate.transcript, certificate.write_set);
             (certificate.tx, Told { position, transcript, write_set })
@@ -74,6 +78,13 @@ impl Scheduler {
         let position = told.position;
         self.ahead.commits.remove(&tx);
         self.reply(tx.session, ReplicaMessage::Tentative { tx, position, view, claim });
+    }
+}
+
+fn commit((position, request): &(Position, Option<Ordered>)) -> Option<(Position, &CommitCertificate)> {
+    match request {
+        Some(Ordered::Commit(certificate)) => Some((*position, certificate)),
+        _ => None,
     }
 }
 

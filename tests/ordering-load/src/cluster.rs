@@ -45,6 +45,8 @@ pub struct ClusterOptions {
     pub sites: Option<Sites>,
     /// Whether replicas reply before the decision.
     pub tentative: bool,
+    /// Consensus instances in flight.
+    pub window: usize,
     /// Checkpoints, and what is kept besides.
     pub checkpoints: Checkpoints,
     /// After how long an idle client makes room for another; nothing: no clients join.
@@ -73,6 +75,7 @@ impl ClusterOptions {
             relayed: false,
             sites: None,
             tentative: false,
+            window: 1,
             checkpoints: Checkpoints::none(),
             idle_timeout: None,
             liar: None,
@@ -199,6 +202,7 @@ impl Cluster {
             request_timeout_ms: u64::try_from(self.options.request_timeout.as_millis())?,
             pending_requests_max: self.options.pending_requests_max,
             tentative: self.options.tentative,
+            window: self.options.window,
             checkpoints: self.options.checkpoints,
             idle_timeout: self.options.idle_timeout,
             lie: self.options.liar.filter(|(liar, _)| *liar == replica).map(|(_, lie)| lie),

@@ -1,5 +1,5 @@
-//! Ordering over a wide-area network: what weights and tentative replies do for clients of each region, with faulty
-//! replicas that lie or that stop alone (the thesis' Table 5.8).
+//! Ordering over a wide-area network: what weights, tentative replies and several consensus instances in flight do for
+//! clients of each region, with faulty replicas that lie or that stop alone (the thesis' Table 5.8).
 
 use crate::cluster::{Cluster, ClusterOptions, Sites};
 use anyhow::Context as _;
@@ -32,9 +32,18 @@ pub struct GeoArgs {
     #[arg(long, value_delimiter = ',', default_value = "oregon,ireland,sydney,sao-paulo,virginia")]
     pub sites: Vec<String>,
 
+    /// Consensus instances in flight, comma-separated: each is measured
+    #[arg(long, value_delimiter = ',', default_value = "1,4", value_parser = windows())]
+    pub windows: Vec<u64>,
+
     /// Where the JSON goes
     #[arg(long)]
     pub json: Option<PathBuf>,
+}
+
+/// As many as the core allows.
+fn windows() -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=steeldb_types::limits::WINDOW_MAX as u64)
 }
 
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -96,6 +105,8 @@ const MODES: [Mode; 6] = [
 #[derive(Clone, Debug, Serialize)]
 struct Row {
     mode: &'static str,
+    /// Consensus instances in flight.
+    window: u64,
     region: String,
     /// Medians of the runs, ms.
     p50_ms: Vec<f64>,
@@ -115,19 +126,19 @@ pub async fn run(args: GeoArgs) -> anyhow::Result<()> {
     };
     let matrix = Matrix::parse(&text)?;
     // Everybody's regions: the spare one has clients as well.
-    println!("| ordering, p50 / p90 ms by the client's region | {} |", args.sites.join(" | "));
-    println!("|---|{}", "---|".repeat(args.sites.len()));
+    println!("| ordering, p50 / p90 ms by the client's region | in flight | {} |", args.sites.join(" | "));
+    println!("|---|---|{}", "---|".repeat(args.sites.len()));
     let mut rows = Vec::new();
-    for mode in &MODES {
+    for (mode, &window) in MODES.iter().flat_map(|mode| args.windows.iter().map(move |window| (mode, window))) {
         let mut of_mode: Vec<Row> = Vec::new();
         for seed in 1..=args.runs {
-            for (region, latency) in measure(mode, &matrix, &args, seed).await? {
+            for (region, latency) in measure(mode, window, &matrix, &args, seed).await? {
                 let quantile = |q| latency.value_at_quantile(q) as f64 / 1000.0;
                 let row = match of_mode.iter_mut().find(|row| row.region == region) {
                     Some(row) => row,
                     None => {
                         let (p50_ms, p90_ms) = (Vec::new(), Vec::new());
-                        of_mode.push(Row { mode: mode.name, region, p50_ms, p90_ms, requests: 0 });
+                        of_mode.push(Row { mode: mode.name, window, region, p50_ms, p90_ms, requests: 0 });
                         of_mode.last_mut().context("just pushed")?
                     }
                 };
@@ -138,7 +149,7 @@ pub async fn run(args: GeoArgs) -> anyhow::Result<()> {
         }
         let cells =
             of_mode.iter().map(|row| format!("{:.0} / {:.0}", median(&row.p50_ms), median(&row.p90_ms)));
-        println!("| {} | {} |", mode.name, cells.collect::<Vec<_>>().join(" | "));
+        println!("| {} | {window} | {} |", mode.name, cells.collect::<Vec<_>>().join(" | "));
         rows.extend(of_mode);
     }
     if let Some(path) = &args.json {
@@ -155,6 +166,7 @@ fn median(values: &[f64]) -> f64 {
 
 async fn measure(
     mode: &Mode,
+    window: u64,
     matrix: &Matrix,
     args: &GeoArgs,
     seed: u64,
@@ -163,6 +175,7 @@ async fn measure(
     options.n = u16::try_from(mode.replicas.len())?;
     options.model = mode.model;
     options.tentative = mode.tentative;
+    options.window = usize::try_from(window)?;
     options.request_timeout = REQUEST_TIMEOUT;
     let replicas = mode.replicas.iter().map(|index| args.sites[*index].clone()).collect();
     options.sites = Some(Sites { matrix: matrix.clone(), replicas, seed });

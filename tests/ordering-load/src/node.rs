@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub pending_requests_max: usize,
     /// Whether it replies before the decision.
     pub tentative: bool,
+    /// Consensus instances in flight.
+    pub window: usize,
     /// Checkpoints, and what is kept besides.
     pub checkpoints: Checkpoints,
     /// After how long an idle client makes room for another; nothing: no clients join.
@@ -96,6 +98,7 @@ pub async fn run(config: NodeConfig) -> anyhow::Result<()> {
     ordering.pending_requests_max = config.pending_requests_max;
     ordering.administrators = vec![identity::administrator_key().public()];
     ordering.tentative = config.tentative;
+    ordering.window = config.window;
     ordering.checkpoint_interval = config.checkpoints.interval;
     ordering.decisions_kept = config.checkpoints.decisions_kept;
     ordering.decisions_kept_bytes = config.checkpoints.decisions_kept_bytes;

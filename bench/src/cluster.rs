@@ -20,6 +20,8 @@ pub(crate) struct Shape {
     pub(crate) execution: &'static str,
     /// Whether COMMIT is answered when the order is bound to say so.
     pub(crate) tentative: bool,
+    /// Consensus instances in flight.
+    pub(crate) window: u8,
     /// Replicas of weight V_max; as SteelDB chooses if empty.
     pub(crate) heavy: Vec<u16>,
     /// The first master; as SteelDB chooses unless given.
@@ -36,6 +38,7 @@ impl Shape {
             faults: None,
             execution,
             tentative: false,
+            window: 1,
             heavy: Vec::new(),
             master: None,
             wide_area: false,
@@ -181,6 +184,7 @@ async fn init(folder: &Path, shape: &Shape, ports: &[u16], proxy: &str) -> anyho
     if shape.tentative {
         command.arg("--tentative");
     }
+    command.args(["--window", &shape.window.to_string()]);
     let output = command.arg("--dir").arg(folder).stdin(Stdio::null()).output().await?;
     if !output.status.success() {
         bail!("steeldb init failed: {}", String::from_utf8_lossy(&output.stderr).trim());

@@ -1,4 +1,5 @@
-//! TPC-C over a wide-area network, clients at the master's site: what weights and tentative replies do for latency.
+//! TPC-C over a wide-area network, clients at the master's site: what weights, tentative replies and several
+//! consensus instances in flight do for latency.
 //!
 //! Round trips bound it, so the network is emulated and everything else is as on one site.
 
@@ -46,7 +47,8 @@ pub(crate) async fn run(args: GeoArgs) -> anyhow::Result<()> {
     let shapes = [
         ("equal weights, n = 4", Shape { faults: Some(FAULTS), ..Shape::of(4, "speculative") }),
         ("WHEAT weights, n = 5", wheat.clone()),
-        ("WHEAT with tentative replies, n = 5", Shape { tentative: true, ..wheat }),
+        ("WHEAT with tentative replies, n = 5", Shape { tentative: true, ..wheat.clone() }),
+        ("the same, 4 instances in flight", Shape { tentative: true, window: 4, ..wheat }),
     ];
     let progress = Progress::new(shapes.len() as u64 * u64::from(common.runs));
     let mut points = Vec::new();

@@ -37,6 +37,8 @@ pub(crate) struct Blueprint {
     pub(crate) execution: Execution,
     /// Whether COMMIT is answered when the order is bound to say so.
     pub(crate) tentative_replies: bool,
+    /// Consensus instances in flight.
+    pub(crate) window: usize,
     /// How many proxies.
     pub(crate) proxies: u16,
     /// Where each of them listens.
@@ -75,6 +77,7 @@ pub(crate) fn execute(args: InitArgs) -> anyhow::Result<ExitCode> {
         fault_model: args.fault_model.into(),
         execution: args.execution.into(),
         tentative_replies: args.tentative,
+        window: usize::from(args.window),
         proxies: args.proxies,
         listen: args.listen,
         database: args.database,
@@ -191,6 +194,7 @@ impl Blueprint {
             fault_model: self.fault_model,
             execution: self.execution,
             tentative_replies: self.tentative_replies,
+            window: self.window,
             heavy: Vec::new(),
             // Not replica 0, which leads the ordering at first: the loss of a host is then the loss of one of the two.
             master: ReplicaId(1),
@@ -281,6 +285,7 @@ mod tests {
             fault_model: FaultModel::Byzantine,
             execution: Execution::default(),
             tentative_replies: true,
+            window: 4,
             proxies: 2,
             listen: "127.0.0.1:6432".into(),
             database: "shop".into(),
@@ -302,6 +307,7 @@ mod tests {
             assert_eq!(usize::from(config.id.0), id);
             assert_eq!((config.cluster.view.f(), config.cluster.view.spare()), (1, 1));
             assert!(config.cluster.tentative_replies);
+            assert_eq!(config.cluster.window, 4);
             assert_ne!(config.cluster.master, config.cluster.view.first_leader(), "one host, one role");
             assert_eq!(config.cluster.timeouts, Timeouts::wide_area());
             assert_eq!(config.listen, format!("db{id}.example.org:7400"));

@@ -320,6 +320,7 @@ fn agent(config: ReplicaConfig, monitor: Monitor, controls: AgentControls) -> an
         ddl_drain_timeout: ms(cluster.timeouts.ddl_drain_timeout_ms),
         execution: cluster.execution,
         tentative_replies: cluster.tentative_replies,
+        window: cluster.window,
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         master_silence: ms(cluster.timeouts.master_silence_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),

@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use steeldb_types::{Execution, FaultModel};
+use steeldb_types::{Execution, FaultModel, limits};
 
 mod cluster;
 mod ledger;
@@ -299,6 +299,10 @@ pub struct InitArgs {
     /// Answer COMMIT as soon as nothing else can be decided (WHEAT's tentative replies): for replicas far apart
     #[arg(long)]
     pub tentative: bool,
+
+    /// Consensus instances in flight: 4 or so for replicas far apart
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=limits::WINDOW_MAX as i64))]
+    pub window: u8,
 
     /// Proxies: one per host with applications
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]

@@ -32,6 +32,9 @@ pub struct ClusterFile {
     /// Whether COMMIT is answered when the order is bound to say so, before it has.
     #[serde(default)]
     pub tentative_replies: bool,
+    /// Consensus instances in flight.
+    #[serde(default = "default_window")]
+    pub window: usize,
     /// The public keys of those who may change the membership.
     #[serde(default)]
     pub administrators: Vec<PublicKey>,
@@ -128,6 +131,8 @@ pub struct Cluster {
     pub execution: Execution,
     /// Whether COMMIT is answered when the order is bound to say so, before it has.
     pub tentative_replies: bool,
+    /// Consensus instances in flight.
+    pub window: usize,
     /// All replicas; the index is the number.
     pub replicas: Vec<ReplicaEntry>,
     /// All clients.
@@ -168,6 +173,11 @@ impl Cluster {
         let owners = self.databases.iter().map(|database| database.owner.clone());
         owners.chain(self.clients.values().flat_map(|client| client.roles.iter().cloned())).collect()
     }
+}
+
+/// As in the thesis.
+fn default_window() -> usize {
+    1
 }
 
 impl ClusterFile {
@@ -229,6 +239,11 @@ impl ClusterFile {
         if clients.is_empty() {
             return Err(wrong("clients".into(), "there must be at least one: nobody could connect".into()));
         }
+        if !(1..=limits::WINDOW_MAX).contains(&self.window) {
+            let reason =
+                format!("{}: 1 to {} consensus instances can be in flight", self.window, limits::WINDOW_MAX);
+            return Err(wrong("window".into(), reason));
+        }
         self.timeouts.check().map_err(|(key, reason)| wrong(format!("timeouts.{key}"), reason))?;
         Ok(Cluster {
             view,
@@ -239,6 +254,7 @@ impl ClusterFile {
             databases: self.databases.clone(),
             execution: self.execution,
             tentative_replies: self.tentative_replies,
+            window: self.window,
             timeouts: self.timeouts,
         })
     }
@@ -291,6 +307,13 @@ impl ClusterFile {
              trip between sites, on one site it costs a message per replica and gains little.",
             "tentative_replies",
             self.tentative_replies,
+        );
+        text.key(
+            "Consensus instances in flight, 1 to 8. With 1 what is to be ordered waits for what is being ordered; over a wide
+             area 4 or so take that wait away, on one site they cost more messages than they gain. Stop all replicas
+             in good order before you change it.",
+            "window",
+            i64::try_from(self.window).unwrap_or(i64::MAX),
         );
         let administrators: Vec<String> = self.administrators.iter().map(ToString::to_string).collect();
         text.key(
@@ -456,6 +479,7 @@ pub(super) mod tests {
             master: ReplicaId(0),
             execution: Execution::default(),
             tentative_replies: false,
+            window: 1,
             administrators: vec![key(200)],
             timeouts: Timeouts::default(),
             replicas: (0..4)
@@ -485,11 +509,13 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_key() {
         type Change = fn(&mut ClusterFile);
-        let changes: [(&str, Change); 20] = [
+        let changes: [(&str, Change); 22] = [
             ("cluster.faults", |c| c.faults = 0),
             ("cluster.faults", |c| c.faults = 2),
             ("cluster.faults", |c| c.heavy = vec![ReplicaId(0)]),
             ("cluster.master", |c| c.master = ReplicaId(4)),
+            ("cluster.window", |c| c.window = 0),
+            ("cluster.window", |c| c.window = limits::WINDOW_MAX + 1),
             ("cluster.replicas[2].id", |c| c.replicas[2].id = ReplicaId(1)),
             ("cluster.replicas[0].address", |c| c.replicas[0].address = "db0".into()),
             ("cluster.replicas[0].address", |c| c.replicas[0].address = "db0:70000".into()),

@@ -175,6 +175,7 @@ fn create(path: &Path, wanted: Wanted<'_>) -> anyhow::Result<(u16, String)> {
         fault_model: FaultModel::Byzantine,
         execution: execution.unwrap_or_default(),
         tentative_replies: tentative,
+        window: 1,
         proxies: 1,
         listen: listen.clone(),
         database: NAME.into(),

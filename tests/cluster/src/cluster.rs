@@ -27,6 +27,13 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// One cluster at a time: each is four servers, and they would only take the processors from each other.
 static TURN: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
+/// How replicas agree on the order, and when they say so.
+#[derive(Clone, Copy)]
+struct Agreement {
+    tentative_replies: bool,
+    window: usize,
+}
+
 /// A cluster with its directory. Replicas and servers end with it, however the test ends.
 pub struct Cluster {
     /// The view.
@@ -41,7 +48,7 @@ pub struct Cluster {
     idle_timeout: Duration,
     execution: Execution,
     /// Whether COMMIT is answered when the order is bound to say so.
-    tentative_replies: bool,
+    agreement: Agreement,
     master_silence: Duration,
     /// Transactions that a server can hold prepared, where a test is about that.
     places: Option<u32>,
@@ -105,10 +112,12 @@ impl Cluster {
         Cluster::launch_all(View::of_size(n)?, idle, execution, PATIENT, Some(places)).await
     }
 
-    /// As [`Cluster::start`], with replicas that answer COMMIT when the order is bound to say so.
-    pub async fn start_tentative(n: u16) -> anyhow::Result<Cluster> {
+    /// As [`Cluster::start`], with replicas that answer COMMIT when the order is bound to say so, and so many consensus
+    /// instances in flight.
+    pub async fn start_tentative(n: u16, window: usize) -> anyhow::Result<Cluster> {
         let (view, idle, execution) = (View::of_size(n)?, Duration::from_secs(60), Execution::default());
-        Cluster::launch_replying(view, idle, execution, PATIENT, None, true).await
+        let agreement = Agreement { tentative_replies: true, window };
+        Cluster::launch_agreeing(view, idle, execution, PATIENT, None, agreement).await
     }
 
     async fn launch_all(
@@ -118,16 +127,17 @@ impl Cluster {
         master_silence: Duration,
         places: Option<u32>,
     ) -> anyhow::Result<Cluster> {
-        Cluster::launch_replying(view, idle_timeout, execution, master_silence, places, false).await
+        let agreement = Agreement { tentative_replies: false, window: 1 };
+        Cluster::launch_agreeing(view, idle_timeout, execution, master_silence, places, agreement).await
     }
 
-    async fn launch_replying(
+    async fn launch_agreeing(
         view: View,
         idle_timeout: Duration,
         execution: Execution,
         master_silence: Duration,
         places: Option<u32>,
-        tentative_replies: bool,
+        agreement: Agreement,
     ) -> anyhow::Result<Cluster> {
         let turn = TURN.lock().await;
         let _ = tracing_subscriber::fmt()
@@ -158,7 +168,7 @@ impl Cluster {
             next_client: 0,
             idle_timeout,
             execution,
-            tentative_replies,
+            agreement,
             master_silence,
             places,
             dir,
@@ -336,7 +346,8 @@ impl Cluster {
             idle_timeout: self.idle_timeout,
             ddl_drain_timeout: limits::DDL_DRAIN_TIMEOUT,
             execution: self.execution,
-            tentative_replies: self.tentative_replies,
+            tentative_replies: self.agreement.tentative_replies,
+            window: self.agreement.window,
             // Long, so that what a test sees does not hang on how busy the machine is.
             soft_barrier: Duration::from_secs(2),
             master_silence: self.master_silence,

@@ -19,7 +19,7 @@ fn value(answer: &Answer) -> &str {
 /// Three replicas have told the client and go no further; nothing is applied there. Then all hosts lose power.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a7_what_was_told_before_its_decision_is_there_after_all_hosts_lost_power() {
-    let mut cluster = Cluster::start_tentative(4).await.unwrap();
+    let mut cluster = Cluster::start_tentative(4, 1).await.unwrap();
     let mut client = cluster.session().await.unwrap();
     client.execute("create table t (id int primary key, v text)").await.unwrap();
     for round in 1..=2 {
@@ -67,7 +67,16 @@ async fn counts_up(client: &mut Client, reader: &mut Client, from: i32, upto: i3
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_told_is_seen_by_all_that_begin_behind_it_and_masters_may_change() {
-    let mut cluster = Cluster::start_tentative(4).await.unwrap();
+    is_seen_and_masters_change(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_with_four_instances_in_flight() {
+    is_seen_and_masters_change(4).await;
+}
+
+async fn is_seen_and_masters_change(window: usize) {
+    let mut cluster = Cluster::start_tentative(4, window).await.unwrap();
     let mut client = cluster.session().await.unwrap();
     client.execute("create table t (id int primary key, n int)").await.unwrap();
     client.execute("insert into t values (1, 0)").await.unwrap();

@@ -129,7 +129,8 @@ pub async fn run(args: GeoArgs) -> anyhow::Result<()> {
     println!("| ordering, p50 / p90 ms by the client's region | in flight | {} |", args.sites.join(" | "));
     println!("|---|---|{}", "---|".repeat(args.sites.len()));
     let mut rows = Vec::new();
-    for (mode, &window) in MODES.iter().flat_map(|mode| args.windows.iter().map(move |window| (mode, window))) {
+    for (mode, &window) in MODES.iter().flat_map(|mode| args.windows.iter().map(move |window| (mode, window)))
+    {
         let mut of_mode: Vec<Row> = Vec::new();
         for seed in 1..=args.runs {
             for (region, latency) in measure(mode, window, &matrix, &args, seed).await? {

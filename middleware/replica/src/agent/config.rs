@@ -62,6 +62,8 @@ pub struct AgentConfig {
     pub execution: Execution,
     /// Whether COMMIT is answered when the order is bound to say so, before it has (A7).
     pub tentative_replies: bool,
+    /// Consensus instances in flight, at most [`steeldb_types::limits::WINDOW_MAX`]. The same on all replicas.
+    pub window: usize,
     /// T_soft (rule 5).
     pub soft_barrier: Duration,
     /// Where a test stops it; nowhere otherwise.

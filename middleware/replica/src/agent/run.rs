@@ -94,6 +94,7 @@ async fn serve(
     core_config.request_timeout = config.request_timeout;
     core_config.clock_tolerance = config.clock_tolerance;
     core_config.tentative = config.tentative_replies;
+    core_config.window = config.window;
     let mut core = Core::new(core_config, Restored::new(ordering::InstanceNumber(0), records))
         .with_context(|| format!("the journal in {}", config.data_dir.display()))?;
     let mut deliveries = Vec::new();

@@ -70,23 +70,7 @@ pub(crate) async fn run(args: GeoArgs) -> anyhow::Result<()> {
     }
     progress.end();
     threads.shutdown_background();
-    let plots = [
-        plot::lines(
-            &format!("{NAME}-new-order"),
-            "Latency of NEW-ORDER, up to the 99th percentile",
-            ("ms", "share"),
-            common,
-            &plot::distributions(&points, |run| &run.report.new_order_distribution),
-        )?,
-        plot::lines(
-            &format!("{NAME}-commit"),
-            "Latency of COMMIT alone, up to the 99th percentile",
-            ("ms", "share"),
-            common,
-            &plot::distributions(&points, |run| &run.report.commit_distribution),
-        )?,
-    ];
-    write(NAME, TITLE, common, &points, &plots)
+    write(NAME, TITLE, common, &points, &plot::latencies(NAME, common, &points)?)
 }
 
 /// The 2f replicas of weight V_max: the master's own and those nearest to it.

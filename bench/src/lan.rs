@@ -33,30 +33,15 @@ pub(crate) async fn run(args: LanArgs) -> anyhow::Result<()> {
         system.stop().await;
     }
     progress.end();
-    let plots = [
-        plot::bars(
-            &format!("{NAME}-throughput"),
-            "All transactions committed per minute",
-            "tpmTOTAL",
-            common,
-            &points,
-        )?,
-        plot::lines(
-            &format!("{NAME}-new-order"),
-            "Latency of NEW-ORDER, up to the 99th percentile",
-            ("ms", "share"),
-            common,
-            &plot::distributions(&points, |run| &run.report.new_order_distribution),
-        )?,
-        plot::lines(
-            &format!("{NAME}-commit"),
-            "Latency of COMMIT alone, up to the 99th percentile",
-            ("ms", "share"),
-            common,
-            &plot::distributions(&points, |run| &run.report.commit_distribution),
-        )?,
-    ];
-    write(NAME, TITLE, common, &points, &plots)
+    let throughput = plot::bars(
+        &format!("{NAME}-throughput"),
+        "All transactions committed per minute",
+        "tpmTOTAL",
+        common,
+        &points,
+    )?;
+    let [new_order, commit] = plot::latencies(NAME, common, &points)?;
+    write(NAME, TITLE, common, &points, &[throughput, new_order, commit])
 }
 
 async fn start(kind: LanSystem, args: &LanArgs) -> anyhow::Result<System> {

@@ -140,11 +140,23 @@ pub(crate) fn timeline(
     })
 }
 
+/// Latencies of NEW-ORDER and of COMMIT, a line per system; the names of both plots.
+///
+/// # Errors
+/// When one cannot be written.
+pub(crate) fn latencies(name: &str, common: &Common, points: &[Point]) -> anyhow::Result<[String; 2]> {
+    let new_order = distributions(points, |run| &run.report.new_order_distribution);
+    let commit = distributions(points, |run| &run.report.commit_distribution);
+    let labels = ("ms", "share");
+    let title = |of: &str| format!("Latency of {of}, up to the 99th percentile");
+    Ok([
+        lines(&format!("{name}-new-order"), &title("NEW-ORDER"), labels, common, &new_order)?,
+        lines(&format!("{name}-commit"), &title("COMMIT alone"), labels, common, &commit)?,
+    ])
+}
+
 /// The distribution of NEW-ORDER's or COMMIT's latency over all runs of a point, as shares up to the 99th percentile.
-pub(crate) fn distributions(
-    points: &[Point],
-    of: fn(&Run) -> &[(f64, f64)],
-) -> BTreeMap<String, Vec<(f64, f64)>> {
+fn distributions(points: &[Point], of: fn(&Run) -> &[(f64, f64)]) -> BTreeMap<String, Vec<(f64, f64)>> {
     let median = |point: &Point| {
         // The median run's: percentiles of several runs do not add up.
         let mut runs: Vec<&Run> = point.runs.iter().collect();

@@ -75,6 +75,14 @@ impl fmt::Display for Report {
                 cell(2)
             )?;
         }
+        for kind in Kind::TIMED {
+            let mut times = self.next_commit.get(&kind).cloned().unwrap_or_default();
+            times.sort_unstable();
+            let words: Vec<String> = times.iter().map(|time| time.as_millis().to_string()).collect();
+            if !words.is_empty() {
+                writeln!(f, "all of {}, ms: {}", kind.name(), words.join(" "))?;
+            }
+        }
         for replica in &self.spared {
             writeln!(f, "replica {} was spared", replica.0)?;
         }
@@ -137,5 +145,6 @@ mod tests {
         };
         assert_eq!(words("master-killed"), ["master-killed", "3", "10", "20", "30", "-"]);
         assert_eq!(words("proxy-killed"), ["proxy-killed", "1", "-", "-", "-", "-"]);
+        assert!(text.lines().any(|line| line == "all of master-killed, ms: 10 20 30"));
     }
 }

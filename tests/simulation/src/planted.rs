@@ -29,7 +29,7 @@ pub const PLANTS: &[Plant] = &[
     plant(PlantedBug::ProofNotChecked, &["agreement", "integrity"], needs::anything),
     plant(PlantedBug::SignatureNotChecked, &["integrity"], needs::anything),
     plant(PlantedBug::InFlightIgnored, &["exactly once"], needs::window),
-    plant(PlantedBug::LockOfFirstOnly, &["agreement"], needs::window),
+    plant(PlantedBug::LockOfFirstOnly, &["agreement"], needs::ambushed_window),
     plant(PlantedBug::BoundNotReproposed, &["agreement"], needs::ambush),
     plant(PlantedBug::BoundOnOneWord, &["agreement", "integrity"], needs::liars_bound),
     plant(PlantedBug::BatchNotMatched, &["agreement", "integrity", "decision proofs"], needs::lying_sender),
@@ -41,6 +41,7 @@ pub const PLANTS: &[Plant] = &[
     plant(PlantedBug::SuspicionForgotten, &["liveness"], needs::silent_leader),
     plant(PlantedBug::CheckpointOfOne, &["state", "checkpoints", "agreement"], needs::lying_state_sender),
     plant(PlantedBug::OldViewQuorum, &["decision proofs", "agreement"], needs::changes),
+    plant(PlantedBug::UnsignedChangeAccepted, &["integrity"], needs::forged_changes),
     plant(PlantedBug::ReplayedChangeAccepted, &["exactly once"], needs::forged_changes),
     plant(PlantedBug::ExecutesTwice, &["exactly once"], needs::repeating_leaders),
     plant(PlantedBug::TentativeTooEarly, &["tentative replies"], needs::belief),
@@ -213,6 +214,15 @@ mod needs {
     pub(super) fn window(scenario: &mut Scenario) {
         scenario.window = scenario.window.max(4);
         scenario.clients.sessions += 2;
+    }
+
+    /// The first to decide a later one of them is cut off, when others have decided none yet.
+    pub(super) fn ambushed_window(scenario: &mut Scenario) {
+        byzantine(scenario);
+        window(scenario);
+        sharp(scenario, AmbushKind::CutOff);
+        scenario.ambush = Some(Ambush { instance: 2 + scenario.seed % 3, kind: AmbushKind::CutOff });
+        scenario.network.accepts_lost = 0.5;
     }
 
     pub(super) fn flood(scenario: &mut Scenario) {

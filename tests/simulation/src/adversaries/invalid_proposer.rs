@@ -1,5 +1,6 @@
-//! A leader that proposes what may not be ordered: refused, forged, repeated, ill-timed and empty batches. Now and
-//! then a good one, so that it leads for a while; the same to all.
+//! A leader that proposes what may not be ordered: refused, forged, repeated, ill-timed and empty batches, changes of the
+//! membership that are past or unsigned, and one behind another. Now and then a good one, so that it leads for a while;
+//! the same to all.
 
 use super::{Adversary, Said, Stage};
 use std::sync::Arc;
@@ -13,17 +14,37 @@ const HOUR_US: i64 = 3_600_000_000;
 
 impl Adversary for InvalidProposer {
     fn twist(&mut self, stage: &mut Stage<'_>, _to: ReplicaId, message: Message) -> Vec<Said> {
-        vec![match message {
-            Message::Propose { regency, proposal } => {
-                Message::Propose { regency, proposal: Arc::new(spoilt(stage, &proposal)) }.into()
-            }
-            other => other.into(),
-        }]
+        let Message::Propose { regency, proposal } = message else { return vec![message.into()] };
+        let proposal = spoilt(stage, &proposal);
+        let behind = behind_change(&proposal);
+        let propose = |proposal| Message::Propose { regency, proposal: Arc::new(proposal) }.into();
+        [Some(proposal), behind].into_iter().flatten().map(propose).collect()
     }
+}
+
+/// Once more what is void behind a change of the membership: it is valid in the view that the change ends.
+fn behind_change(proposal: &Proposal) -> Option<Proposal> {
+    let is_change = matches!(&proposal.requests[..], [request] if is_change(request));
+    is_change.then(|| Proposal {
+        instance: proposal.instance.next(),
+        timestamp: Timestamp(proposal.timestamp.0 + 1),
+        requests: proposal.requests.clone(),
+    })
+}
+
+fn is_change(request: &Request) -> bool {
+    matches!(request, Request::Membership { .. })
 }
 
 fn spoilt(stage: &Stage<'_>, proposal: &Proposal) -> Proposal {
     let mut spoilt = proposal.clone();
+    if let [change] = &proposal.requests[..]
+        && is_change(change)
+        && proposal.digest().0[1].is_multiple_of(3)
+    {
+        spoilt.requests = vec![Arc::new(forged(change))];
+        return spoilt;
+    }
     match proposal.digest().0[0] % 10 {
         0 => spoilt.requests.push(Arc::clone(&stage.loot.refused)),
         1 => spoilt.requests.extend(proposal.requests.first().map(|request| Arc::new(forged(request)))),
@@ -32,17 +53,17 @@ fn spoilt(stage: &Stage<'_>, proposal: &Proposal) -> Proposal {
         4 => spoilt.requests.clear(),
         5 => spoilt.requests.extend(proposal.requests.first().cloned()),
         6 => spoilt.timestamp = Timestamp(0),
-        // A change of the membership that is past, or that nobody signed.
-        choice @ (7 | 8) => {
-            let is_change = |request: &&Arc<Request>| matches!(***request, Request::Membership { .. });
-            if let Some(change) = stage.loot.requests.values().find(is_change) {
-                let change = if choice == 7 { Arc::clone(change) } else { Arc::new(forged(change)) };
-                spoilt.requests = vec![change];
-            }
-        }
+        7 | 8 => spoilt.requests = past_change(stage, proposal),
         _ => {}
     }
     spoilt
+}
+
+/// Some change of the membership, ordered long ago perhaps; the batch's own requests where none is known.
+fn past_change(stage: &Stage<'_>, proposal: &Proposal) -> Vec<Arc<Request>> {
+    let changes: Vec<&Arc<Request>> = stage.loot.requests.values().filter(|r| is_change(r)).collect();
+    let which = usize::from(proposal.digest().0[2]) % changes.len().max(1);
+    changes.get(which).map_or_else(|| proposal.requests.clone(), |change| vec![Arc::clone(change)])
 }
 
 /// Another payload and a later sequence under the same signature.

@@ -56,10 +56,13 @@ pub enum PlantedBug {
 
 #[cfg(feature = "planted-bugs")]
 impl PlantedBug {
-    /// What the environment asks of a whole agent: `STEELDB_PLANTED_BUG`, for chaos.
+    /// What the environment asks of a whole agent: `STEELDB_PLANTED_BUG`, for chaos and for tests on real servers that are to
+    /// be seen failing.
     pub(crate) fn of_environment() -> Option<PlantedBug> {
         match std::env::var("STEELDB_PLANTED_BUG").as_deref() {
             Ok("snapshot-used-on") => Some(PlantedBug::SnapshotUsedOn),
+            Ok("effects-left-out") => Some(PlantedBug::EffectsLeftOut),
+            Ok("permits-ignored") => Some(PlantedBug::PermitsIgnored),
             _ => None,
         }
     }

@@ -124,6 +124,13 @@ else
 fi
 docker image ls "$STEELDB_IMAGE"
 "$work/docker/check-image.sh" "$STEELDB_IMAGE"
+# Not every host lets containers have a network, and what cannot be had here says nothing of the cluster.
+probe=steeldb-demo-probe-$$
+docker network create "$probe" >/dev/null || { echo "no network for containers can be had here" >&2; exit 77; }
+reached=0
+docker run --rm --network "$probe" --entrypoint true "$STEELDB_IMAGE" >&2 || reached=$?
+docker network rm "$probe" >/dev/null
+[ "$reached" = 0 ] || { echo "no container with a network can be started here" >&2; exit 77; }
 
 if wanted local; then
     start local "four replicas and two proxies"

@@ -4,7 +4,7 @@ use crate::cli::InitArgs;
 use crate::config::{
     CatchUpFile, ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ProxyMetricsFile,
     ReplicaEntry, ReplicaFile, ReplicaMetricsFile, Timeouts, check_database, check_role, is_loopback,
-    random_seed, write_seed,
+    random_seed, write_seed, default_bulk_mb,
 };
 use crate::ports;
 use anyhow::{Context as _, ensure};
@@ -199,6 +199,7 @@ impl Blueprint {
             // Not replica 0, which leads the ordering at first: the loss of a host is then the loss of one of the two.
             master: ReplicaId(1),
             administrators: vec![public(administrator)],
+            max_bulk_mb: default_bulk_mb(),
             timeouts: self.timeouts,
             replicas: (0u16..)
                 .zip(self.addresses.iter().zip(replicas))

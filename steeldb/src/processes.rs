@@ -276,6 +276,7 @@ pub(crate) fn shim(config: &ProxyConfig) -> anyhow::Result<Shim> {
         view: config.cluster.view.clone(),
         master: config.cluster.master,
         execution: config.cluster.execution,
+        bulk_bytes_max: config.cluster.bulk_bytes_max,
         patience: Patience::default(),
     };
     Ok(Shim::start(shim, addresses(&config.cluster))?)
@@ -321,6 +322,7 @@ fn agent(config: ReplicaConfig, monitor: Monitor, controls: AgentControls) -> an
         execution: cluster.execution,
         tentative_replies: cluster.tentative_replies,
         window: cluster.window,
+        bulk_bytes_max: cluster.bulk_bytes_max,
         soft_barrier: ms(cluster.timeouts.soft_barrier_ms),
         master_silence: ms(cluster.timeouts.master_silence_ms),
         clock_tolerance: ms(cluster.timeouts.clock_tolerance_ms),

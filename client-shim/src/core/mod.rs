@@ -63,6 +63,8 @@ pub struct CoreConfig {
     pub role: String,
     /// Start-up parameters of the backends.
     pub parameters: Vec<(String, String)>,
+    /// COPY data that a transaction may have, bytes.
+    pub bulk_bytes_max: u64,
     /// Open backends. Without, the session can only order requests that need none.
     pub backends: bool,
     /// A bug to plant.

@@ -25,9 +25,14 @@ fn too_large() -> ShimError {
     let max = limits::TRANSACTION_BYTES_MAX;
     ShimError::new(
         "54000",
-        format!("the transaction is too large: its statements' parameters and data may take {max} bytes"),
+        format!("the transaction is too large: its statements' parameters may take {max} bytes"),
     )
     .hint(SPLIT)
+}
+
+/// The same for COPY data.
+fn too_much_data(max: u64) -> ShimError {
+    ShimError::new("54000", format!("the transaction is too large: its COPY data may take {max} bytes")).hint(SPLIT)
 }
 
 impl Core {
@@ -174,9 +179,9 @@ impl Core {
         if !asks_for_data {
             return;
         }
-        transaction.bytes += chunk.len();
-        if transaction.bytes > limits::TRANSACTION_BYTES_MAX {
-            return self.doom(too_large());
+        transaction.copied_bytes += chunk.len() as u64;
+        if transaction.copied_bytes > self.config.bulk_bytes_max {
+            return self.doom(too_much_data(self.config.bulk_bytes_max));
         }
         data.data(chunk);
         let (number, verify) = (outstanding.number, outstanding.verify);

@@ -40,9 +40,17 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
         {
             ShimError::new("40001", "replicas lost their servers while the transaction was open").hint(retry)
         }
+        // One that has too much data for one that others may have beside it.
+        AbortReason::Failed { sqlstate } if sqlstate.as_str() == "53400" => ShimError::new(
+            "40001",
+            "another bulk transaction is under way, or this role has had too many of them in a short time",
+        )
+        .hint("Retry the transaction later, or send the data in several transactions."),
         AbortReason::Failed { sqlstate } => {
             let message = match sqlstate.as_str() {
                 "40001" => "could not serialize access due to concurrent update".to_string(),
+                "54000" => "the transaction is too large for its replicas".to_string(),
+                "53100" => "too many replicas have no room for the transaction on their disks".to_string(),
                 "40P01" => "deadlock detected on a replica".to_string(),
                 code if code.starts_with("23") => {
                     "a constraint is violated, found when the transaction was to be committed".to_string()
@@ -51,7 +59,11 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
             };
             let error = ShimError { sqlstate, ..ShimError::new("", message) }
                 .detail(format!("Transaction {}.", transaction.tx));
-            if sqlstate.as_str().starts_with("40") { error.hint(retry) } else { error }
+            match sqlstate.as_str() {
+                "54000" => error.hint("Split the work into several transactions."),
+                code if code.starts_with("40") => error.hint(retry),
+                _ => error,
+            }
         }
         AbortReason::Expired => {
             ShimError::new("40001", "no quorum of replicas vouched for the transaction in time").hint(retry)

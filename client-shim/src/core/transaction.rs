@@ -75,8 +75,10 @@ pub(super) struct Transaction {
     pub words: Vec<Word>,
     pub transcript: Transcript,
     pub operations: Vec<(Text, OperationFlags)>,
-    /// What its operations and COPY data take of its replicas' buffers.
+    /// What its operations take of its replicas' buffers.
     pub bytes: usize,
+    /// Its COPY data.
+    pub copied_bytes: u64,
     pub unsent: VecDeque<Unsent>,
     pub outstanding: VecDeque<Outstanding>,
     /// Answered by the master and not shown yet, in order; all before the outstanding ones.
@@ -108,6 +110,7 @@ impl Transaction {
             transcript: Transcript::begin(tx, preamble, modes),
             operations: Vec::new(),
             bytes: 0,
+            copied_bytes: 0,
             unsent: VecDeque::new(),
             outstanding: VecDeque::new(),
             unverified: VecDeque::new(),

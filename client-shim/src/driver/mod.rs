@@ -47,6 +47,8 @@ pub struct ShimConfig {
     pub master: ReplicaId,
     /// When the other replicas execute: how soon they want to hear what.
     pub execution: Execution,
+    /// COPY data that a transaction may have, bytes, as the replicas are configured.
+    pub bulk_bytes_max: u64,
     /// How long to wait for replicas.
     pub patience: Patience,
 }
@@ -268,6 +270,7 @@ impl Shim {
             role: role.to_string(),
             parameters,
             backends,
+            bulk_bytes_max: config.bulk_bytes_max,
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         };
@@ -404,6 +407,7 @@ mod tests {
             view,
             master: ReplicaId(0),
             execution: Execution::default(),
+            bulk_bytes_max: limits::BULK_BYTES_MAX,
             patience,
         };
         Shim::over(config, Arc::new(links), events)

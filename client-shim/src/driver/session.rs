@@ -15,6 +15,11 @@ use tokio::time::Instant;
 /// Bytes waiting on a link past which COPY data are held back.
 const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// What may wait on a link beyond a quorum's before COPY data are held back for it, too, and for how long at a time: a
+/// replica that is a little slower than others keeps its link, and one that does not read at all holds up nobody for long.
+const SLOW_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
+const SLOW_PATIENCE: Duration = Duration::from_millis(50);
+
 /// How often a link's backlog is looked at while COPY data are held back.
 const BACKLOG_POLL: Duration = Duration::from_millis(2);
 
@@ -130,12 +135,17 @@ impl Session {
     }
 
     /// Waits until the links have room for more COPY data: the master's, and those of a quorum. Whoever is slower
-    /// than that holds up nobody and loses its link in the end.
+    /// than that holds up nobody for long and loses its link in the end.
     pub async fn room(&self) {
         let links = &self.shared.links;
         let has_room = |replica| links.backlog(replica) < BACKLOG_BYTES_MAX;
         let is_quorum = |view: View| view.is_quorum(view.replicas().filter(|r| has_room(*r)));
         while !has_room(self.shared.term().master) || !is_quorum(self.shared.view()) {
+            tokio::time::sleep(BACKLOG_POLL).await;
+        }
+        let is_slow = |replica| links.backlog(replica) >= SLOW_BACKLOG_BYTES;
+        let until = Instant::now() + SLOW_PATIENCE;
+        while Instant::now() < until && self.shared.view().replicas().any(is_slow) {
             tokio::time::sleep(BACKLOG_POLL).await;
         }
     }

@@ -7,6 +7,7 @@ pub mod effects;
 pub mod guard;
 pub mod scheduler;
 pub mod script;
+pub mod spool;
 pub mod validity;
 
 /// Whether this build has replicas that lie or bugs that are planted; the command `steeldb` does not compile with it.

@@ -110,14 +110,34 @@ pub const ROWS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest statement text, bytes. Past it: 54000.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 
-/// Operations and COPY data buffered for one transaction on a replica, bytes. Past it: 54000 with a hint.
+/// Operations buffered for one transaction on a replica, without COPY data, bytes. Past it: 54000 with a hint.
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Operations and COPY data buffered for one client on a replica, bytes. Past it: 54000 with a hint.
+/// Operations and COPY data buffered for one client on a replica, in memory and on disk, bytes; what a bulk transaction has
+/// beyond [`BULK_BYTES`] is not counted. Past it: 54000 with a hint.
 pub const CLIENT_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-/// Operations and COPY data buffered on a replica, bytes. Past it: 54000 with a hint.
+/// The same for all clients of a replica. Past it: 54000 with a hint.
 pub const REPLICA_BYTES_MAX: usize = 2 * 1024 * 1024 * 1024;
+
+/// COPY data of one transaction that a replica keeps in memory, bytes. Past it: on disk.
+pub const COPY_MEMORY_BYTES: usize = 16 * 1024 * 1024;
+
+/// COPY data of one transaction, bytes. Past it the transaction is a bulk transaction: one at a time, or 40001.
+pub const BULK_BYTES: usize = 64 * 1024 * 1024;
+
+/// Rows of one transaction, as its command tags say. Past it the votes on others that wait beside it are waited for longer.
+pub const BULK_ROWS: u64 = 100_000;
+
+/// COPY data of a bulk transaction, bytes, unless configured otherwise. Past it: 54000, on all replicas.
+pub const BULK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// Bulk transactions that a role may have at once in a database, one after the other; beyond them one per
+/// [`BULK_INTERVAL`]. Past it: 40001.
+pub const BULK_BURST: u64 = 60;
+
+/// How far apart a role's further bulk transactions are.
+pub const BULK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Operations in one transaction. Past it: 54000 with a hint.
 pub const OPERATIONS_MAX: u32 = 1_000_000;

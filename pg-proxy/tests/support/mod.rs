@@ -69,6 +69,7 @@ async fn launch(
         view,
         master: ReplicaId(0),
         execution: Default::default(),
+        bulk_bytes_max: steeldb_types::limits::BULK_BYTES_MAX,
         patience,
     };
     let shim = Shim::over(config, Arc::new(links), events);

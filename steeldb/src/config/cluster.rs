@@ -38,6 +38,9 @@ pub struct ClusterFile {
     /// The public keys of those who may change the membership.
     #[serde(default)]
     pub administrators: Vec<PublicKey>,
+    /// How much COPY data one transaction may have, MiB.
+    #[serde(default = "default_bulk_mb")]
+    pub max_bulk_mb: u64,
     /// Time-outs.
     #[serde(default)]
     pub timeouts: Timeouts,
@@ -141,8 +144,19 @@ pub struct Cluster {
     pub administrators: Vec<PublicKey>,
     /// The databases to create.
     pub databases: Vec<DatabaseEntry>,
+    /// How much COPY data one transaction may have, bytes.
+    pub bulk_bytes_max: u64,
     /// Time-outs.
     pub timeouts: Timeouts,
+}
+
+const MEBIBYTE: u64 = 1024 * 1024;
+
+/// More than this is a mistake: 1 TiB.
+const BULK_MB_MAX: u64 = MEBIBYTE;
+
+pub(crate) fn default_bulk_mb() -> u64 {
+    limits::BULK_BYTES_MAX / MEBIBYTE
 }
 
 impl Cluster {
@@ -244,6 +258,10 @@ impl ClusterFile {
                 format!("{}: 1 to {} consensus instances can be in flight", self.window, limits::WINDOW_MAX);
             return Err(wrong("window".into(), reason));
         }
+        let least = limits::BULK_BYTES as u64 / MEBIBYTE;
+        if !(least..=BULK_MB_MAX).contains(&self.max_bulk_mb) {
+            return Err(wrong("max_bulk_mb".into(), format!("must be from {least} to {BULK_MB_MAX}")));
+        }
         self.timeouts.check().map_err(|(key, reason)| wrong(format!("timeouts.{key}"), reason))?;
         Ok(Cluster {
             view,
@@ -255,6 +273,7 @@ impl ClusterFile {
             execution: self.execution,
             tentative_replies: self.tentative_replies,
             window: self.window,
+            bulk_bytes_max: self.max_bulk_mb * MEBIBYTE,
             timeouts: self.timeouts,
         })
     }
@@ -322,6 +341,12 @@ impl ClusterFile {
              its order.",
             "administrators",
             list(&administrators),
+        );
+        text.key(
+            "How much COPY data one transaction may have, MiB. Above 64 it is a bulk transaction: one at a time, its data
+             on each replica's disk until it ends. Past this it is ended everywhere (54000).",
+            "max_bulk_mb",
+            i64::try_from(self.max_bulk_mb).unwrap_or(i64::MAX),
         );
         self.timeouts.write(text);
         for (index, replica) in self.replicas.iter().enumerate() {
@@ -481,6 +506,7 @@ pub(super) mod tests {
             tentative_replies: false,
             window: 1,
             administrators: vec![key(200)],
+            max_bulk_mb: default_bulk_mb(),
             timeouts: Timeouts::default(),
             replicas: (0..4)
                 .map(|id| ReplicaEntry {
@@ -509,7 +535,7 @@ pub(super) mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_key() {
         type Change = fn(&mut ClusterFile);
-        let changes: [(&str, Change); 22] = [
+        let changes: [(&str, Change); 24] = [
             ("cluster.faults", |c| c.faults = 0),
             ("cluster.faults", |c| c.faults = 2),
             ("cluster.faults", |c| c.heavy = vec![ReplicaId(0)]),
@@ -527,6 +553,8 @@ pub(super) mod tests {
             ("cluster.clients", |c| c.clients.clear()),
             ("cluster.databases[0].name", |c| c.databases[0].name = "template1".into()),
             ("cluster.databases[0].owner", |c| c.databases[0].owner = "steeldb_agent".into()),
+            ("cluster.max_bulk_mb", |c| c.max_bulk_mb = 63),
+            ("cluster.max_bulk_mb", |c| c.max_bulk_mb = 1024 * 1024 + 1),
             ("cluster.timeouts.vote_timeout_ms", |c| c.timeouts.vote_timeout_ms = 0),
             ("cluster.timeouts.ddl_drain_timeout_ms", |c| c.timeouts.ddl_drain_timeout_ms = 0),
             ("cluster.timeouts.soft_barrier_ms", |c| c.timeouts.soft_barrier_ms = 0),

@@ -15,7 +15,7 @@ mod text;
 mod users;
 
 pub use cluster::{ClientEntry, Cluster, ClusterFile, DatabaseEntry, ReplicaEntry, Timeouts};
-pub(crate) use cluster::{check_database, check_role};
+pub(crate) use cluster::{check_database, check_role, default_bulk_mb};
 pub use error::ConfigError;
 pub use keys::{random_seed, read_seed, write_seed};
 pub use metrics::{ProxyMetricsFile, ReplicaMetricsFile};

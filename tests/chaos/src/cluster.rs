@@ -373,6 +373,7 @@ fn observer(file: &Path) -> anyhow::Result<Shim> {
         view: config.cluster.view.clone(),
         master: config.cluster.master,
         execution: config.cluster.execution,
+        bulk_bytes_max: config.cluster.bulk_bytes_max,
         patience: Patience::default(),
     };
     Ok(Shim::start(shim, addresses)?)

@@ -52,6 +52,8 @@ pub struct Cluster {
     master_silence: Duration,
     /// Transactions that a server can hold prepared, where a test is about that.
     places: Option<u32>,
+    /// COPY data that a transaction may have.
+    bulk_bytes_max: u64,
     /// Where everything is. Removed after the servers have ended.
     dir: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
@@ -61,6 +63,9 @@ struct Running {
     stop: oneshot::Sender<()>,
     task: JoinHandle<anyhow::Result<()>>,
 }
+
+/// COPY data that a transaction may have.
+pub const BULK_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
 /// How long masters may be silent where no test is about that: longer than a busy machine makes them.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -171,6 +176,7 @@ impl Cluster {
             agreement,
             master_silence,
             places,
+            bulk_bytes_max: BULK_BYTES_MAX,
             dir,
             _turn: turn,
         };
@@ -350,6 +356,7 @@ impl Cluster {
             window: self.agreement.window,
             // Long, so that what a test sees does not hang on how busy the machine is.
             soft_barrier: Duration::from_secs(2),
+            bulk_bytes_max: self.bulk_bytes_max,
             master_silence: self.master_silence,
             clock_tolerance: limits::CLOCK_TOLERANCE,
             hook: self.traps.hook(id),
@@ -406,6 +413,8 @@ impl Cluster {
             view: self.view.clone(),
             master: ReplicaId(0),
             execution: self.execution,
+            // The replicas' own bound is what tests are about.
+            bulk_bytes_max: limits::BULK_BYTES_MAX,
             patience: Default::default(),
         }
     }

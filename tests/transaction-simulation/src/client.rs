@@ -208,6 +208,7 @@ impl Client {
             role: ROLE.into(),
             parameters: Vec::new(),
             backends: true,
+            bulk_bytes_max: steeldb_types::limits::BULK_BYTES_MAX,
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         };

@@ -22,6 +22,9 @@ struct World {
     cut: Vec<ReplicaId>,
 }
 
+/// COPY data that a transaction may have here.
+const BULK_BYTES_MAX: u64 = 1024 * 1024;
+
 impl World {
     fn with(cluster: FakeCluster) -> World {
         let config = CoreConfig {
@@ -34,6 +37,7 @@ impl World {
             role: "app".into(),
             parameters: vec![("application_name".into(), "test".into())],
             backends: true,
+            bulk_bytes_max: BULK_BYTES_MAX,
             #[cfg(feature = "planted-bugs")]
             planted_bug: None,
         };

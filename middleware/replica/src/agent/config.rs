@@ -66,6 +66,8 @@ pub struct AgentConfig {
     pub window: usize,
     /// T_soft (rule 5).
     pub soft_barrier: Duration,
+    /// COPY data that a transaction may have, bytes. The same on all replicas.
+    pub bulk_bytes_max: u64,
     /// Where a test stops it; nowhere otherwise.
     pub hook: Hook,
     /// Where it tells how it is.

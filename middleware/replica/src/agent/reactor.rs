@@ -15,6 +15,7 @@ use super::rows::Rows;
 use super::watching::Watching;
 use super::{certifying, maintenance, sequences, temporary, worker};
 use crate::scheduler::{self, BackendReport, Connection, Effect, Event, Scheduler};
+use crate::spool::Copies;
 use crate::validity;
 use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,7 +27,7 @@ use steeldb_postgres::transaction::RecordSecret;
 use steeldb_transport::{ConnectionId, LinkEvent, ReplicaLinks};
 use steeldb_types::{ClientId, Digest, ReplicaId, SessionId, SessionKey, Timestamp, limits};
 use steeldb_wire::codec;
-use steeldb_wire::transaction::{ClientMessage, Ordered, ReplicaMessage, SqlState};
+use steeldb_wire::transaction::{ClientMessage, OperationKind, Ordered, ReplicaMessage, SqlState};
 use tokio::sync::mpsc;
 
 /// How often the scheduler looks at its clocks.
@@ -81,6 +82,8 @@ pub(super) struct Reactor {
     /// How far peers are.
     pub(super) round_trips: RoundTrips,
     pub(super) rows: Rows,
+    /// COPY data that wait for their backends.
+    pub(super) copies: Copies,
     /// Changes of the membership that clients here wait for, by the digest of their payload.
     pub(super) changes: BTreeMap<Digest, ConnectionId>,
     pub(super) socket_dir: PathBuf,
@@ -256,7 +259,7 @@ impl Reactor {
                 self.origins.retain(|_, origin| *origin != connection);
                 self.schedule(Event::ConnectionLost(Connection(connection.0)));
             }
-            LinkEvent::ClientFrame(connection, frame) => self.client_frame(connection, &frame),
+            LinkEvent::ClientFrame(connection, frame) => self.client_frame(connection, frame),
         }
     }
 
@@ -307,9 +310,15 @@ impl Reactor {
         }
     }
 
-    fn client_frame(&mut self, connection: ConnectionId, frame: &[u8]) {
+    fn client_frame(&mut self, connection: ConnectionId, frame: Bytes) {
         let Some(client) = self.connections.get(&connection).copied() else { return };
-        match codec::decode::<ClientMessage>(frame, limits::FRAME_BYTES_MAX) {
+        match codec::decode::<ClientMessage>(&frame, limits::FRAME_BYTES_MAX) {
+            Ok(ClientMessage::CopyData { tx, number, data }) => {
+                // The data are the end of their frame. They keep it, and its room, as long as they wait for the disk.
+                let data = frame.slice(frame.len().saturating_sub(data.len())..);
+                let connection = Connection(connection.0);
+                self.schedule(Event::CopyData { connection, client, tx, number, data });
+            }
             Ok(ClientMessage::Request { session, sequence, payload, signature }) => {
                 let session = SessionKey { client, session };
                 if self.origins.insert(session, connection).is_none() {
@@ -465,15 +474,21 @@ impl Reactor {
             }
             Effect::Backend { session, command } => {
                 let close = command == scheduler::Command::Close;
+                let (before, after) = self.with_command(&command);
                 if let Some((_, worker)) = self.workers.get(&session) {
                     // A worker that is gone has reported so.
-                    let _ = worker.send(worker::Input::Command(command));
+                    for input in before.into_iter().chain([worker::Input::Command(command)]).chain(after) {
+                        let _ = worker.send(input);
+                    }
                 }
                 if close {
                     self.workers.remove(&session);
                     self.origins.remove(&session);
                 }
             }
+            Effect::KeepCopy { tx, number, data } => self.copies.of(tx, number).push(data),
+            Effect::EndCopy { tx, number, failure } => self.copies.of(tx, number).end(failure),
+            Effect::DropCopies { tx, number } => self.copies.drop(tx, number),
             Effect::LookForPrepared { gids } => {
                 let (dir, events) = (self.socket_dir.clone(), self.internal.clone());
                 tokio::spawn(async move {
@@ -582,6 +597,21 @@ impl Reactor {
                     "this replica's data differ from what a quorum vouched for; it takes part in ordering only and must be rebuilt"
                 );
             }
+        }
+    }
+
+    /// What a worker is told before and after a command: the COPY data that belong to it.
+    fn with_command(&mut self, command: &scheduler::Command) -> (Option<worker::Input>, Option<worker::Input>) {
+        match command {
+            scheduler::Command::Execute { tx, number, kind: OperationKind::CopyIn { .. }, show, .. } => {
+                // What is shown is not done again.
+                let reader = self.copies.of(*tx, *number).reader(*show);
+                (None, Some(worker::Input::Feed(reader)))
+            }
+            scheduler::Command::Prepare { tx, script: Some(_), .. } => {
+                (Some(worker::Input::Copies(self.copies.all(*tx))), None)
+            }
+            _ => (None, None),
         }
     }
 

@@ -4,6 +4,7 @@
 use super::worker::{Input, Reexecuting, Report};
 use crate::scheduler::{BackendReport, Command, Reexecution};
 use crate::script::{Script, Step};
+use crate::spool::Data;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -156,14 +157,11 @@ impl<W: Fn()> Execution<W> {
                     draws: Some(step.draws.clone()),
                 });
                 if matches!(step.operation.kind, steeldb_wire::transaction::OperationKind::CopyIn { .. }) {
-                    let (data, failure) = match &step.copy {
-                        Some(copy) => (copy.data.clone(), copy.failure.clone()),
-                        None => (Vec::new(), Some("no data".to_string())),
+                    let data = match &step.copy {
+                        Some(copy) => Data::whole(&copy.data, copy.failure.clone()),
+                        None => Data::whole(&[], Some("no data".to_string())),
                     };
-                    for chunk in data {
-                        self.tell(Command::CopyData(chunk));
-                    }
-                    self.tell(Command::CopyEnd(failure));
+                    let _ = self.inputs.send(Input::Feed(data.reader(false)));
                 }
             }
         }

@@ -13,7 +13,8 @@ use super::rows::Rows;
 use super::watching::Watching;
 use super::{anchors, decoder, journal, membership, setup};
 use crate::effects::{self, Effects};
-use crate::scheduler::{self, OpenTransactions, Scheduler};
+use crate::spool::{Copies, Spool};
+use crate::scheduler::{self, Event, OpenTransactions, Scheduler};
 use anyhow::Context as _;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -69,6 +70,12 @@ async fn serve(
     // Dropped last: what is decoded by then is written.
     let (effects, _writing) = Effects::open(&kept, options)
         .with_context(|| format!("cannot read the kept effects in {}", kept.display()))?;
+    let (internal, internal_events) = mpsc::unbounded_channel();
+    let spooled = config.data_dir.join("spool");
+    let lost = internal.clone();
+    // Nobody listens any more when the agent ends.
+    let (spool, _spooling) = Spool::open(&spooled, move |tx| drop(lost.send(Event::CopyLost { tx })))
+        .with_context(|| format!("cannot clear {}", spooled.display()))?;
     let server_config = config.server.clone();
     let server = tokio::task::spawn_blocking(move || Server::start(server_config)).await??;
     let socket_dir = server.socket_dir().to_path_buf();
@@ -76,7 +83,6 @@ async fn serve(
         config.clients.values().flat_map(|rights| rights.roles.iter().cloned()).collect();
     let secrets = setup::databases(&socket_dir, &config.databases, &client_roles).await?;
 
-    let (internal, internal_events) = mpsc::unbounded_channel();
     let mut keeper = Keeper::new(
         config.server.clone(),
         server,
@@ -127,6 +133,7 @@ async fn serve(
         drain_timeout_us: config.ddl_drain_timeout.as_micros() as u64,
         execution: config.execution,
         soft_barrier_us: config.soft_barrier.as_micros() as u64,
+        bulk_bytes_max: config.bulk_bytes_max,
         master_silence_us: config.master_silence.as_micros() as u64,
         #[cfg(feature = "planted-bugs")]
         planted_bug: scheduler::PlantedBug::of_environment(),
@@ -195,6 +202,7 @@ async fn serve(
         fetching: Fetching::default(),
         round_trips: Default::default(),
         rows: Rows::new(socket_dir.clone(), internal.clone()),
+        copies: Copies::new(spool),
         changes: BTreeMap::new(),
         socket_dir,
         internal,

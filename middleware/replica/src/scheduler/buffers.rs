@@ -1,6 +1,6 @@
 //! What is buffered for clients, in bytes, and what happens past the bounds (design, section 8).
 
-use super::Scheduler;
+use super::{Scheduler, bulk};
 use steeldb_types::{ClientId, TxId, limits};
 
 impl Scheduler {
@@ -10,17 +10,41 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
         transaction.bytes += bytes;
         transaction.received_bytes += bytes;
-        let of_transaction = transaction.received_bytes;
+        let of_operations = transaction.received_bytes - transaction.copied_bytes;
         if let Some(buffered) = transaction.waiting.get_mut(&number) {
             buffered.bytes += bytes;
         }
         let room = self.has_room(tx.session.client, bytes);
         self.hold(tx.session.client, bytes);
-        if of_transaction > limits::TRANSACTION_BYTES_MAX || !room {
+        if of_operations > limits::TRANSACTION_BYTES_MAX || !room {
             self.too_large(tx);
             return false;
         }
         true
+    }
+
+    /// Notes that `bytes` more of an operation's COPY data came; false when they are too many, and the transaction ends.
+    pub(super) fn account_copy(&mut self, tx: TxId, number: u32, bytes: usize) -> bool {
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
+        transaction.received_bytes += bytes;
+        transaction.copied_bytes += bytes;
+        if transaction.copied_bytes as u64 > self.config.bulk_bytes_max {
+            self.end_bulk(tx, bulk::TOO_LARGE);
+            return false;
+        }
+        if transaction.copied_bytes > limits::BULK_BYTES {
+            // One at a time, so that its bound is all that it can take beside the others'.
+            return self.is_or_becomes_bulk(tx);
+        }
+        let Some(buffered) = transaction.waiting.get_mut(&number) else { return true };
+        buffered.bytes += bytes;
+        transaction.bytes += bytes;
+        let room = self.has_room(tx.session.client, bytes);
+        self.hold(tx.session.client, bytes);
+        if !room {
+            self.too_large(tx);
+        }
+        room
     }
 
     pub(super) fn too_large(&mut self, tx: TxId) {

@@ -2,6 +2,7 @@
 
 use super::event::{AnchorId, Connection};
 use crate::script::Step;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use steeldb_types::{Position, SessionKey, Slot, Term, Timestamp, TxId};
 use steeldb_wire::transaction::{
@@ -29,6 +30,31 @@ pub enum Effect {
         session: SessionKey,
         /// What.
         command: Command,
+    },
+    /// Keep COPY data of an operation. Its backend takes them once it executes that, from their start each time.
+    KeepCopy {
+        /// The transaction.
+        tx: TxId,
+        /// The operation.
+        number: u32,
+        /// More of its data.
+        data: Bytes,
+    },
+    /// No more data of an operation come; the first end counts.
+    EndCopy {
+        /// The transaction.
+        tx: TxId,
+        /// The operation.
+        number: u32,
+        /// CopyFail's message.
+        failure: Option<String>,
+    },
+    /// COPY data are needed no more.
+    DropCopies {
+        /// The transaction.
+        tx: TxId,
+        /// The operation; none: all of them.
+        number: Option<u32>,
     },
     /// Begin an anchor transaction and export its snapshot. No COMMIT PREPARED is issued until it reports.
     TakeAnchor {
@@ -273,10 +299,6 @@ pub enum Command {
         /// The master's error.
         sqlstate: SqlState,
     },
-    /// COPY data of the operation that runs.
-    CopyData(Vec<u8>),
-    /// The end of its COPY data.
-    CopyEnd(Option<String>),
     /// Check all deferred constraints and find out whether the transaction wrote.
     Complete {
         /// The transaction.
@@ -296,7 +318,7 @@ pub enum Command {
         gid: String,
         /// It ran DDL.
         ddl: bool,
-        /// What it did, to be kept durably before, for replicas that miss it.
+        /// What it did, to be kept durably before, for replicas that miss it; its COPY data are where they are kept.
         script: Option<Vec<Step>>,
         /// The least and the greatest value that it drew from each sequence.
         marks: BTreeMap<String, (i64, i64)>,

@@ -1,5 +1,6 @@
 //! What the scheduler is told.
 
+use bytes::Bytes;
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View, ViewNumber};
 use steeldb_wire::transaction::{
     ClientMessage, Draws, Executed, Ordered, SignedAccusation, SignedFinish, SignedVote, SqlState,
@@ -21,6 +22,24 @@ pub enum Event {
         client: steeldb_types::ClientId,
         /// The message.
         message: ClientMessage,
+    },
+    /// COPY data of an operation, as [`ClientMessage::CopyData`], in the frame that they came in.
+    CopyData {
+        /// Over which connection.
+        connection: Connection,
+        /// Whose it is.
+        client: steeldb_types::ClientId,
+        /// The transaction.
+        tx: TxId,
+        /// The operation.
+        number: u32,
+        /// A piece of the data.
+        data: Bytes,
+    },
+    /// COPY data that were kept for a transaction are lost: its replica's disk is full, or bad.
+    CopyLost {
+        /// The transaction.
+        tx: TxId,
     },
     /// A client's connection is gone, and its sessions with it.
     ConnectionLost(Connection),
@@ -282,6 +301,8 @@ pub struct Completion {
     pub ddl: bool,
     /// Those of temporary relations are.
     pub temporary: bool,
+    /// How many rows its commands changed, by their tags.
+    pub rows: u64,
 }
 
 /// What a command tag says about its statement.

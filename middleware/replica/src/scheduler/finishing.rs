@@ -13,7 +13,7 @@ impl Scheduler {
     /// The client has said that the transaction is complete. The first Finish counts.
     pub(super) fn finish(&mut self, finish: SignedFinish) {
         let tx = finish.finish.tx;
-        let now = self.now_us;
+        let (now, slow) = (self.now_us, self.bulk.slow());
         // A transaction of no operations is begun and finished.
         if !self.enter(tx) {
             return;
@@ -25,6 +25,7 @@ impl Scheduler {
             transaction.finish = Some(finish);
             transaction.finished_at_us = now;
             transaction.active_at_us = now;
+            transaction.slow_before = slow;
             if without_slot {
                 // Nothing but leading LOCK TABLE statements: it ends without an ordered outcome (rule 3).
                 return self.drop_without_slot(tx);
@@ -140,6 +141,7 @@ impl Scheduler {
             }
             Ok(completion) => {
                 transaction.ran_ddl |= completion.ddl;
+                transaction.rows = completion.rows;
                 let wrote = completion.wrote && !self.config.has(PlantedBug::WritesOverlooked);
                 let defined = completion.ddl || completion.temporary;
                 let votes = wrote || defined || transaction.must_vote;
@@ -148,7 +150,7 @@ impl Scheduler {
                 } else if votes && !transaction.modes.read_only {
                     transaction.phase = Phase::Queued { ddl: transaction.ran_ddl };
                     if defined {
-                        transaction.script = scripting::take_steps(transaction);
+                        transaction.script = scripting::steps(transaction);
                     }
                     self.no_redo(tx);
                     self.permit_queue.push_back(tx);
@@ -211,6 +213,8 @@ impl Scheduler {
         let (importing, started) =
             (transaction.begun && !transaction.imported, transaction.begun || transaction.leading_begun);
         self.release(tx, bytes);
+        self.drop_copies(tx);
+        self.bulk.over(tx);
         self.draining.remove(&tx);
         let keeps = self.transactions.get(&tx).is_some_and(Transaction::may_be_reexecuted);
         if !importing && !keeps {
@@ -268,8 +272,12 @@ impl Scheduler {
 
     /// Drops a transaction that is over.
     pub(super) fn forget(&mut self, tx: TxId) {
+        let Some(transaction) = self.transactions.get(&tx) else { return };
+        let bytes = transaction.bytes;
+        self.drop_copies(tx);
+        self.bulk.over(tx);
         let Some(transaction) = self.transactions.remove(&tx) else { return };
-        self.release(tx, transaction.bytes);
+        self.release(tx, bytes);
         if let Some(anchor) = transaction.anchor {
             self.release_anchor(anchor, User::Transaction(tx));
         }

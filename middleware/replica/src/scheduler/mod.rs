@@ -17,6 +17,7 @@ mod anchors;
 mod applying;
 mod ballot;
 mod buffers;
+mod bulk;
 mod delivery;
 mod draws;
 mod early;
@@ -31,6 +32,7 @@ mod operations;
 mod outcomes;
 mod planted;
 mod preparing;
+mod rates;
 mod resuming;
 mod scripting;
 mod sessions;
@@ -96,6 +98,8 @@ pub struct Config {
     pub execution: Execution,
     /// T_soft, microseconds.
     pub soft_barrier_us: u64,
+    /// COPY data that a transaction may have, bytes.
+    pub bulk_bytes_max: u64,
     /// How long a master may be silent before it is accused, microseconds.
     pub master_silence_us: u64,
     /// A bug to plant.
@@ -140,7 +144,9 @@ pub struct Scheduler {
     /// Transactions whose DDL waits for others to end.
     draining: BTreeSet<TxId>,
     /// How often roles raise walls, at the master.
-    wall_rates: walls::WallRates,
+    wall_rates: rates::Rates,
+    /// The bulk transaction, and how long others have to wait for it.
+    bulk: bulk::Bulk,
     /// Clients that have let this replica wait for what they had finished elsewhere, and until when they are not waited
     /// for again.
     impatient_until_us: BTreeMap<ClientId, u64>,
@@ -199,7 +205,8 @@ impl Scheduler {
             by_gid: BTreeMap::new(),
             barriers: BTreeSet::new(),
             draining: BTreeSet::new(),
-            wall_rates: walls::WallRates::default(),
+            wall_rates: walls::rates(),
+            bulk: bulk::Bulk::default(),
             impatient_until_us: BTreeMap::new(),
             entries_held: 0,
             permits_used: 0,
@@ -229,6 +236,10 @@ impl Scheduler {
         self.now_us = self.now_us.max(now_us);
         match event {
             Event::Client { connection, client, message } => self.client_message(connection, client, message),
+            Event::CopyData { connection, client, tx, number, data } => {
+                self.copy_data_from(connection, client, tx, number, data);
+            }
+            Event::CopyLost { tx } => self.copy_lost(tx),
             Event::ConnectionLost(connection) => self.connection_lost(connection),
             Event::Delivered { position, timestamp, late, request, payload } => {
                 self.delivered(position, timestamp, late, request, payload);

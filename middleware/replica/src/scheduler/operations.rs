@@ -3,9 +3,9 @@
 use super::event::TagKind;
 use super::planted::PlantedBug;
 use super::transaction::{Buffered, CopyState, Found, Issued, Phase, Transaction};
-use super::{Command, Scheduler, draws};
+use super::{Command, Effect, Scheduler, draws};
 use crate::guard::Class;
-use std::collections::VecDeque;
+use bytes::Bytes;
 use steeldb_types::{Digest, Execution, TxId, limits};
 use steeldb_wire::transaction::{
     CopyDigest, Draws, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
@@ -46,8 +46,8 @@ const ENTRIES_HELD_MAX: usize = 2 * limits::OPERATIONS_MAX as usize;
 /// master reports that it runs, that is how a statement is told from silence.
 pub(super) const OPERATION_RUNS_MAX: u64 = 12;
 
-/// Errors that come of timing (B8).
-const TIMING_ERRORS: [&str; 3] = ["40P01", "55P03", "57014"];
+/// Errors that come of timing (B8), or of a replica's own disk: one that is full is so for the master alone.
+const TIMING_ERRORS: [&str; 5] = ["40P01", "55P03", "57014", "53100", "58030"];
 
 impl Scheduler {
     /// An operation arrives from its client.
@@ -84,14 +84,7 @@ impl Scheduler {
         if transaction.phase != Phase::Running {
             return; // given up here: not kept
         }
-        let buffered = Buffered {
-            operation,
-            statement: digest,
-            class,
-            copy: CopyState::None,
-            data: VecDeque::new(),
-            bytes: 0,
-        };
+        let buffered = Buffered { operation, statement: digest, class, copy: CopyState::None, bytes: 0 };
         transaction.waiting.insert(number, buffered);
         if self.account(tx, number, bytes) {
             self.place(tx, number);
@@ -100,26 +93,40 @@ impl Scheduler {
     }
 
     /// COPY data arrive.
-    pub(super) fn copy_data(&mut self, tx: TxId, number: u32, data: Vec<u8>) {
+    pub(super) fn copy_data(&mut self, tx: TxId, number: u32, data: Bytes) {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         transaction.active_at_us = self.now_us;
-        let bytes = data.len();
-        if let Some(issued) = transaction.issued.get_mut(&number) {
-            if let Some(digest) = issued.copy.open(&issued.operation) {
-                digest.data(&data);
-                transaction.received_bytes += bytes;
-                if transaction.received_bytes > limits::TRANSACTION_BYTES_MAX {
-                    // Others could not buffer it, and the backend may take it more slowly than it comes.
-                    return self.too_large(tx);
-                }
-                self.backend(tx.session, Command::CopyData(data));
-            }
-        } else if let Some(buffered) = transaction.waiting.get_mut(&number)
-            && let Some(digest) = buffered.copy.open(&buffered.operation)
+        let (open, wanted) = if let Some(issued) = transaction.issued.get_mut(&number) {
+            // Of one that has failed already only the digest is wanted.
+            (issued.copy.open(&issued.operation), issued.early.is_none())
+        } else if let Some(buffered) = transaction.waiting.get_mut(&number) {
+            (buffered.copy.open(&buffered.operation), true)
+        } else {
+            return;
+        };
+        let Some(digest) = open else { return };
+        digest.data(&data);
+        transaction.has_copies = true;
+        if self.account_copy(tx, number, data.len()) && wanted {
+            self.push(Effect::KeepCopy { tx, number, data });
+        }
+    }
+
+    /// COPY data that were kept here are lost. At the master the statement fails, as its backend says; elsewhere the
+    /// transaction cannot be executed.
+    pub(super) fn copy_lost(&mut self, tx: TxId) {
+        let shows = |transaction: &Transaction| transaction.issued.values().any(|issued| issued.shown);
+        if self.transactions.get(&tx).is_some_and(|transaction| !shows(transaction)) {
+            self.end_bulk(tx, "53100");
+        }
+    }
+
+    /// The COPY data of a transaction are needed no more.
+    pub(super) fn drop_copies(&mut self, tx: TxId) {
+        if let Some(transaction) = self.transactions.get_mut(&tx)
+            && std::mem::take(&mut transaction.has_copies)
         {
-            digest.data(&data);
-            buffered.data.push_back(data);
-            self.account(tx, number, bytes);
+            self.push(Effect::DropCopies { tx, number: None });
         }
     }
 
@@ -128,15 +135,23 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         if let Some(issued) = transaction.issued.get_mut(&number) {
             if issued.copy.end(&issued.operation, failure.clone()) {
-                let early = issued.early.take();
-                self.backend(tx.session, Command::CopyEnd(failure));
-                if let Some(early) = early {
-                    self.executed(tx, number, early);
+                match issued.early.take() {
+                    Some(early) => self.executed(tx, number, early),
+                    None => self.end_copy(tx, number, failure),
                 }
             }
         } else if let Some(buffered) = transaction.waiting.get_mut(&number) {
-            buffered.copy.end(&buffered.operation, failure);
+            if buffered.copy.end(&buffered.operation, failure.clone()) {
+                self.end_copy(tx, number, failure);
+            }
             self.advance(tx);
+        }
+    }
+
+    fn end_copy(&mut self, tx: TxId, number: u32, failure: Option<String>) {
+        if let Some(transaction) = self.transactions.get_mut(&tx) {
+            transaction.has_copies = true;
+            self.push(Effect::EndCopy { tx, number, failure });
         }
     }
 
@@ -364,18 +379,14 @@ impl Scheduler {
         // What an earlier master showed is done again with what it drew.
         let again = number <= transaction.shown_upto && transaction.stream.contains_key(&number);
         let show = master && number > transaction.shown_upto;
-        let Buffered { operation, statement, class, mut copy, data, bytes } = buffered;
+        let Buffered { operation, statement, class, mut copy, bytes } = buffered;
         if matches!(operation.kind, OperationKind::CopyIn { .. }) && matches!(copy, CopyState::None) && master
         {
             copy = CopyState::Open(CopyDigest::default());
         }
-        let end = match &copy {
-            CopyState::Ended { failure, .. } => Some(failure.clone()),
-            // The master never asked for data: nor will this backend, or it fails.
-            CopyState::None if !master => Some(Some("no data".to_string())),
-            _ => None,
-        };
         let is_copy = matches!(operation.kind, OperationKind::CopyIn { .. });
+        // The master never asked for data: nor will this backend, or it fails.
+        let without_data = is_copy && !master && matches!(copy, CopyState::None);
         let command = match adopted {
             Some(sqlstate) => Command::Adopt { tx, number, sqlstate },
             None => Command::Execute {
@@ -389,11 +400,10 @@ impl Scheduler {
             },
         };
         // At the master nothing is executed twice. Elsewhere it may be, or must be told to those who missed it.
-        let kept = (!master).then(|| data.clone());
-        let keeps = kept.is_some();
+        let keeps = !master;
         transaction.issued.insert(
             number,
-            Issued { operation, statement, class, copy, kept, bytes, shown: show, early: None },
+            Issued { operation, statement, class, copy, keeps, bytes, shown: show, early: None },
         );
         if !keeps {
             self.release(tx, bytes);
@@ -402,15 +412,10 @@ impl Scheduler {
         if begin_leading {
             self.backend(tx.session, Command::BeginLeading { tx, modes });
         }
-        self.backend(tx.session, command);
-        if is_copy && adopted.is_none() {
-            for chunk in data {
-                self.backend(tx.session, Command::CopyData(chunk));
-            }
-            if let Some(failure) = end {
-                self.backend(tx.session, Command::CopyEnd(failure));
-            }
+        if without_data && adopted.is_none() {
+            self.end_copy(tx, number, Some("no data".to_string()));
         }
+        self.backend(tx.session, command);
     }
 
     /// Whether other transactions run operations in the same database of this replica.
@@ -451,9 +456,15 @@ impl Scheduler {
             // It failed early; the digest needs all that the client sends until it notices.
             issued.early = Some(result);
             transaction.issued.insert(number, issued);
+            self.push(Effect::DropCopies { tx, number: Some(number) });
             return;
         }
         let silent = !issued.shown;
+        let copied = matches!(issued.operation.kind, OperationKind::CopyIn { .. });
+        if copied && !issued.keeps {
+            self.push(Effect::DropCopies { tx, number: Some(number) });
+        }
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let copy = match &issued.copy {
             CopyState::Ended { digest, .. } if result.copy_started || !master => Some(*digest),
             _ => None,

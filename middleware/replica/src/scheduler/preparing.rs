@@ -45,6 +45,7 @@ impl Scheduler {
             self.set_phase(tx, Phase::Preparing { prepared: None, decoded: None });
             self.take_permit(tx);
             self.backend(tx.session, command);
+            self.drop_copies(tx);
         }
     }
 

@@ -7,9 +7,9 @@ use super::{CatchUpError, Effect, Scheduler};
 use crate::script::{Copied, Step};
 use steeldb_types::{Digest, TxId};
 
-/// The operations of a transaction that is executed here, taken from what was kept for a redo. None if some are not
-/// here: at the master they are not kept.
-pub(super) fn take_steps(transaction: &mut Transaction) -> Option<Vec<Step>> {
+/// The operations of a transaction that is executed here, from what was kept for a redo; without their COPY data, which
+/// the agent has. None if some are not here: at the master they are not kept.
+pub(super) fn steps(transaction: &Transaction) -> Option<Vec<Step>> {
     let executed = transaction.heads.len();
     if transaction.kept.len() != executed || transaction.results.len() != executed {
         return None;
@@ -17,12 +17,9 @@ pub(super) fn take_steps(transaction: &mut Transaction) -> Option<Vec<Step>> {
     let adopted = |number: &u32| transaction.stream.get(number).and_then(|entry| entry.adopted);
     let draws =
         |number: &u32| transaction.stream.get(number).map(|entry| entry.draws.clone()).unwrap_or_default();
-    let steps = transaction.kept.iter_mut().zip(&transaction.results).map(|((number, kept), result)| {
+    let steps = transaction.kept.iter().zip(&transaction.results).map(|((number, kept), result)| {
         let copy = match &kept.copy {
-            CopyState::Ended { failure, .. } => {
-                let data = std::mem::take(&mut kept.data).into();
-                Some(Copied { data, failure: failure.clone() })
-            }
+            CopyState::Ended { failure, .. } => Some(Copied { data: Vec::new(), failure: failure.clone() }),
             CopyState::None | CopyState::Open(_) => None,
         };
         Step {

@@ -5,6 +5,7 @@ use super::resuming::Shown;
 use super::transaction::{Phase, Session, Transaction};
 use super::{Command, Effect, Scheduler};
 use crate::guard;
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use steeldb_types::{ClientId, SessionId, SessionKey, TxId, limits};
 use steeldb_wire::transaction::{ClientMessage, ReplicaMessage, SqlState, VoteKind, preamble};
@@ -54,9 +55,7 @@ impl Scheduler {
                 }
             }
             ClientMessage::CopyData { tx, number, data } => {
-                if self.owns(connection, client, tx) {
-                    self.copy_data(tx, number, data);
-                }
+                self.copy_data_from(connection, client, tx, number, data.into());
             }
             ClientMessage::CopyEnd { tx, number, failure } => {
                 if self.owns(connection, client, tx) {
@@ -101,6 +100,20 @@ impl Scheduler {
             }
             // The agent hands these to the ordering core.
             ClientMessage::Request { .. } => {}
+        }
+    }
+
+    /// COPY data come over a connection.
+    pub(super) fn copy_data_from(
+        &mut self,
+        connection: Connection,
+        client: ClientId,
+        tx: TxId,
+        number: u32,
+        data: Bytes,
+    ) {
+        if self.owns(connection, client, tx) {
+            self.copy_data(tx, number, data);
         }
     }
 

@@ -280,10 +280,12 @@ impl Scheduler {
 
     /// Keeps an executed operation for a redo, or for a script.
     pub(super) fn keep(&mut self, tx: TxId, number: u32, issued: Issued) {
-        let Issued { operation, statement, class, copy, kept, bytes, .. } = issued;
-        let Some(data) = kept else { return };
+        let Issued { operation, statement, class, copy, keeps, bytes, .. } = issued;
+        if !keeps {
+            return;
+        }
         if let Some(transaction) = self.transactions.get_mut(&tx) {
-            let buffered = Buffered { operation, statement, class, copy, data, bytes };
+            let buffered = Buffered { operation, statement, class, copy, bytes };
             transaction.kept.insert(number, buffered);
         } else {
             self.release(tx, bytes);
@@ -295,7 +297,11 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
         let kept = std::mem::take(&mut transaction.kept);
         let bytes = kept.values().map(|buffered| buffered.bytes).sum();
+        let scripted = transaction.script.is_some();
         self.release(tx, bytes);
+        if !scripted {
+            self.drop_copies(tx);
+        }
         self.release_imported(tx);
         self.forget_statements(tx.session);
     }
@@ -350,9 +356,8 @@ impl Scheduler {
         let issued = std::mem::take(&mut transaction.issued);
         let mut kept = std::mem::take(&mut transaction.kept);
         for (number, issued) in issued {
-            let Issued { operation, statement, class, copy, kept: data, bytes, .. } = issued;
-            let data = data.unwrap_or_default();
-            kept.insert(number, Buffered { operation, statement, class, copy, data, bytes });
+            let Issued { operation, statement, class, copy, bytes, .. } = issued;
+            kept.insert(number, Buffered { operation, statement, class, copy, bytes });
         }
         transaction.waiting.append(&mut kept);
         self.speculation.over(tx);

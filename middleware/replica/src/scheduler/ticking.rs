@@ -4,8 +4,8 @@ use super::Scheduler;
 use super::operations::OPERATION_RUNS_MAX;
 use super::planted::PlantedBug;
 use super::transaction::{CopyState, Phase, Transaction};
-use steeldb_types::TxId;
-use steeldb_wire::transaction::{OperationKind, VoteKind};
+use steeldb_types::{TxId, limits};
+use steeldb_wire::transaction::{OperationKind, ReplicaMessage, VoteKind};
 
 /// What a transaction took is allowed so many times over before its votes expire: replicas may share cores.
 const TOOK_FACTOR: u64 = 4;
@@ -29,6 +29,7 @@ struct Due {
     overtaken: Vec<TxId>,
     catch_up: Vec<TxId>,
     anchored: Vec<TxId>,
+    unanswered: Vec<TxId>,
 }
 
 impl Scheduler {
@@ -37,6 +38,7 @@ impl Scheduler {
         self.stream_due = true;
         self.watch_master();
         self.resume_overdue();
+        self.look_at_bulk();
         let mut due = Due::default();
         for transaction in self.transactions.values() {
             self.look_at(transaction, &mut due);
@@ -65,6 +67,9 @@ impl Scheduler {
         }
         for tx in due.anchored {
             self.release_anchor_of(tx);
+        }
+        for tx in due.unanswered {
+            self.reply(tx.session, ReplicaMessage::NotReproduced { tx });
         }
         for tx in due.catch_up {
             self.catch_up_again(tx);
@@ -114,6 +119,11 @@ impl Scheduler {
         }
         let here = self.sessions.get(&tx.session).is_some_and(|session| !session.closing);
         if transaction.finish.is_none() {
+            // The master alone has given it up: nobody else answers its client, and nobody ends it.
+            let alone = self.is_master() && transaction.phase == Phase::GivenUp;
+            if alone && transaction.copied_bytes > limits::BULK_BYTES && idle_us > self.config.vote_timeout_us {
+                due.unanswered.push(tx);
+            }
             let limit = if here { self.config.idle_timeout_us } else { self.config.vote_timeout_us };
             let busy =
                 here && self.is_busy(transaction) && idle_us <= limit.saturating_mul(OPERATION_RUNS_MAX);
@@ -126,8 +136,8 @@ impl Scheduler {
         if transaction.against_vote.is_none() {
             let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
             let bulk = transaction.received_bytes as u64 * BULK_US_PER_BYTE;
-            let limit =
-                self.config.vote_timeout_us + took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US) + bulk;
+            let took = took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US);
+            let limit = self.config.vote_timeout_us + took + bulk + self.slowed_us(transaction);
             if finished_us > limit {
                 if transaction.superseded { due.overtaken.push(tx) } else { due.expired.push(tx) }
             }

@@ -4,7 +4,7 @@ use super::event::{AnchorId, DecodedSet};
 use super::resuming::Shown;
 use crate::guard::Class;
 use crate::script::Step;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
     CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, SqlState,
@@ -83,8 +83,6 @@ pub(super) struct Buffered {
     pub statement: Digest,
     pub class: Class,
     pub copy: CopyState,
-    /// Data that came before the operation could run.
-    pub data: VecDeque<Vec<u8>>,
     /// What it occupies.
     pub bytes: usize,
 }
@@ -105,8 +103,8 @@ pub(super) struct Issued {
     pub statement: Digest,
     pub class: Class,
     pub copy: CopyState,
-    /// Its COPY data, if it may have to be executed once more.
-    pub kept: Option<VecDeque<Vec<u8>>>,
+    /// It may have to be executed once more.
+    pub keeps: bool,
     /// What it occupies as long as it is kept.
     pub bytes: usize,
     /// Its result goes to the client: this replica was the master.
@@ -217,6 +215,14 @@ pub(super) struct Transaction {
     pub asked_at_us: u64,
     /// Bytes of operations and COPY data that came, buffered or not.
     pub received_bytes: usize,
+    /// Those of them that are COPY data.
+    pub copied_bytes: usize,
+    /// Data of its COPYs are kept, as far as is known.
+    pub has_copies: bool,
+    /// How many rows it changed.
+    pub rows: u64,
+    /// For how long votes were slow before its Finish.
+    pub slow_before: super::bulk::Slow,
     /// Bytes buffered.
     pub bytes: usize,
 }
@@ -278,6 +284,10 @@ impl Transaction {
             catch_up_again_us: None,
             asked_at_us: 0,
             received_bytes: 0,
+            copied_bytes: 0,
+            has_copies: false,
+            rows: 0,
+            slow_before: Default::default(),
             bytes: 0,
         }
     }

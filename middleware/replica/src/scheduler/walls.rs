@@ -5,29 +5,14 @@
 //! wait for their turn before they begin, when they end nobody yet. Nothing is refused.
 
 use super::Scheduler;
-use std::collections::BTreeMap;
+use super::rates::Rates;
 use steeldb_types::{TxId, limits};
 
 const INTERVAL_US: u64 = limits::WALL_INTERVAL.as_micros() as u64;
-const BURST_US: u64 = limits::WALL_BURST * INTERVAL_US;
 
-/// By database and role: when those that it has raised are paid off, one after the other, microseconds.
-#[derive(Default)]
-pub(super) struct WallRates(BTreeMap<(String, String), u64>);
-
-impl WallRates {
-    /// When the role may raise the next one.
-    fn free_at(&self, database: &str, role: &str) -> u64 {
-        let of = (database.to_string(), role.to_string());
-        self.0.get(&of).map_or(0, |paid_at| paid_at.saturating_sub(BURST_US))
-    }
-
-    /// It raises one.
-    fn spend(&mut self, database: &str, role: &str, now_us: u64) {
-        self.0.retain(|_, paid_at| *paid_at > now_us);
-        let paid_at = self.0.entry((database.to_string(), role.to_string())).or_insert(now_us);
-        *paid_at += INTERVAL_US;
-    }
+/// How often roles may raise walls.
+pub(super) fn rates() -> Rates {
+    Rates::new(limits::WALL_BURST, INTERVAL_US)
 }
 
 impl Scheduler {
@@ -54,7 +39,7 @@ mod tests {
 
     #[test]
     fn g6_a_role_has_a_burst_of_walls_and_then_one_at_a_time() {
-        let mut rates = WallRates::default();
+        let mut rates = rates();
         let now = 1_000_000_000;
         for _ in 0..limits::WALL_BURST {
             assert!(rates.free_at("app", "alice") <= now);
@@ -68,8 +53,8 @@ mod tests {
             (0, 0),
             "others are not held up"
         );
-        let later = now + BURST_US + INTERVAL_US + 1;
+        let later = now + limits::WALL_BURST * INTERVAL_US + INTERVAL_US + 1;
         rates.spend("app", "bob", later);
-        assert_eq!(rates.0.len(), 1, "what is paid off is forgotten");
+        assert_eq!(rates.len(), 1, "what is paid off is forgotten");
     }
 }

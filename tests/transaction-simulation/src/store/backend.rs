@@ -233,7 +233,7 @@ impl Store {
                 let block = self.backends.get(&pid).and_then(|backend| backend.block.as_ref());
                 let result = match block {
                     Some(block) if !block.failed => {
-                        Ok(Completion { wrote: block.wrote, ddl: false, temporary: false })
+                        Ok(Completion { wrote: block.wrote, ddl: false, temporary: false, rows: 0 })
                     }
                     _ => Err(SqlState::parse("25P02")),
                 };
@@ -252,9 +252,7 @@ impl Store {
                 vec![]
             }
             // No statement asks for COPY data, and results are taken at once.
-            Command::CopyData(_)
-            | Command::CopyEnd(_)
-            | Command::Acknowledge(_)
+            Command::Acknowledge(_)
             | Command::Cancel
             | Command::Execute { .. } => vec![],
         }

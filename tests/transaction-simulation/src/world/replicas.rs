@@ -95,6 +95,7 @@ impl World<'_> {
             drain_timeout_us: 200_000,
             execution: self.scenario.execution,
             soft_barrier_us: SOFT_BARRIER_US,
+            bulk_bytes_max: steeldb_types::limits::BULK_BYTES_MAX,
             master_silence_us: MASTER_SILENCE_US,
             #[cfg(feature = "planted-bugs")]
             planted_bug: self.scenario.replica_bug,

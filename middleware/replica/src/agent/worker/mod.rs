@@ -4,6 +4,7 @@
 //! parsed under names of ours and reused once the backend has confirmed them.
 
 mod drawing;
+mod feeding;
 mod reader;
 mod settings;
 mod writer;
@@ -13,6 +14,7 @@ use super::keeper;
 use crate::effects::Effects;
 use crate::scheduler::{BackendReport, Command};
 use crate::script::SessionState;
+use crate::spool;
 use bytes::BytesMut;
 use drawing::Drawing;
 use std::collections::BTreeMap;
@@ -87,8 +89,12 @@ impl Reports {
 /// What the writer is told.
 pub(super) enum Input {
     Command(Command),
-    /// The backend did not ask for the COPY data of the operation that runs.
-    NoCopy,
+    /// The data of the COPY that was executed last.
+    Feed(spool::Reader),
+    /// The COPY data of the transaction that is to be prepared, for its script.
+    Copies(BTreeMap<u32, spool::Data>),
+    /// The backend did not ask for the COPY data of an operation.
+    NoCopy { tx: TxId, number: u32 },
     /// The backend asks for COPY data that no operation brings.
     UnexpectedCopy,
 }
@@ -152,6 +158,10 @@ struct Shared {
     settings: Mutex<Vec<(String, String)>>,
     /// What completing found, for PREPARE: whether DDL commands are recorded, and the digest of what is not temporary.
     ddl_effects: Mutex<Option<Option<Digest>>>,
+    /// How many rows the transaction that runs has changed, by its commands' tags.
+    rows: AtomicU64,
+    /// Why the COPY that runs was broken off here.
+    lost: Mutex<Option<spool::Lost>>,
     /// The client has thrown away what its session knew of sequences, and with it what proves the agent.
     disarmed: AtomicBool,
 }
@@ -270,6 +280,8 @@ async fn serve(
         parsed: Mutex::new((0, BTreeMap::new())),
         settings: Mutex::default(),
         ddl_effects: Mutex::new(None),
+        rows: AtomicU64::new(0),
+        lost: Mutex::new(None),
         disarmed: AtomicBool::new(false),
     });
     let (expects, expected) = mpsc::unbounded_channel();
@@ -296,7 +308,8 @@ async fn serve(
         statements: BTreeMap::new(),
         parsed_names: 0,
         out: BytesMut::with_capacity(16 * 1024),
-        copy_open: false,
+        feeding: None,
+        copies: BTreeMap::new(),
         in_block: false,
         drawing,
         temporary_schema: temporary_schema(session),

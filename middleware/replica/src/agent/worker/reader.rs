@@ -151,7 +151,8 @@ impl Reader {
             return Err(SqlState::parse("0A000"));
         }
         *lock(&self.shared.ddl_effects) = (ddl || temporary).then_some(digest);
-        Ok(Completion { wrote, ddl, temporary })
+        let rows = self.shared.rows.load(Ordering::Acquire);
+        Ok(Completion { wrote, ddl, temporary, rows })
     }
 
     /// Reads an operation's messages, hashing them, and showing them where the client waits for them.
@@ -214,17 +215,29 @@ impl Reader {
                 tag::COMMAND_COMPLETE => {
                     let tag = message::command_tag(&message.body)?;
                     kind = tag_kind(tag);
+                    self.shared.rows.fetch_add(rows_of(tag), Ordering::AcqRel);
                     if tag.starts_with("DISCARD") {
                         self.shared.disarmed.store(true, Ordering::Release);
                     }
                 }
                 tag::ERROR_RESPONSE if !copy_started => {
                     // If it is a COPY, its Sync is still to come; otherwise this changes nothing.
-                    let _ = self.back.send(Input::NoCopy);
+                    let _ = self.back.send(Input::NoCopy { tx, number });
                 }
                 _ => {}
             }
             if failure.is_some() {
+                continue;
+            }
+            if message.tag == tag::ERROR_RESPONSE
+                && let Some(lost) = lock(&self.shared.lost).take()
+            {
+                // It fails since its data are lost here, and not as the backend was told to say.
+                let error = error_with_hint(lost.sqlstate, &lost.reason, "Make room on the replica's disk.");
+                let _ = digest.message(tag::ERROR_RESPONSE, error.get(5..).unwrap_or_default());
+                if show {
+                    append_bytes(&mut piece, &error);
+                }
                 continue;
             }
             if let Err(error) = digest.message(message.tag, &message.body) {
@@ -345,6 +358,17 @@ fn append(piece: &mut Vec<u8>, message: &RawMessage) {
 
 fn append_bytes(piece: &mut Vec<u8>, bytes: &[u8]) {
     piece.extend_from_slice(bytes);
+}
+
+/// How many rows a command changed.
+fn rows_of(tag: &str) -> u64 {
+    let mut words = tag.split(' ');
+    match words.next() {
+        Some("INSERT" | "UPDATE" | "DELETE" | "MERGE" | "COPY") => {
+            words.next_back().and_then(|word| word.parse().ok()).unwrap_or(0)
+        }
+        _ => 0,
+    }
 }
 
 /// What a command tag says about its statement.

@@ -2,11 +2,13 @@
 
 use super::super::hook::{Hook, Point};
 use super::drawing::Drawing;
+use super::feeding::Feeding;
 use super::{Expect, Input, Parsed, Shared, lock, settings};
 use crate::effects::{Effects, Kind};
 use crate::guard::{self, Class};
 use crate::scheduler::Command;
 use crate::script::{Script, SessionState, Step};
+use crate::spool::Data;
 use bytes::{BufMut as _, BytesMut};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,12 @@ use steeldb_wire::codec;
 use steeldb_wire::transaction::{Modes, OperationKind, ResultDigest, StatementId, StatementText};
 use tokio::sync::mpsc;
 
+/// How long a backend may take to read what it is sent before it is cancelled, when a block is to end.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long a backend that is not wanted any more may take to be told so.
+const PARTING: Duration = Duration::from_secs(1);
+
 pub(super) struct Writer {
     pub(super) writer: BackendWriter,
     pub(super) inputs: mpsc::UnboundedReceiver<Input>,
@@ -31,8 +39,10 @@ pub(super) struct Writer {
     pub(super) statements: BTreeMap<StatementId, StatementText>,
     pub(super) parsed_names: u64,
     pub(super) out: BytesMut,
-    /// A COPY's data are being written; its Sync is not.
-    pub(super) copy_open: bool,
+    /// The COPY whose data are being written; its Sync is not.
+    pub(super) feeding: Option<Feeding>,
+    /// The COPY data of the transaction that is to be prepared.
+    pub(super) copies: BTreeMap<u32, Data>,
     pub(super) in_block: bool,
     pub(super) drawing: Drawing,
     /// How the backend was started.
@@ -56,24 +66,31 @@ impl Writer {
     /// Ends with Ok when the session is closed, with the error when the backend is lost.
     pub(super) async fn run(mut self) -> Result<(), BackendError> {
         loop {
-            let input = tokio::select! {
-                input = self.inputs.recv() => input,
-                () = self.expects.closed() => return Err(BackendError::Closed),
+            let mut next = match self.is_feeding() {
+                true => match self.feed().await? {
+                    Some(input) => input,
+                    None => continue,
+                },
+                false => tokio::select! {
+                    input = self.inputs.recv() => input,
+                    () = self.expects.closed() => return Err(BackendError::Closed),
+                },
             };
-            let mut next = input;
             loop {
                 match next {
                     None | Some(Input::Command(Command::Close)) => {
                         message::terminate(&mut self.out);
-                        let _ = self.writer.send(&self.out).await;
+                        let _ = tokio::time::timeout(PARTING, self.writer.send(&self.out)).await;
                         return Ok(());
                     }
-                    Some(Input::NoCopy) => self.no_copy(),
+                    Some(Input::Feed(reader)) => self.start_feeding(reader),
+                    Some(Input::Copies(copies)) => self.copies = copies,
+                    Some(Input::NoCopy { tx, number }) => self.no_copy(tx, number),
                     Some(Input::UnexpectedCopy) => self.refuse_copy()?,
                     Some(Input::Command(command)) => self.command(command).await?,
                 }
                 match self.inputs.try_recv() {
-                    Ok(more) if self.out.len() < 256 * 1024 => next = Some(more),
+                    Ok(more) if self.out.len() < 256 * 1024 || self.is_feeding() => next = Some(more),
                     Ok(more) => {
                         self.writer.send_all(&mut self.out).await?;
                         next = Some(more);
@@ -81,7 +98,10 @@ impl Writer {
                     Err(_) => break,
                 }
             }
-            self.writer.send_all(&mut self.out).await?;
+            // While data are being written, what else is wanted is listened to.
+            if !self.is_feeding() {
+                self.writer.send_all(&mut self.out).await?;
+            }
         }
     }
 
@@ -96,13 +116,6 @@ impl Writer {
         message::copy_fail("COPY FROM STDIN comes as an operation of its own kind", &mut self.out)?;
         message::sync(&mut self.out);
         Ok(())
-    }
-
-    fn no_copy(&mut self) {
-        if self.copy_open {
-            self.copy_open = false;
-            message::sync(&mut self.out);
-        }
     }
 
     async fn command(&mut self, command: Command) -> Result<(), BackendError> {
@@ -127,6 +140,7 @@ impl Writer {
             }
             Command::BeginLeading { tx, modes: _ } => {
                 self.shared.discard.store(false, Ordering::Release);
+                self.shared.rows.store(0, Ordering::Release);
                 self.in_block = true;
                 self.settings_asked = false;
                 message::query("BEGIN ISOLATION LEVEL REPEATABLE READ", &mut self.out)?;
@@ -135,6 +149,7 @@ impl Writer {
             Command::Begin { tx, modes, snapshot, timestamp, seed, has_temporary } => {
                 self.has_temporary |= has_temporary;
                 self.shared.discard.store(false, Ordering::Release);
+                self.shared.rows.store(0, Ordering::Release);
                 *lock(&self.shared.ddl_effects) = None;
                 let mut sql = String::new();
                 self.modes = modes;
@@ -180,24 +195,6 @@ impl Writer {
                 // Any error fails the block as the master's did; the transcript takes the master's SQLSTATE.
                 message::query("SELECT 1 / 0", &mut self.out)?;
                 self.expect(Expect::Adopted { tx, number, sqlstate });
-            }
-            Command::CopyData(data) => {
-                if self.copy_open {
-                    message::copy_data(&data, &mut self.out)?;
-                    if self.out.len() >= 256 * 1024 {
-                        self.writer.send_all(&mut self.out).await?;
-                    }
-                }
-            }
-            Command::CopyEnd(failure) => {
-                if self.copy_open {
-                    self.copy_open = false;
-                    match failure {
-                        None => message::copy_done(&mut self.out),
-                        Some(reason) => message::copy_fail(&reason, &mut self.out)?,
-                    }
-                    message::sync(&mut self.out);
-                }
             }
             Command::Complete { tx } => {
                 message::query(&complete_sql(&self.temporary_schema, self.has_temporary), &mut self.out)?;
@@ -276,7 +273,7 @@ impl Writer {
         }
         if copy {
             // Its Sync goes behind the data, or at once when the backend does not ask for any.
-            self.copy_open = true;
+            self.feeding = Some(Feeding { tx, number, reader: None });
             message::flush(&mut self.out);
         } else {
             message::sync(&mut self.out);
@@ -337,6 +334,7 @@ impl Writer {
             self.until_drained().await?;
         }
         let settings = lock(&self.shared.settings).clone();
+        let Some(steps) = self.with_copies(steps).await else { return Ok(()) };
         let statement = |step: &Step| {
             let statement = step.operation.statement;
             Some((statement, self.statements.get(&statement)?.clone()))
@@ -370,12 +368,17 @@ impl Writer {
         if !commit {
             self.shared.discard.store(true, Ordering::Release);
             self.shared.acknowledged.notify_one();
-            if self.copy_open {
-                self.copy_open = false;
+            if self.feeding.take().is_some() {
                 message::copy_fail("the transaction is rolled back", &mut self.out)?;
                 message::sync(&mut self.out);
             }
-            self.writer.send_all(&mut self.out).await?;
+            // A backend that waits for locks reads nothing.
+            loop {
+                match tokio::time::timeout(PATIENCE, self.writer.send_all(&mut self.out)).await {
+                    Ok(sent) => break sent?,
+                    Err(_) => self.cancel.cancel().await?,
+                }
+            }
             while self.shared.outstanding.load(Ordering::Acquire) > 0 {
                 if self.expects.is_closed() {
                     return Err(BackendError::Closed);

@@ -70,6 +70,8 @@ pub(super) struct Backend {
     pub fails: BTreeMap<(TxId, u32), &'static str>,
     /// Transactions whose constraints' check fails here, once each.
     pub checks_fail: BTreeSet<TxId>,
+    /// How many rows each transaction changes.
+    pub rows: u64,
     /// Transactions that turn out to have written nothing here.
     pub writes_nothing: BTreeSet<TxId>,
 }
@@ -220,7 +222,7 @@ impl Backend {
                 let wrote = block.wrote && !self.writes_nothing.contains(tx);
                 report(BackendReport::Completed {
                     tx: *tx,
-                    result: Ok(Completion { wrote, ddl: block.ddl, temporary: false }),
+                    result: Ok(Completion { wrote, ddl: block.ddl, temporary: false, rows: self.rows }),
                 })
             }
             Command::Prepare { tx, gid, .. } => {

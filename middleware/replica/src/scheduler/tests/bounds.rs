@@ -88,24 +88,6 @@ fn a_client_with_too_many_open_transactions_ends_its_own_oldest() {
 }
 
 #[test]
-fn copy_data_are_limited_at_the_master_too_which_buffers_none() {
-    for mut one in [One::master(), One::slave()] {
-        one.open(1);
-        let t = tx(1, 1);
-        one.begin(t);
-        one.operations(t, &[COPY]);
-        let chunk = vec![0; 1024 * 1024];
-        for _ in 0..limits::TRANSACTION_BYTES_MAX / chunk.len() - 1 {
-            one.say(ClientMessage::CopyData { tx: t, number: 1, data: chunk.clone() });
-        }
-        assert_eq!(one.refusals(), [""; 0]);
-        one.say(ClientMessage::CopyData { tx: t, number: 1, data: chunk });
-        assert_eq!(one.refusals(), ["54000"]);
-        assert_eq!(one.cast(t), [VoteKind::Gone]);
-    }
-}
-
-#[test]
 fn what_is_buffered_is_given_back() {
     let mut one = One::slave();
     one.open(1);

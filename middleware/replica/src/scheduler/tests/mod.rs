@@ -5,6 +5,7 @@
 
 mod backend;
 mod bounds;
+mod bulk;
 mod catching_up;
 mod certificates;
 mod clients;
@@ -50,6 +51,9 @@ fn client_key(client: ClientId) -> SecretKey {
     SecretKey::from_seed(&[client.0 as u8 + 100; 32])
 }
 
+/// COPY data that a transaction may have here.
+const BULK_BYTES_MAX: u64 = 96 * 1024 * 1024;
+
 fn config(me: u16, master: u16) -> Config {
     let rights = |client| ClientRights {
         key: client_key(client).public(),
@@ -70,6 +74,7 @@ fn config(me: u16, master: u16) -> Config {
         drain_timeout_us: SECOND,
         execution: Execution::Deferred,
         soft_barrier_us: SOFT_BARRIER,
+        bulk_bytes_max: BULK_BYTES_MAX,
         master_silence_us: MASTER_SILENCE,
         #[cfg(feature = "planted-bugs")]
         planted_bug: None,

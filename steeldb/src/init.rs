@@ -3,8 +3,8 @@
 use crate::cli::InitArgs;
 use crate::config::{
     CatchUpFile, ClientEntry, ClusterFile, DatabaseEntry, PostgresFile, ProxyFile, ProxyMetricsFile,
-    ReplicaEntry, ReplicaFile, ReplicaMetricsFile, Timeouts, check_database, check_role, is_loopback,
-    random_seed, write_seed, default_bulk_mb,
+    ReplicaEntry, ReplicaFile, ReplicaMetricsFile, Timeouts, check_database, check_role, default_bulk_mb,
+    is_loopback, random_seed, write_seed,
 };
 use crate::ports;
 use anyhow::{Context as _, ensure};

@@ -32,7 +32,8 @@ fn too_large() -> ShimError {
 
 /// The same for COPY data.
 fn too_much_data(max: u64) -> ShimError {
-    ShimError::new("54000", format!("the transaction is too large: its COPY data may take {max} bytes")).hint(SPLIT)
+    ShimError::new("54000", format!("the transaction is too large: its COPY data may take {max} bytes"))
+        .hint(SPLIT)
 }
 
 impl Core {

@@ -19,7 +19,7 @@ mod trap;
 mod verify;
 
 pub use client::{Answer, Client};
-pub use cluster::{Cluster, administrator_key};
+pub use cluster::{BULK_BYTES_MAX, Cluster, administrator_key};
 pub use memory::Memory;
 pub use plain::Plain;
 pub use program::{Program, Said, python_with_psycopg};

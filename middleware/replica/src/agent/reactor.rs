@@ -601,7 +601,10 @@ impl Reactor {
     }
 
     /// What a worker is told before and after a command: the COPY data that belong to it.
-    fn with_command(&mut self, command: &scheduler::Command) -> (Option<worker::Input>, Option<worker::Input>) {
+    fn with_command(
+        &mut self,
+        command: &scheduler::Command,
+    ) -> (Option<worker::Input>, Option<worker::Input>) {
         match command {
             scheduler::Command::Execute { tx, number, kind: OperationKind::CopyIn { .. }, show, .. } => {
                 // What is shown is not done again.

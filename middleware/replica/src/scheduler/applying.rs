@@ -411,8 +411,13 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get(&tx) else { return Readiness::NotYet };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return Readiness::NotYet };
         let late = transaction.decided_at_us == 0;
-        let waited = self.now_us.saturating_sub(transaction.decided_at_us) > self.config.vote_timeout_us;
-        let behind = late || self.applying.behind;
+        // Nobody keeps the rows of a bulk transaction: who is slower than others goes on executing it.
+        let patience = match transaction.is_bulk() {
+            true => self.patience_us(transaction),
+            false => self.config.vote_timeout_us,
+        };
+        let waited = self.now_us.saturating_sub(transaction.decided_at_us) > patience;
+        let behind = late || self.applying.behind && !transaction.is_bulk();
         match &transaction.phase {
             Phase::Prepared { write_set } => {
                 let same = transaction.transcript.as_ref().map(|t| t.head()) == Some(certificate.transcript);

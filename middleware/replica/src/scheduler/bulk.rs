@@ -67,7 +67,7 @@ impl Bulk {
 
 impl Transaction {
     /// Whether others wait for its decoding.
-    fn is_bulk(&self) -> bool {
+    pub(super) fn is_bulk(&self) -> bool {
         self.copied_bytes > limits::BULK_BYTES || self.rows > limits::BULK_ROWS
     }
 

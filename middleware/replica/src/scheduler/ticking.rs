@@ -121,7 +121,8 @@ impl Scheduler {
         if transaction.finish.is_none() {
             // The master alone has given it up: nobody else answers its client, and nobody ends it.
             let alone = self.is_master() && transaction.phase == Phase::GivenUp;
-            if alone && transaction.copied_bytes > limits::BULK_BYTES && idle_us > self.config.vote_timeout_us {
+            if alone && transaction.copied_bytes > limits::BULK_BYTES && idle_us > self.config.vote_timeout_us
+            {
                 due.unanswered.push(tx);
             }
             let limit = if here { self.config.idle_timeout_us } else { self.config.vote_timeout_us };
@@ -134,11 +135,7 @@ impl Scheduler {
         }
         let finished_us = now.saturating_sub(transaction.finished_at_us);
         if transaction.against_vote.is_none() {
-            let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
-            let bulk = transaction.received_bytes as u64 * BULK_US_PER_BYTE;
-            let took = took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US);
-            let limit = self.config.vote_timeout_us + took + bulk + self.slowed_us(transaction);
-            if finished_us > limit {
+            if finished_us > self.patience_us(transaction) + self.slowed_us(transaction) {
                 if transaction.superseded { due.overtaken.push(tx) } else { due.expired.push(tx) }
             }
         } else if matches!(transaction.phase, Phase::Running | Phase::Completing | Phase::Queued { .. }) {
@@ -148,6 +145,13 @@ impl Scheduler {
                 due.stuck.push(tx);
             }
         }
+    }
+
+    /// T_vote of a transaction: the longer the more it took and the more it sent.
+    pub(super) fn patience_us(&self, transaction: &Transaction) -> u64 {
+        let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
+        let bulk = transaction.received_bytes as u64 * BULK_US_PER_BYTE;
+        self.config.vote_timeout_us + took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US) + bulk
     }
 
     /// Whether it is the cluster that its client waits for, rather than the other way round: a statement runs at the

@@ -130,7 +130,10 @@ impl Spool {
     ///
     /// # Errors
     /// The directory cannot be made or cleared.
-    pub fn open(directory: &Path, report: impl Fn(TxId) + Send + Sync + 'static) -> io::Result<(Spool, Writing)> {
+    pub fn open(
+        directory: &Path,
+        report: impl Fn(TxId) + Send + Sync + 'static,
+    ) -> io::Result<(Spool, Writing)> {
         std::fs::create_dir_all(directory)?;
         // Where the file system knows no files without a name, a crash may leave one that had it for a moment.
         for entry in std::fs::read_dir(directory)? {
@@ -195,7 +198,8 @@ impl Shared {
                 Job::Close(file) => {
                     let length = file.metadata().map_or(0, |metadata| metadata.len());
                     drop(file);
-                    self.on_disk.fetch_sub(length.min(self.on_disk.load(Ordering::Relaxed)), Ordering::Relaxed);
+                    self.on_disk
+                        .fetch_sub(length.min(self.on_disk.load(Ordering::Relaxed)), Ordering::Relaxed);
                 }
                 Job::Write(copied, number) => {
                     if let Err(error) = self.write(&copied, number) {

@@ -49,7 +49,9 @@ impl Reader {
                 Found::OnDisk { file, at, length, checksum } => {
                     let read = move || read(&file, at, length, checksum);
                     // Joining fails only if reading panics, which it does not, or the process ends.
-                    let read = tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+                    let read = tokio::task::spawn_blocking(read)
+                        .await
+                        .unwrap_or_else(|error| Err(io::Error::other(error)));
                     return match read {
                         Ok(bytes) => {
                             self.at += 1;

@@ -46,7 +46,9 @@ async fn what_is_read_is_what_was_written_in_memory_and_on_disk_as_often_as_want
     let (mut copies, _writing, _) = open(directory.path());
     let data = copies.of(tx(1), 1);
     let mut all = Vec::new();
-    for (number, length) in [1, 100, MEGABYTE, 5, BLOCK_BYTES, 17 * MEGABYTE, 3, 2 * MEGABYTE].into_iter().enumerate() {
+    for (number, length) in
+        [1, 100, MEGABYTE, 5, BLOCK_BYTES, 17 * MEGABYTE, 3, 2 * MEGABYTE].into_iter().enumerate()
+    {
         let chunk = chunk(number, length);
         all.extend_from_slice(&chunk);
         data.push(chunk);
@@ -111,7 +113,10 @@ async fn a_reader_that_consumes_lets_go_of_what_it_has_read_and_waits_for_more()
     data.push(chunk(1, 3));
     assert_eq!(reader.next().await, Next::Bytes(chunk(1, 3)), "less than a block is not kept back");
     let mut waits = std::pin::pin!(reader.next());
-    assert!(std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context).is_pending())).await);
+    assert!(
+        std::future::poll_fn(|context| std::task::Poll::Ready(waits.as_mut().poll(context).is_pending()))
+            .await
+    );
     data.end(Some("no more".into()));
     assert_eq!(waits.await, Next::End(Some("no more".into())));
 }

@@ -252,9 +252,7 @@ impl Store {
                 vec![]
             }
             // No statement asks for COPY data, and results are taken at once.
-            Command::Acknowledge(_)
-            | Command::Cancel
-            | Command::Execute { .. } => vec![],
+            Command::Acknowledge(_) | Command::Cancel | Command::Execute { .. } => vec![],
         }
     }
 

@@ -84,7 +84,9 @@ impl Writer {
                     Next::Bytes(bytes) => {
                         total += bytes.len();
                         if total > limits::KEPT_RECORD_BYTES_MAX {
-                            tracing::warn!("a transaction's script is too large to be kept for replicas that miss it");
+                            tracing::warn!(
+                                "a transaction's script is too large to be kept for replicas that miss it"
+                            );
                             return None;
                         }
                         copied.data.push(bytes.to_vec());

@@ -94,7 +94,10 @@ pub(super) enum Input {
     /// The COPY data of the transaction that is to be prepared, for its script.
     Copies(BTreeMap<u32, spool::Data>),
     /// The backend did not ask for the COPY data of an operation.
-    NoCopy { tx: TxId, number: u32 },
+    NoCopy {
+        tx: TxId,
+        number: u32,
+    },
     /// The backend asks for COPY data that no operation brings.
     UnexpectedCopy,
 }

@@ -194,6 +194,31 @@ fn b13_what_is_stuck_beside_a_stuck_bulk_transaction_ends_all_the_same() {
     assert!(one.cast(small).contains(&VoteKind::Expired));
 }
 
+/// Nobody keeps its rows, so who cannot execute it in time would be out for good.
+#[test]
+fn b13_a_replica_that_is_slow_with_a_bulk_transaction_goes_on_executing_it() {
+    for is_bulk in [true, false] {
+        let mut one = One::slave();
+        one.open(1);
+        one.backend.held = vec![backend::Held::Executed];
+        let t = tx(1, 1);
+        let slot = one.begin(t);
+        one.operations(t, &[WRITE]);
+        if is_bulk {
+            let transaction = one.of(t);
+            transaction.received_bytes += limits::BULK_BYTES + 1;
+            transaction.copied_bytes = limits::BULK_BYTES + 1;
+        }
+        one.stream(t, 1, 0);
+        one.finish(t, slot, Decision::Commit, &[WRITE]);
+        one.deliver(commit(t, slot, &[WRITE]));
+        one.pass(10 * VOTE_TIMEOUT);
+        assert_eq!(one.caught_up(t), usize::from(!is_bulk));
+        one.pass(30 * VOTE_TIMEOUT);
+        assert_eq!(one.caught_up(t), 1, "but not for ever");
+    }
+}
+
 /// If the others have let it in and the master has not, nobody would answer its client.
 #[test]
 fn b13_a_client_whose_bulk_transaction_the_master_alone_turned_away_is_told() {
@@ -204,7 +229,9 @@ fn b13_a_client_whose_bulk_transaction_the_master_alone_turned_away_is_told() {
     let (first, second) = (one.large(1, 1), one.large(2, 1));
     one.data(first, 1);
     one.data(second, 1);
-    let told = |one: &One| one.count(|effect| matches!(effect, Effect::Reply { message: ReplicaMessage::NotReproduced { tx }, .. } if *tx == second));
+    let told = |one: &One| {
+        one.count(|effect| matches!(effect, Effect::Reply { message: ReplicaMessage::NotReproduced { tx }, .. } if *tx == second))
+    };
     one.pass(VOTE_TIMEOUT / 2);
     assert_eq!(told(&one), 0, "the order may abort it");
     one.pass(VOTE_TIMEOUT);

@@ -58,7 +58,10 @@ async fn b13_a_copy_waits_on_disk_and_becomes_bulk_one_at_a_time_while_others_co
         .await
         .unwrap();
     let large = limits::COPY_MEMORY_BYTES + 2 * 1024 * 1024;
+    // What comes behind the data waits for their end, also where it is sent before.
+    first.client.batch_execute("BEGIN").await.unwrap();
     let rows = copy(&first.client, large).await.unwrap();
+    first.client.batch_execute("INSERT INTO small VALUES (0); DELETE FROM small; COMMIT").await.unwrap();
     assert_eq!(count(&proxy, "line").await, rows as i64);
 
     // One becomes bulk, and stays open.

@@ -3,6 +3,7 @@
 
 use super::writer::Writer;
 use super::{Input, lock};
+use crate::scheduler::Command;
 use crate::script::Step;
 use crate::spool::{Next, Reader};
 use steeldb_postgres::{BackendError, message};
@@ -14,6 +15,18 @@ pub(super) struct Feeding {
     pub(super) number: u32,
     /// Where they come from, once that is known.
     pub(super) reader: Option<Reader>,
+}
+
+/// Whether it does not wait for the end of data that are being written.
+fn is_urgent(input: &Input) -> bool {
+    match input {
+        Input::NoCopy { .. } | Input::UnexpectedCopy => true,
+        Input::Command(command) => matches!(
+            command,
+            Command::End { commit: false, .. } | Command::Cancel | Command::Acknowledge(_) | Command::Close
+        ),
+        Input::Feed(_) | Input::Copies(_) => false,
+    }
 }
 
 impl Writer {
@@ -35,13 +48,38 @@ impl Writer {
         }
     }
 
-    /// Writes some data, or gives what comes before that. None within: nobody wants the backend any more.
+    /// The block is to be rolled back: of what waits for the data's end nothing of the transaction is wanted any more.
+    pub(super) fn forget_deferred(&mut self) {
+        self.deferred.retain(|input| {
+            !matches!(
+                input,
+                Input::Feed(_)
+                    | Input::Copies(_)
+                    | Input::Command(
+                        Command::Execute { .. }
+                            | Command::Adopt { .. }
+                            | Command::Complete { .. }
+                            | Command::Prepare { .. }
+                    )
+            )
+        });
+    }
+
+    /// Writes some data, or gives what does not wait for their end. None within: nobody wants the backend any more.
     pub(super) async fn feed(&mut self) -> Result<Option<Option<Input>>, BackendError> {
         let Some(reader) = self.feeding.as_mut().and_then(|feeding| feeding.reader.as_mut()) else {
             return Ok(None);
         };
         let next = tokio::select! {
-            input = self.inputs.recv() => return Ok(Some(input)),
+            input = self.inputs.recv() => {
+                return Ok(match input {
+                    Some(input) if !is_urgent(&input) => {
+                        self.deferred.push_back(input);
+                        None
+                    }
+                    input => Some(input),
+                });
+            }
             () = self.expects.closed() => return Err(BackendError::Closed),
             sent = self.writer.send_all(&mut self.out), if !self.out.is_empty() => {
                 sent?;

@@ -17,7 +17,7 @@ use crate::script::SessionState;
 use crate::spool;
 use bytes::BytesMut;
 use drawing::Drawing;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -312,6 +312,7 @@ async fn serve(
         parsed_names: 0,
         out: BytesMut::with_capacity(16 * 1024),
         feeding: None,
+        deferred: VecDeque::new(),
         copies: BTreeMap::new(),
         in_block: false,
         drawing,

@@ -10,7 +10,7 @@ use crate::scheduler::Command;
 use crate::script::{Script, SessionState, Step};
 use crate::spool::Data;
 use bytes::{BufMut as _, BytesMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -41,6 +41,8 @@ pub(super) struct Writer {
     pub(super) out: BytesMut,
     /// The COPY whose data are being written; its Sync is not.
     pub(super) feeding: Option<Feeding>,
+    /// What came while data were being written, and waits for their end.
+    pub(super) deferred: VecDeque<Input>,
     /// The COPY data of the transaction that is to be prepared.
     pub(super) copies: BTreeMap<u32, Data>,
     pub(super) in_block: bool,
@@ -71,9 +73,12 @@ impl Writer {
                     Some(input) => input,
                     None => continue,
                 },
-                false => tokio::select! {
-                    input = self.inputs.recv() => input,
-                    () = self.expects.closed() => return Err(BackendError::Closed),
+                false => match self.deferred.pop_front() {
+                    Some(input) => Some(input),
+                    None => tokio::select! {
+                        input = self.inputs.recv() => input,
+                        () = self.expects.closed() => return Err(BackendError::Closed),
+                    },
                 },
             };
             loop {
@@ -89,18 +94,17 @@ impl Writer {
                     Some(Input::UnexpectedCopy) => self.refuse_copy()?,
                     Some(Input::Command(command)) => self.command(command).await?,
                 }
-                match self.inputs.try_recv() {
-                    Ok(more) if self.out.len() < 256 * 1024 || self.is_feeding() => next = Some(more),
-                    Ok(more) => {
-                        self.writer.send_all(&mut self.out).await?;
-                        next = Some(more);
-                    }
-                    Err(_) => break,
+                if self.is_feeding() {
+                    break; // what comes behind the data waits for their end
                 }
-            }
-            // While data are being written, what else is wanted is listened to.
-            if !self.is_feeding() {
-                self.writer.send_all(&mut self.out).await?;
+                let Some(more) = self.deferred.pop_front().or_else(|| self.inputs.try_recv().ok()) else {
+                    self.writer.send_all(&mut self.out).await?;
+                    break;
+                };
+                if self.out.len() >= 256 * 1024 {
+                    self.writer.send_all(&mut self.out).await?;
+                }
+                next = Some(more);
             }
         }
     }
@@ -368,6 +372,7 @@ impl Writer {
         if !commit {
             self.shared.discard.store(true, Ordering::Release);
             self.shared.acknowledged.notify_one();
+            self.forget_deferred();
             if self.feeding.take().is_some() {
                 message::copy_fail("the transaction is rolled back", &mut self.out)?;
                 message::sync(&mut self.out);

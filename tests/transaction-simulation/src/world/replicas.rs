@@ -336,7 +336,13 @@ impl World<'_> {
             }
             // No client here asks for these.
             // Nothing here defines temporary relations.
-            Effect::Maintain { .. } | Effect::Verify { .. } | Effect::ClearTemporary { .. } => {}
+            // No statement of the simulation asks for any of it.
+            Effect::Maintain { .. }
+            | Effect::Verify { .. }
+            | Effect::ClearTemporary { .. }
+            | Effect::KeepCopy { .. }
+            | Effect::EndCopy { .. }
+            | Effect::DropCopies { .. } => {}
             Effect::Diverged { position, tx, reason } => self.diverged(at, position, tx, reason),
         }
     }

@@ -387,6 +387,7 @@ impl Scheduler {
         let is_copy = matches!(operation.kind, OperationKind::CopyIn { .. });
         // The master never asked for data: nor will this backend, or it fails.
         let without_data = is_copy && !master && matches!(copy, CopyState::None);
+        transaction.has_copies |= is_copy;
         let command = match adopted {
             Some(sqlstate) => Command::Adopt { tx, number, sqlstate },
             None => Command::Execute {

@@ -334,9 +334,7 @@ impl World<'_> {
                     self.answer(at, origin, message);
                 }
             }
-            // No client here asks for these.
-            // Nothing here defines temporary relations.
-            // No statement of the simulation asks for any of it.
+            // No client here asks for these, defines temporary relations or copies anything.
             Effect::Maintain { .. }
             | Effect::Verify { .. }
             | Effect::ClearTemporary { .. }

@@ -252,6 +252,18 @@ fn copy_data_that_are_lost_here_are_a_vote_against_and_at_the_master_the_backend
 }
 
 #[test]
+fn copy_data_that_never_came_are_let_go_of_all_the_same() {
+    let mut one = One::master();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[COPY]);
+    assert_eq!(one.executed(t), 1);
+    one.deliver(abort(t, slot));
+    assert_eq!(one.dropped(t), 1);
+}
+
+#[test]
 fn what_bulk_transactions_have_beyond_others_is_not_their_clients_share() {
     let mut one = One::slave();
     one.open(1);

@@ -10,7 +10,7 @@ fn tx(counter: u64) -> TxId {
 
 fn open(directory: &Path) -> (Copies, Writing, mpsc::Receiver<TxId>) {
     let (sender, reports) = mpsc::channel();
-    let (spool, writing) = Spool::open(directory, move |tx| drop(sender.send(tx))).unwrap();
+    let (spool, writing) = Spool::open(directory, move |tx| sender.send(tx).unwrap_or_default()).unwrap();
     (Copies::new(spool), writing, reports)
 }
 
@@ -138,7 +138,7 @@ async fn a_full_disk_is_told_with_53100_and_what_is_lost_is_not_read() {
     let (sender, reports) = mpsc::channel();
     let full = |_: &Path| OpenOptions::new().read(true).write(true).open("/dev/full");
     let (spool, _writing) =
-        Spool::with(directory.path(), full, Box::new(move |tx| drop(sender.send(tx)))).unwrap();
+        Spool::with(directory.path(), full, Box::new(move |tx| sender.send(tx).unwrap_or_default())).unwrap();
     let mut copies = Copies::new(spool);
     let data = copies.of(tx(7), 1);
     for number in 0..17 {
@@ -169,17 +169,20 @@ async fn a_byte_that_changed_on_disk_is_an_error_and_not_read() {
 
 #[tokio::test]
 async fn what_waits_for_the_disk_keeps_its_frame_and_nothing_else_does() {
-    struct Frame(Vec<u8>, Arc<()>);
+    struct Frame {
+        bytes: Vec<u8>,
+        _room: Arc<()>,
+    }
     impl AsRef<[u8]> for Frame {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.bytes
         }
     }
     let directory = tempfile::tempdir().unwrap();
     let (mut copies, _writing, _) = open(directory.path());
     let data = copies.of(tx(1), 1);
     let room = Arc::new(());
-    let frame = |length: usize| Bytes::from_owner(Frame(vec![1; length], Arc::clone(&room)));
+    let frame = |length: usize| Bytes::from_owner(Frame { bytes: vec![1; length], _room: Arc::clone(&room) });
     data.push(frame(16 * MEGABYTE));
     assert_eq!(Arc::strong_count(&room), 1, "what stays in memory is a copy");
     data.push(frame(MEGABYTE));

@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use futures::{SinkExt as _, TryStreamExt as _, pin_mut};
 use steeldb_cluster_tests::{BULK_BYTES_MAX, Cluster, Plain, Proxy, sqlstate};
+use steeldb_types::limits;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 const ROWS: usize = 100_000;

@@ -20,6 +20,7 @@ mod membership;
 mod metrics;
 mod monitor;
 mod peer;
+mod performing;
 mod promises;
 mod reactor;
 mod recovery;

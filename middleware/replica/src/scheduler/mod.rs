@@ -18,6 +18,8 @@ mod applying;
 mod ballot;
 mod buffers;
 mod bulk;
+mod catching_up;
+mod copying;
 mod delivery;
 mod draws;
 mod early;
@@ -28,6 +30,7 @@ mod finishing;
 mod lost;
 mod maintaining;
 mod mastership;
+mod open;
 mod operations;
 mod outcomes;
 mod planted;
@@ -46,9 +49,9 @@ mod transaction;
 mod voting;
 mod walls;
 
-pub use delivery::{Missing, OpenTransactions};
 pub use effect::{Command, Effect, Reexecution};
 pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
+pub use open::{Missing, OpenTransactions};
 #[cfg(feature = "planted-bugs")]
 pub use planted::PlantedBug;
 pub use sizes::{Counts, Sizes};

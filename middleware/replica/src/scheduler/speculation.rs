@@ -3,7 +3,7 @@
 //!
 //! Nothing here is needed for safety: the vote finds out whatever went another way. It makes that rare.
 
-use super::applying::IMPATIENCE_FACTOR;
+use super::catching_up::IMPATIENCE_FACTOR;
 use super::planted::PlantedBug;
 use super::transaction::{Buffered, Issued, Phase, Transaction};
 use super::{Command, Effect, Scheduler};

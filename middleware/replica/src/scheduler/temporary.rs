@@ -8,7 +8,7 @@
 //! - Nothing is applied and no snapshot taken beside a clearing; the session's open transaction ends with it.
 
 use super::applying::Item;
-use super::delivery::OpenTransactions;
+use super::open::OpenTransactions;
 use super::{Effect, Scheduler};
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_types::{Position, ReplicaId, SessionId, SessionKey, View, limits, temporary_schema};

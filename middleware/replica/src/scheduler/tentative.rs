@@ -12,7 +12,7 @@
 //! - Definitions are told when they are applied: sessions are opened without the order, by the roles that are there.
 
 use super::Scheduler;
-use super::delivery::{OPEN_PER_CLIENT_MAX, OpenTransactions};
+use super::open::{OPEN_PER_CLIENT_MAX, OpenTransactions};
 use super::planted::PlantedBug;
 use super::transaction::Phase;
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,7 +2,7 @@
 
 use super::backend::Held;
 use super::*;
-use crate::scheduler::delivery::OPEN_PER_CLIENT_MAX;
+use crate::scheduler::open::OPEN_PER_CLIENT_MAX;
 use steeldb_types::limits;
 
 /// Each operation with a new counter would leave a transaction behind.

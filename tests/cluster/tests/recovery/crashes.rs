@@ -57,7 +57,7 @@ async fn crashes(crash: Crash, replicas: &[(u16, bool)]) {
             client.identical().await;
             let mut sprung = cluster.crash_at(*replica, step, crash);
             // A replica that is slower than the three others need not vote: then it is the turn of the next transaction.
-            let mut running = Box::pin(transaction(client.another().await.unwrap(), id + 1, *ddl));
+            let mut running = Box::pin(transaction(&client, id + 1, *ddl));
             let mut tries = 1;
             loop {
                 id += 1;
@@ -74,7 +74,7 @@ async fn crashes(crash: Crash, replicas: &[(u16, bool)]) {
                         }
                         assert!(tries < TRIES_MAX, "{crash:?} of {replica}: it never reaches {step:?}");
                         tries += 1;
-                        running = Box::pin(transaction(client.another().await.unwrap(), id + 1, *ddl));
+                        running = Box::pin(transaction(&client, id + 1, *ddl));
                     }
                 }
             }
@@ -111,7 +111,8 @@ async fn crashes(crash: Crash, replicas: &[(u16, bool)]) {
     cluster.stop_all().await.unwrap();
 }
 
-async fn transaction(mut client: Client, id: i32, ddl: bool) -> Result<(), String> {
+async fn transaction(client: &Client, id: i32, ddl: bool) -> Result<(), String> {
+    let mut client = client.another().await.map_err(|error| error.to_string())?;
     client.begin();
     let mut statements =
         vec![format!("insert into t values ({id}, 0)"), "update t set n = n + 1 where id = 0".into()];

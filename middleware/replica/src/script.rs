@@ -131,7 +131,10 @@ impl Script {
     }
 
     /// h_k of its operations and results.
-    fn transcript(&self) -> Result<Digest, ScriptError> {
+    ///
+    /// # Errors
+    /// [`ScriptError`]: operations that are not its own or not numbered, or without their statement.
+    pub fn transcript(&self) -> Result<Digest, ScriptError> {
         let SessionState { database, role, parameters, .. } = &self.session;
         let mut transcript = Transcript::begin(self.tx, preamble(database, role, parameters), self.modes);
         for (number, step) in (1..).zip(&self.steps) {

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use steeldb_ordering::{Change, InstanceNumber, Message, Record, Roster};
 use steeldb_ordering_log::{Disk as _, Log, Options, SimulatedDisk};
 use steeldb_ordering_server::{ClientMessage, ServerMessage, verify_archive};
+use steeldb_postgres::write_set::WriteSet;
+use steeldb_replica::agent::PeerMessage;
+use steeldb_replica::script::Script;
 use steeldb_transport::take_frame;
 use steeldb_types::limits;
 use steeldb_wire::codec;
@@ -80,6 +83,34 @@ pub(crate) fn transaction_message(input: &[u8]) {
         5 => canonical::<transaction::VoteBundle>(rest),
         6 => canonical::<transaction::SignedFinish>(rest),
         _ => canonical::<transaction::Stream>(rest),
+    }
+}
+
+/// What agents say to each other.
+pub(crate) fn peer_frame(input: &[u8]) {
+    if let Ok(message) = PeerMessage::decode(input) {
+        assert_eq!(&message.encode()[..], input, "not canonical");
+    }
+}
+
+/// What a peer sends to a replica that was away: rows, which have a digest or are incomplete, and scripts, which are judged
+/// before anything is executed. The first byte chooses which.
+pub(crate) fn kept_effects(input: &[u8]) {
+    let Some((kind, rest)) = input.split_first() else { return };
+    if kind % 2 == 0 {
+        canonical::<WriteSet>(rest);
+        if let Ok(rows) = codec::decode::<WriteSet>(rest, limits::FRAME_BYTES_MAX) {
+            let _ = rows.digest();
+        }
+    } else {
+        canonical::<Script>(rest);
+        if let Ok(script) = codec::decode::<Script>(rest, limits::FRAME_BYTES_MAX) {
+            let (tx, slot, operations) = (script.tx, script.slot, script.steps.len() as u32);
+            let transcript = script.transcript().unwrap_or_default();
+            if let Ok(opened) = Script::open(rest, tx, slot, operations, transcript) {
+                assert_eq!(opened, script, "another script than it holds");
+            }
+        }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 12] = [
     Target { name: "ordering_message", run: decoders::ordering_message },
     Target { name: "record", run: decoders::record },
     Target { name: "log_on_disk", run: decoders::log_on_disk },
@@ -29,6 +29,8 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "client_frame", run: decoders::client_frame },
     Target { name: "server_frame", run: decoders::server_frame },
     Target { name: "transaction_message", run: decoders::transaction_message },
+    Target { name: "peer_frame", run: decoders::peer_frame },
+    Target { name: "kept_effects", run: decoders::kept_effects },
     Target { name: "core", run: core::run },
 ];
 

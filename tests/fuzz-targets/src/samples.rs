@@ -7,12 +7,15 @@ use steeldb_ordering::{
     Message, Part, Record, Regency, Registered, RequestId, StopData, Votes,
 };
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
+use steeldb_postgres::{Change, Operation as Written, Row, WriteSet};
+use steeldb_replica::agent::PeerMessage;
+use steeldb_replica::script::{Script, SessionState, Step};
 use steeldb_types::{
     ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, Timestamp, TxId, ViewNumber,
 };
 use steeldb_wire::auth::{Namespace, Signature};
 use steeldb_wire::codec::encode;
-use steeldb_wire::transaction::{self, SignedFinish, VoteBundle, VoteKind};
+use steeldb_wire::transaction::{self, SignedFinish, StatementId, StatementText, VoteBundle, VoteKind};
 
 const SIGNERS: [ReplicaId; 3] = [ReplicaId(0), ReplicaId(2), ReplicaId(3)];
 
@@ -186,6 +189,55 @@ fn transaction_messages() -> Vec<Vec<u8>> {
     ]
 }
 
+fn peer_frames() -> Vec<PeerMessage> {
+    let (tx, slot) = (TxId::default(), Position(3));
+    vec![
+        PeerMessage::Ordering(messages().remove(0)),
+        PeerMessage::Standing(Position(7)),
+        PeerMessage::FetchEffects { tx, slot, from: 4096 },
+        PeerMessage::Ping { number: 9 },
+        PeerMessage::Pong { number: 9 },
+    ]
+}
+
+fn kept_effects() -> Vec<Vec<u8>> {
+    let (tx, slot) = (TxId::default(), Position(3));
+    let row = |value: &str| Row::new(vec![("id".into(), Some("1".into())), ("v".into(), Some(value.into()))]);
+    let changes = [row("old"), row("new")].into_iter().flatten().map(|new| Change {
+        schema: "public".into(),
+        table: "t".into(),
+        operation: Written::Insert { new },
+    });
+    let operation = transaction::Operation {
+        tx,
+        number: 1,
+        statement: StatementId(1),
+        leading: false,
+        row_order: false,
+        must_vote: false,
+        verify: false,
+        kind: transaction::OperationKind::Execute { bind: vec![0; 6] },
+    };
+    let step = Step {
+        operation,
+        copy: None,
+        adopted: None,
+        draws: transaction::Draws::NONE,
+        result: Digest([4; 32]),
+    };
+    let text = StatementText { sql: "create table t (id int primary key)".into(), parameter_types: vec![] };
+    let script = Script {
+        tx,
+        slot,
+        modes: transaction::Modes::default(),
+        session: SessionState { database: "app".into(), role: "app".into(), ..SessionState::default() },
+        statements: [(StatementId(1), text)].into(),
+        steps: vec![step],
+    };
+    let with = |kind: u8, bytes: Vec<u8>| [&[kind][..], &bytes].concat();
+    vec![with(0, encode(&WriteSet::new(changes))), with(1, encode(&script))]
+}
+
 /// The samples of a target, in a fixed order.
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
@@ -197,6 +249,8 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "client_frame" => client_frames().iter().map(|message| message.encode().to_vec()).collect(),
         "server_frame" => server_frames().iter().map(|message| message.encode().to_vec()).collect(),
         "transaction_message" => transaction_messages(),
+        "peer_frame" => peer_frames().iter().map(|message| message.encode().to_vec()).collect(),
+        "kept_effects" => kept_effects(),
         // Any bytes will do.
         _ => vec![(0..=255).collect()],
     }

@@ -79,5 +79,7 @@ targets! {
     client_frame: SEEDS,
     server_frame: SEEDS,
     transaction_message: SEEDS,
+    peer_frame: SEEDS,
+    kept_effects: SEEDS,
     core: SEEDS / 2,
 }

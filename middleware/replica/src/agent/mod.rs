@@ -38,4 +38,5 @@ pub use config::{AgentConfig, DatabaseConfig};
 pub use controls::{AgentSettings, Controls};
 pub use hook::{Hook, Point};
 pub use monitor::{Monitor, Standing};
+pub use peer::PeerMessage;
 pub use run::run;

@@ -8,7 +8,7 @@ use steeldb_wire::codec::{self, DecodeError};
 use steeldb_wire::transaction::{SignedAccusation, Stream, VoteBundle};
 
 /// A frame between replicas.
-pub(super) enum PeerMessage {
+pub enum PeerMessage {
     /// Of the ordering core.
     Ordering(Message),
     /// Votes.
@@ -60,7 +60,8 @@ const PONG: u8 = 9;
 const STANDING: u8 = 7;
 
 impl PeerMessage {
-    pub(super) fn encode(&self) -> Bytes {
+    /// The bytes of a frame.
+    pub fn encode(&self) -> Bytes {
         let (kind, body) = match self {
             PeerMessage::Ordering(message) => (ORDERING, message.encode()),
             PeerMessage::Votes(bundle) => (VOTES, codec::encode(bundle)),
@@ -78,7 +79,11 @@ impl PeerMessage {
         frame.into()
     }
 
-    pub(super) fn decode(frame: &[u8]) -> Result<PeerMessage, DecodeError> {
+    /// Reads a frame.
+    ///
+    /// # Errors
+    /// [`DecodeError`]: it is no canonical encoding.
+    pub fn decode(frame: &[u8]) -> Result<PeerMessage, DecodeError> {
         match frame.split_first() {
             Some((&ORDERING, body)) => Message::decode(body).map(PeerMessage::Ordering),
             Some((&VOTES, body)) => codec::decode(body, limits::FRAME_BYTES_MAX).map(PeerMessage::Votes),

@@ -3,16 +3,41 @@
 use super::catchup::{keep, summary};
 use crate::effects::Effects;
 use crate::scheduler::Event;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use steeldb_postgres::decoding::{DecodingError, Lsn};
-use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION};
+use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION, WriteSet};
 use tokio::sync::mpsc;
 
 /// The slot of a database: names of slots are restricted, so it is derived.
 pub(super) fn slot_name(database: &str) -> String {
     let digest = steeldb_types::Digest::of("steeldb/slot", &[database.as_bytes()]).to_string();
     format!("steeldb_{}", &digest[..16])
+}
+
+/// Transactions that change names of schemas.
+///
+/// A stream remembers what a table is called from when it first sent a change of it, and PostgreSQL does not have it look again
+/// when the table's schema gets another name. Rows named so would be looked for in vain by who takes them from a peer, and a
+/// replica whose stream began later would name them otherwise. So the stream is started again behind each of these.
+#[derive(Default)]
+struct Renames {
+    /// Decoded, and not resolved.
+    open: BTreeSet<String>,
+    /// One is resolved, and the stream is still the one from before.
+    stale: bool,
+}
+
+impl Renames {
+    fn decoded(&mut self, gid: &str, write_set: &WriteSet) {
+        if write_set.ddl().iter().any(|command| command.command_tag == "ALTER SCHEMA") {
+            self.open.insert(gid.to_string());
+        }
+    }
+
+    fn resolved(&mut self, gid: &str) {
+        self.stale |= self.open.remove(gid);
+    }
 }
 
 /// Decodes until the agent ends, or the stream fails for good.
@@ -41,12 +66,16 @@ pub(super) async fn run(
                 }
                 tracing::warn!(database, %error, "the decoding stream ended; starting it again");
             }
-            Ok(()) => return,
+            Ok(()) if events.is_closed() => return,
+            Ok(()) => {
+                tracing::debug!(database, "a schema has another name: the decoding stream is started again")
+            }
         }
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }
 
+/// Ends without an error when nobody listens any more, and when the stream is to be started again.
 async fn stream(
     socket_dir: &Path,
     database: &str,
@@ -55,6 +84,7 @@ async fn stream(
     open: &mut BTreeMap<String, Lsn>,
 ) -> Result<(), DecodingError> {
     let mut stream = DecodingStream::start(socket_dir, database, &slot_name(database), PUBLICATION).await?;
+    let mut renames = Renames::default();
     let mut resolved_upto = Lsn(0);
     let mut unconfirmed = 0;
     // What is not on disk yet for peers is decoded again after a crash: that is what keeps it from being lost.
@@ -63,6 +93,7 @@ async fn stream(
         match stream.next().await? {
             Decoded::Prepared { gid, write_set, lsn } => {
                 open.insert(gid.clone(), lsn);
+                renames.decoded(&gid, &write_set);
                 let result = summary(&write_set);
                 if events.send(Event::Decoded { gid: gid.clone(), write_set: result }).is_err() {
                     return Ok(());
@@ -71,7 +102,13 @@ async fn stream(
             }
             Decoded::Resolved { gid, lsn, .. } => {
                 open.remove(&gid);
+                renames.resolved(&gid);
                 resolved_upto = resolved_upto.max(lsn);
+                // Begun farther back it would meet the old names again.
+                let begins_anew = renames.stale && open.is_empty();
+                if begins_anew && let Some((ticket, _)) = pending.back() {
+                    effects.until_durable(*ticket).await;
+                }
                 unconfirmed += 1;
                 // Now and then is enough: it only lets the server forget.
                 if unconfirmed >= 256 || open.is_empty() {
@@ -83,6 +120,9 @@ async fn stream(
                     let needed = open.values().copied().chain(pending.front().map(|(_, lsn)| *lsn));
                     let before = needed.min().map(|lsn| Lsn(lsn.0.saturating_sub(1)));
                     stream.confirm(before.unwrap_or(resolved_upto).min(resolved_upto)).await?;
+                }
+                if begins_anew {
+                    return Ok(());
                 }
             }
         }

@@ -7,10 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use steeldb_metrics::{Definition, Readiness, Registry};
-use steeldb_types::{Position, ReplicaId, Term, ViewNumber};
+use steeldb_types::{Position, ReplicaId, Term, ViewNumber, limits};
 
 /// A reactor that has not looked at its clocks for so long stands still.
 const STALLED: Duration = Duration::from_secs(5);
+
+/// Within so long whoever waits between two attempts to reach this replica has made one.
+const REDIALLED: Duration = limits::REDIAL_PAUSE_MAX.saturating_add(Duration::from_millis(500));
 
 /// What an agent tells. Clones share it.
 #[derive(Clone)]
@@ -28,6 +31,8 @@ struct Shared {
 pub struct Standing {
     /// When this was so.
     pub at: Instant,
+    /// For how long those that dial it have been able to.
+    pub up: Duration,
     /// It is a member of the view.
     pub votes: bool,
     /// Its data are not those of the others.
@@ -85,8 +90,9 @@ impl Monitor {
         self.0.registry.text()
     }
 
-    /// Whether the replica can do its part: it and its server run, its data are the others', a quorum is in reach, and it
-    /// is no farther behind the order, delivered or applied, than `lag_max` positions.
+    /// Whether the replica can do its part: it and its server run, all had the time to dial it (or whoever stops the next
+    /// replica would take one from clients that are without this one yet), its data are the others', a quorum is in reach,
+    /// and it is no farther behind the order, delivered or applied, than `lag_max` positions.
     pub fn readiness(&self, lag_max: u64) -> Readiness {
         let standing = self.0.standing.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match standing {
@@ -122,6 +128,7 @@ fn judge(standing: &Standing, server_runs: bool, age: Duration, lag_max: u64) ->
     };
     unless(server_runs, "its PostgreSQL does not run");
     unless(age < STALLED, "it stands still");
+    unless(standing.up > REDIALLED, "not everybody that dials it has had the time to");
     unless(standing.votes, "it is not a member of the view");
     unless(!standing.diverged, "it has diverged: see its log");
     unless(
@@ -158,6 +165,7 @@ mod tests {
     fn well() -> Standing {
         Standing {
             at: Instant::now(),
+            up: Duration::from_secs(60),
             votes: true,
             diverged: false,
             vouches: true,
@@ -183,6 +191,7 @@ mod tests {
         assert_eq!(judged(&well(), false, 0, 10), "its PostgreSQL does not run");
         assert_eq!(judged(&well(), true, 5, 10), "it stands still");
         for (standing, reason) in [
+            (Standing { up: limits::REDIAL_PAUSE_MAX, ..well() }, "has had the time"),
             (Standing { votes: false, ..well() }, "member"),
             (Standing { diverged: true, vouches: false, ..well() }, "diverged: see its log"),
             (Standing { vouches: false, ..well() }, "lost what it voted for"),

@@ -290,6 +290,7 @@ impl Reactor {
         let peers: Vec<ReplicaId> = self.peers().filter(|peer| self.links.is_up(*peer)).collect();
         Standing {
             at,
+            up: at.saturating_duration_since(self.started),
             votes: view.contains(self.me),
             diverged: self.scheduler.diverged().is_some(),
             vouches: self.scheduler.may_vouch(),

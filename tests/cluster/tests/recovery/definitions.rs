@@ -27,6 +27,24 @@ async fn a11_ddl_withheld_from_one_replica_does_not_take_it_out() {
     cluster.stop_all().await.unwrap();
 }
 
+/// Rows are kept under the names that their tables have, also right after these were changed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_withheld_from_one_replica_are_found_in_a_schema_that_was_renamed() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create schema before").await.unwrap();
+    client.execute("create table before.t (id int primary key)").await.unwrap();
+    client.execute("insert into before.t values (1)").await.unwrap();
+    let shim = cluster.shim_without(3).await.unwrap();
+    let mut liar = Client { session: shim.open(APP, APP, Vec::new()).await.unwrap(), shim };
+    client.execute("alter schema before rename to behind").await.unwrap();
+    liar.execute("insert into behind.t values (2)").await.unwrap();
+    liar.execute("insert into behind.t values (3)").await.unwrap();
+    client.identical().await;
+    all_four_vouch(&mut cluster, &mut client).await;
+    cluster.stop_all().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a11_a_replica_that_comes_and_goes_follows_definitions_beside_transactions() {
     let mut cluster = Cluster::start(4).await.unwrap();

@@ -1,7 +1,6 @@
 //! Stores at work: backends and their commands, snapshots, outcomes.
 
 use super::{Happening, Within, World};
-use crate::adversaries::Stage;
 use crate::node::{Lane, Running};
 use crate::scenario::{Fault, Step};
 use crate::store::{Output, Pid, StepResult, WriteSet};
@@ -192,19 +191,11 @@ impl World<'_> {
         let Output::Executed { tx, number, sql, messages: answer, status, ordered, show, .. } = output else {
             return;
         };
-        let node = &mut self.nodes[at];
-        let id = node.id;
-        let (mut answer, term) = (answer, node.term());
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            answer = adversary.answer(&mut stage, answer);
-        }
+        let id = self.nodes[at].id;
+        let mut answer = answer;
+        self.each_adversary(at, |adversary, stage| {
+            answer = adversary.answer(stage, std::mem::take(&mut answer));
+        });
         let mut digest = ResultDigest::new(ordered);
         for message in messages(&answer).flatten() {
             let _ = digest.message(message.tag, message.body);

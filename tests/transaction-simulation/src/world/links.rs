@@ -2,7 +2,6 @@
 //! notice.
 
 use super::{Happening, PeerMessage, World};
-use crate::adversaries::Stage;
 use rand::Rng;
 use std::collections::BTreeMap;
 use steeldb_replica::scheduler::Event;
@@ -237,21 +236,11 @@ impl World<'_> {
     /// A replica says something to another. Faulty ones twist it.
     pub(super) fn say(&mut self, from: usize, to: usize, message: PeerMessage) {
         let mut messages = vec![message];
-        let node = &mut self.nodes[from];
-        let (to_id, term) = (ReplicaId(to as u16), node.term());
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            messages = messages
-                .into_iter()
-                .flat_map(|message| adversary.to_peer(&mut stage, to_id, message))
-                .collect();
-        }
+        let peer = ReplicaId(to as u16);
+        self.each_adversary(from, |adversary, stage| {
+            let said = std::mem::take(&mut messages).into_iter();
+            messages = said.flat_map(|message| adversary.to_peer(stage, peer, message)).collect();
+        });
         for message in messages {
             self.carry(End::Replica(from), End::Replica(to), Frame::Peer(message), 0);
         }
@@ -265,23 +254,14 @@ impl World<'_> {
 
     /// A replica answers a client. Faulty ones twist it.
     pub(super) fn answer(&mut self, from: usize, connection: u64, message: ReplicaMessage) {
-        let node = &mut self.nodes[from];
+        let node = &self.nodes[from];
         let client = node.running.as_ref().and_then(|running| running.connections.get(&connection).copied());
         let Some(client) = client else { return };
-        let (mut messages, term) = (vec![message], node.term());
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            messages = messages
-                .into_iter()
-                .flat_map(|message| adversary.to_client(&mut stage, client, message))
-                .collect();
-        }
+        let mut messages = vec![message];
+        self.each_adversary(from, |adversary, stage| {
+            let said = std::mem::take(&mut messages).into_iter();
+            messages = said.flat_map(|message| adversary.to_client(stage, client, message)).collect();
+        });
         for message in messages {
             self.carry(End::Replica(from), End::Client(client), Frame::ToClient(message), 0);
         }

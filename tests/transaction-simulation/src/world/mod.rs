@@ -9,6 +9,7 @@ mod ordering;
 mod replicas;
 mod schedule;
 
+use crate::adversaries::{self, Adversary, Stage};
 use crate::client::Client;
 use crate::history::History;
 use crate::node::{Lane, Node};
@@ -16,7 +17,7 @@ use crate::scenario::{Scenario, Step};
 use crate::sequencer::Sequencer;
 use crate::store::{Output, Pid, Store, WriteSet};
 use crate::trace::Trace;
-use crate::{Failure, Outcome, adversaries, invariants};
+use crate::{Failure, Outcome, invariants};
 use links::{End, Frame, Links};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -182,6 +183,22 @@ pub(crate) struct World<'a> {
 }
 
 impl<'a> World<'a> {
+    /// The ways in which a replica is faulty, one after the other; none of a correct one.
+    fn each_adversary(&mut self, at: usize, mut act: impl FnMut(&mut dyn Adversary, &mut Stage<'_>)) {
+        let node = &mut self.nodes[at];
+        let term = node.term();
+        for adversary in &mut node.adversaries {
+            let mut stage = Stage {
+                key: &node.key,
+                rng: &mut self.adversary_rng,
+                order: &self.history.order,
+                me: node.id,
+                term,
+            };
+            act(adversary.as_mut(), &mut stage);
+        }
+    }
+
     pub(crate) fn new(scenario: &'a Scenario, explain: bool) -> Result<World<'a>, String> {
         let stream = |stream| {
             let mut rng = ChaCha8Rng::seed_from_u64(scenario.seed);

@@ -2,7 +2,7 @@
 
 use super::links::{End, Frame};
 use super::{EPOCH_US, Happening, IDLE_TIMEOUT_US, PeerMessage, VOTE_TIMEOUT_US, Within, World};
-use crate::adversaries::{self, Stage};
+use crate::adversaries;
 use crate::node::{Lane, Promises, Running};
 use crate::scenario::{MASTER, Step};
 use crate::sequencer::Entry;
@@ -360,23 +360,13 @@ impl World<'_> {
         }
     }
 
-    /// Has a certified outcome ordered.
     /// A replica has what its votes prove ordered; a faulty one perhaps something else.
     fn submit(&mut self, at: usize, ordered: Ordered) {
         let mut submitted = vec![ordered];
-        let node = &mut self.nodes[at];
-        let term = node.term();
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            submitted =
-                submitted.into_iter().flat_map(|ordered| adversary.to_order(&mut stage, ordered)).collect();
-        }
+        self.each_adversary(at, |adversary, stage| {
+            let requests = std::mem::take(&mut submitted).into_iter();
+            submitted = requests.flat_map(|ordered| adversary.to_order(stage, ordered)).collect();
+        });
         for request in submitted.iter().filter_map(adversaries::request) {
             self.request(at, request);
         }
@@ -428,18 +418,8 @@ impl World<'_> {
     /// A faulty replica hears a message, and has something ordered that it makes of it.
     fn overhear(&mut self, at: usize, from: usize, message: &PeerMessage) {
         let from = self.nodes[from].id;
-        let node = &mut self.nodes[at];
-        let (mut requests, term) = (Vec::new(), node.term());
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            requests.extend(adversary.hear(&mut stage, from, message));
-        }
+        let mut requests = Vec::new();
+        self.each_adversary(at, |adversary, stage| requests.extend(adversary.hear(stage, from, message)));
         for request in requests {
             self.request(at, request);
         }
@@ -471,18 +451,8 @@ impl World<'_> {
 
     /// A faulty replica hears the end of a transaction, and answers before its scheduler does.
     fn answer_finish(&mut self, at: usize, connection: u64, finish: &SignedFinish) {
-        let node = &mut self.nodes[at];
-        let (mut messages, term) = (Vec::new(), node.term());
-        for adversary in &mut node.adversaries {
-            let mut stage = Stage {
-                key: &node.key,
-                rng: &mut self.adversary_rng,
-                order: &self.history.order,
-                me: node.id,
-                term,
-            };
-            messages.extend(adversary.finish(&mut stage, finish));
-        }
+        let mut messages = Vec::new();
+        self.each_adversary(at, |adversary, stage| messages.extend(adversary.finish(stage, finish)));
         for message in messages {
             self.answer(at, connection, message);
         }

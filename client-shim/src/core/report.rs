@@ -3,7 +3,7 @@
 use super::transaction::Transaction;
 use crate::error::{Disagreement, ShimError};
 use steeldb_types::TxId;
-use steeldb_wire::transaction::AbortReason;
+use steeldb_wire::transaction::{AbortReason, SqlState};
 
 /// Statement text shown in an error, characters.
 const SHOWN_TEXT_CHARS: usize = 400;
@@ -41,7 +41,7 @@ pub(super) fn of_abort(transaction: &Transaction, reason: AbortReason) -> ShimEr
             ShimError::new("40001", "replicas lost their servers while the transaction was open").hint(retry)
         }
         // One that has too much data for one that others may have beside it.
-        AbortReason::Failed { sqlstate } if sqlstate.as_str() == "53400" => ShimError::new(
+        AbortReason::Failed { sqlstate } if sqlstate == SqlState::BULK_BUSY => ShimError::new(
             "40001",
             "another bulk transaction is under way, or this role has had too many of them in a short time",
         )

@@ -10,6 +10,9 @@ fn abort_reasons_become_sqlstates() {
         (AbortReason::Gone, "25P03"),
         (AbortReason::Client, "40000"),
         (AbortReason::Failed { sqlstate: SqlState(*b"23505") }, "23505"),
+        (AbortReason::Failed { sqlstate: SqlState::BULK_BUSY }, "40001"),
+        // PostgreSQL's own: a temp_file_limit that was reached, for one.
+        (AbortReason::Failed { sqlstate: SqlState(*b"53400") }, "53400"),
         (AbortReason::Mismatch { operation: 0 }, "40000"),
     ];
     for (reason, sqlstate) in cases {
@@ -29,6 +32,8 @@ fn abort_reasons_become_sqlstates() {
         }
         let error = world.finished().unwrap().unwrap_err();
         assert_eq!(error.sqlstate.as_str(), sqlstate);
+        let of_bulk = reason == (AbortReason::Failed { sqlstate: SqlState::BULK_BUSY });
+        assert_eq!(error.message.contains("bulk"), of_bulk, "{error:?}");
         if reason == (AbortReason::Mismatch { operation: 0 }) {
             assert_eq!(error.message, "replicas disagree on the effects of the transaction");
         }

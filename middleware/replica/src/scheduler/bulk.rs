@@ -16,11 +16,8 @@ use super::transaction::{Phase, Transaction};
 use steeldb_types::{TxId, limits};
 use steeldb_wire::transaction::{SqlState, VoteKind};
 
-/// Another one is under way, or the role has had too many: told to clients as 40001.
-pub(super) const BUSY: &str = "53400";
-
 /// More data than are configured.
-pub(super) const TOO_LARGE: &str = "54000";
+pub(super) const TOO_LARGE: SqlState = SqlState(*b"54000");
 
 /// No more than this does not count towards T_vote, microseconds: so what is stuck beside what is stuck ends, too.
 const SLOW_MAX_US: u64 = 600_000_000;
@@ -88,7 +85,7 @@ impl Scheduler {
         let Some(session) = self.sessions.get(&tx.session) else { return false };
         let free_at = self.bulk.rates.free_at(&session.database, &session.role);
         if self.bulk.current.is_some() || free_at > self.now_us {
-            self.end_bulk(tx, BUSY);
+            self.end_bulk(tx, SqlState::BULK_BUSY);
             return false;
         }
         tracing::info!(%tx, role = session.role, "a bulk transaction");
@@ -99,8 +96,8 @@ impl Scheduler {
 
     /// Ends a transaction that may not go on as it does. All replicas that see the same do the same, so that the order
     /// aborts it.
-    pub(super) fn end_bulk(&mut self, tx: TxId, sqlstate: &str) {
-        self.cast_against(tx, VoteKind::Failed { sqlstate: SqlState::parse(sqlstate) });
+    pub(super) fn end_bulk(&mut self, tx: TxId, sqlstate: SqlState) {
+        self.cast_against(tx, VoteKind::Failed { sqlstate });
         self.give_up(tx);
     }
 

@@ -4,7 +4,7 @@ use super::transaction::{CopyState, Transaction};
 use super::{Effect, Scheduler};
 use bytes::Bytes;
 use steeldb_types::TxId;
-use steeldb_wire::transaction::{CopyDigest, Operation, OperationKind};
+use steeldb_wire::transaction::{CopyDigest, Operation, OperationKind, SqlState};
 
 impl Scheduler {
     /// COPY data arrive.
@@ -32,7 +32,7 @@ impl Scheduler {
     pub(super) fn copy_lost(&mut self, tx: TxId) {
         let shows = |transaction: &Transaction| transaction.issued.values().any(|issued| issued.shown);
         if self.transactions.get(&tx).is_some_and(|transaction| !shows(transaction)) {
-            self.end_bulk(tx, "53100");
+            self.end_bulk(tx, SqlState(*b"53100"));
         }
     }
 

@@ -12,6 +12,10 @@ use steeldb_types::{Digest, ReplicaId, Slot, TxId};
 pub struct SqlState(pub [u8; 5]);
 
 impl SqlState {
+    /// Another bulk transaction is under way, or the role has had too many. No code of PostgreSQL's, whose own come through
+    /// as they are; applications are told 40001.
+    pub const BULK_BUSY: SqlState = SqlState(*b"SB001");
+
     /// Reads one; characters that are not ASCII letters or digits make it `XX000`.
     pub fn parse(text: &str) -> SqlState {
         match <[u8; 5]>::try_from(text.as_bytes()) {

@@ -1,6 +1,5 @@
 //! Bulk transactions (B13): what they may have, that there is one at a time, and who waits for them.
 
-use super::super::bulk;
 use super::*;
 use bytes::Bytes;
 
@@ -84,7 +83,7 @@ fn b13_one_transaction_at_a_time_has_more_data_than_others_may() {
         assert_eq!((one.cast(first), one.cast(second)), (vec![], vec![]), "up to the limit nobody is one");
         one.data(first, 1);
         one.data(second, 1);
-        assert_eq!((one.cast(first), one.cast(second)), (vec![], vec![failed(bulk::BUSY)]));
+        assert_eq!((one.cast(first), one.cast(second)), (vec![], vec![failed(SqlState::BULK_BUSY.as_str())]));
         // Until it is over.
         let slot = one.of(first).slot.unwrap();
         one.deliver(abort(first, slot));
@@ -111,7 +110,7 @@ fn b13_a_prepared_bulk_transaction_keeps_others_out_until_its_outcome_is_applied
     assert_eq!(one.dropped(first), 1, "what is prepared is not done again");
     let second = one.large(2, 1);
     one.data(second, 1);
-    assert_eq!(one.cast(second), [failed(bulk::BUSY)]);
+    assert_eq!(one.cast(second), [failed(SqlState::BULK_BUSY.as_str())]);
     one.deliver(commit(first, slot, &[WRITE]));
     let third = one.large(2, 2);
     one.data(third, 1);
@@ -135,10 +134,10 @@ fn b13_a_role_has_a_burst_of_bulk_transactions_and_then_one_at_a_time() {
     for _ in 0..=limits::BULK_BURST {
         assert_eq!(another(&mut one), []);
     }
-    assert_eq!(another(&mut one), [failed(bulk::BUSY)]);
+    assert_eq!(another(&mut one), [failed(SqlState::BULK_BUSY.as_str())]);
     one.now += limits::BULK_INTERVAL.as_micros() as u64;
     assert_eq!(another(&mut one), []);
-    assert_eq!(another(&mut one), [failed(bulk::BUSY)]);
+    assert_eq!(another(&mut one), [failed(SqlState::BULK_BUSY.as_str())]);
 }
 
 /// Votes on whatever is prepared behind a bulk transaction come later on every replica, whose server decodes in turn.

@@ -64,9 +64,15 @@ bench: build     ## Codec, cryptography, ordering core; then TPC-C on a cluster 
 	$(CARGO) bench --locked -p steeldb-wire -p steeldb-ordering
 	scripts/bench-tpcc.sh target/release/steeldb
 
-tables: build    ## The comparisons of docs/performance.md, hours: tables and plots into OUT=docs/performance; needs root
-	set -e; for table in lan scale geo timeline; do target/release/steeldb bench $$table --out $(OUT); done
-	$(CARGO) run --release --locked -p steeldb-ordering-load -- geo --json $(OUT)/ordering-geo.json | tee $(OUT)/ordering-geo.md
+tables: build    ## The comparisons of docs/performance.md, an hour: tables and plots into OUT=docs/performance; needs root
+	target/release/steeldb bench lan --out $(OUT)
+	target/release/steeldb bench scale --small --cpus 0.2 --out $(OUT)
+	target/release/steeldb bench geo --small --warehouses 1 --out $(OUT)
+	target/release/steeldb bench timeline --small --seconds 28 --out $(OUT)
+	$(CARGO) build --release --locked -p steeldb-ordering-load
+	target/release/ordering-load geo --json $(OUT)/ordering-geo.json > $(OUT)/ordering-geo.md
+	target/release/ordering-load bench --runs 3 --replicas 4,7,10 --clients 1,50,200 --bytes 0 --log on --requests signed \
+	    --replies final --faults none --json $(OUT)/ordering-scale.json > $(OUT)/ordering-scale.md
 
 docker-demo: build ## The same in containers: image, cluster, TPC-C, rolling restart; DEMO_KINDS=host: four hosts' parts side by side
 	DEMO_KINDS="$(DEMO_KINDS)" DEMO_SECONDS=$(DEMO_SECONDS) DEMO_WAREHOUSES=$(DEMO_WAREHOUSES) DEMO_TERMINALS=$(DEMO_TERMINALS) \

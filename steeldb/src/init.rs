@@ -147,6 +147,7 @@ impl Blueprint {
                 data_dir: "data".into(),
                 log_level: None,
                 stop_timeout_s: limits::STOP_TIMEOUT.as_secs(),
+                threads: 0,
                 postgres: PostgresFile::default(),
                 metrics: ReplicaMetricsFile {
                     listen: self.metrics.then(|| ReplicaMetricsFile::LISTEN.into()),

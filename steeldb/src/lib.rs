@@ -19,6 +19,7 @@ mod proxy_password;
 mod reload;
 mod signals;
 mod status;
+mod threads;
 mod verify;
 
 use clap::Parser as _;
@@ -49,8 +50,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     logging::init(&cli.logging, cli.command.is_server());
     match cli.command {
         Command::Init(args) => init::execute(args),
-        Command::Replica(args) => threaded(processes::replica(args)),
-        Command::Proxy(args) => threaded(processes::proxy(args)),
+        Command::Replica(args) => {
+            let file = config::ReplicaFile::read(&args.config)?;
+            threads::run(file.threads, processes::replica(args, file))
+        }
+        Command::Proxy(args) => {
+            let file = config::ProxyFile::read(&args.config)?;
+            threads::run(file.threads, processes::proxy(args, file))
+        }
         Command::Demo(args) => demo::execute(args, &cli.logging),
         Command::Bench { command } => bench(command),
         Command::Tpcc { command } => threaded(steeldb_tpcc::execute(command)),
@@ -78,11 +85,7 @@ fn bench(command: steeldb_bench::BenchCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs `work` on all cores.
+/// Runs `work` as the CPUs are.
 fn threaded(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(work);
-    // Blocking work that is still under way must not hold up the exit.
-    runtime.shutdown_background();
-    result
+    threads::run(0, work)
 }

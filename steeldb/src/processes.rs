@@ -46,12 +46,11 @@ const REPLICA_CHANGEABLE: [&str; 5] =
 const PROXY_CHANGEABLE: [&str; 6] =
     ["log_level", "stop_timeout_s", "max_sessions", "statement_tries", "verify", "authentication."];
 
-/// `steeldb replica`.
+/// `steeldb replica`, with its file as it was read.
 ///
 /// # Errors
 /// What keeps the replica from starting or going on.
-pub(crate) async fn replica(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
-    let file = ReplicaFile::read(&args.config)?;
+pub(crate) async fn replica(args: ReplicaArgs, file: ReplicaFile) -> anyhow::Result<ExitCode> {
     let mut reloader = Reloader::new(&file, &REPLICA_CHANGEABLE);
     let config = file.check(&args.config)?;
     logging::configure(config.log_level.as_deref());
@@ -106,12 +105,11 @@ pub(crate) async fn replica(args: ReplicaArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `steeldb proxy`.
+/// `steeldb proxy`, with its file as it was read.
 ///
 /// # Errors
 /// What keeps the proxy from starting or going on.
-pub(crate) async fn proxy(args: ProxyArgs) -> anyhow::Result<ExitCode> {
-    let file = ProxyFile::read(&args.config)?;
+pub(crate) async fn proxy(args: ProxyArgs, file: ProxyFile) -> anyhow::Result<ExitCode> {
     let mut reloader = Reloader::new(&file, &PROXY_CHANGEABLE);
     let config = file.check(&args.config)?;
     logging::configure(config.log_level.as_deref());

@@ -1,6 +1,6 @@
 //! A proxy's file.
 
-use super::replica::{check_stop_timeout, default_stop_timeout_s};
+use super::replica::{check_stop_timeout, check_threads, default_stop_timeout_s};
 use super::text::Text;
 use super::{
     Cluster, ClusterFile, ConfigError, ProxyMetricsFile, Users, beside, check_address, check_log_level, read,
@@ -39,6 +39,9 @@ pub struct ProxyFile {
     /// How long transactions may take to end when it is to stop, seconds.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u64,
+    /// Threads that it runs on; 0: as the CPUs are.
+    #[serde(default)]
+    pub threads: u32,
     /// How applications show who they are.
     pub authentication: AuthenticationFile,
     /// Where it tells how it is.
@@ -129,6 +132,7 @@ impl ProxyFile {
             verify,
             log_level: None,
             stop_timeout_s: default_stop_timeout_s(),
+            threads: 0,
             authentication,
             metrics: ProxyMetricsFile::default(),
             cluster,
@@ -180,6 +184,7 @@ impl ProxyFile {
             return Err(wrong("statement_tries", reason));
         }
         check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
+        check_threads(self.threads).map_err(|(key, reason)| wrong(key, reason))?;
         check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
         self.metrics.check(&self.listen).map_err(|(key, reason)| wrong(key, reason))?;
         let authentication = match (self.authentication.method, &self.authentication.users_file) {
@@ -263,6 +268,11 @@ impl ProxyFile {
             "stop_timeout_s",
             i64::try_from(self.stop_timeout_s).unwrap_or(i64::MAX),
         );
+        text.key(
+            "Threads that it runs on; 0: one where the process may use two CPUs or fewer, else one for each CPU.",
+            "threads",
+            i64::from(self.threads),
+        );
         text.section("[authentication]", "How applications show who they are.");
         let method = match self.authentication.method {
             Method::Trust => "trust",
@@ -320,6 +330,7 @@ mod tests {
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
         file.verify = Verify::Eager;
         file.log_level = Some("debug".into());
+        file.threads = 3;
         file.metrics.listen = Some(ProxyMetricsFile::LISTEN.into());
         file.authentication = AuthenticationFile { method: Method::Scram, users_file: Some("u".into()) };
         assert_eq!(toml::from_str::<ProxyFile>(&file.text()).unwrap(), file);
@@ -363,6 +374,8 @@ mod tests {
         assert!(error.contains("proxy.toml: key_file: "), "{error}");
         let error = load(&ProxyFile { max_sessions: 0, ..sample() }).err().unwrap().to_string();
         assert!(error.contains("proxy.toml: max_sessions: "), "{error}");
+        let error = load(&ProxyFile { threads: 1025, ..sample() }).err().unwrap().to_string();
+        assert!(error.contains("proxy.toml: threads: 1025 is not between 0 and 1024"), "{error}");
         let mut file = sample();
         file.metrics.listen = Some(file.listen.clone());
         let error = load(&file).err().unwrap().to_string();

@@ -5,6 +5,7 @@ use super::{
     Cluster, ClusterFile, ConfigError, ReplicaMetricsFile, beside, check_address, check_log_level, read,
     read_seed, write,
 };
+use crate::threads::THREADS_MAX;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct ReplicaFile {
     /// How long it goes on for what clients have finished when it is to stop, seconds.
     #[serde(default = "default_stop_timeout_s")]
     pub stop_timeout_s: u64,
+    /// Threads that it runs on; 0: as the CPUs are.
+    #[serde(default)]
+    pub threads: u32,
     /// Its PostgreSQL.
     #[serde(default)]
     pub postgres: PostgresFile,
@@ -170,6 +174,7 @@ impl ReplicaFile {
         self.catch_up.check().map_err(|(key, reason)| wrong(key, reason))?;
         self.metrics.check(&listen).map_err(|(key, reason)| wrong(key, reason))?;
         check_stop_timeout(self.stop_timeout_s).map_err(|(key, reason)| wrong(key, reason))?;
+        check_threads(self.threads).map_err(|(key, reason)| wrong(key, reason))?;
         check_log_level(self.log_level.as_deref()).map_err(|reason| wrong("log_level", reason))?;
         postgres.binaries = postgres.binaries.map(|path| beside(file, &path));
         let data_dir = beside(file, &self.data_dir);
@@ -231,6 +236,11 @@ impl ReplicaFile {
             "stop_timeout_s",
             i64::try_from(self.stop_timeout_s).unwrap_or(i64::MAX),
         );
+        text.key(
+            "Threads that it runs on; 0: one where the process may use two CPUs or fewer, else one for each CPU.",
+            "threads",
+            i64::from(self.threads),
+        );
         self.postgres.write(&mut text);
         self.metrics.write(&mut text);
         self.catch_up.write(&mut text);
@@ -245,6 +255,10 @@ pub(super) fn default_stop_timeout_s() -> u64 {
 
 pub(super) fn check_stop_timeout(seconds: u64) -> Result<(), (&'static str, String)> {
     range("stop_timeout_s", seconds, 0, 24 * 3600)
+}
+
+pub(super) fn check_threads(threads: u32) -> Result<(), (&'static str, String)> {
+    range("threads", u64::from(threads), 0, u64::from(THREADS_MAX))
 }
 
 pub(super) fn range(key: &'static str, value: u64, min: u64, max: u64) -> Result<(), (&'static str, String)> {
@@ -360,6 +374,7 @@ mod tests {
             data_dir: "data".into(),
             log_level: Some("debug".into()),
             stop_timeout_s: 7,
+            threads: 2,
             postgres: PostgresFile { binaries: Some("/opt/pg".into()), ..PostgresFile::default() },
             metrics: ReplicaMetricsFile { listen: Some("127.0.0.1:9400".into()), ready_lag_max: 10 },
             catch_up: CatchUpFile { kept_mb: 500, kept_hours: 24 },
@@ -460,6 +475,9 @@ mod tests {
         let (_dir, path) = folder(&file);
         let error = ReplicaFile::load(&path).err().unwrap().to_string();
         assert!(error.contains("catch_up.kept_mb: 15 is not between 16 and"), "{error}");
+        let (_dir, path) = folder(&ReplicaFile { threads: 1025, ..sample() });
+        let error = ReplicaFile::load(&path).err().unwrap().to_string();
+        assert!(error.contains("replica.toml: threads: 1025 is not between 0 and 1024"), "{error}");
         let mut file = sample();
         file.postgres.max_sessions = 0;
         let (_dir, path) = folder(&file);

@@ -21,8 +21,12 @@ pub struct Row {
     pub links: u64,
     /// Requests per second offered; nothing for closed loops.
     pub offered_per_second: Option<f64>,
+    /// How often it was measured; what follows is of the measurement with the median throughput.
+    pub runs: usize,
     /// Executed per second.
     pub throughput_per_second: f64,
+    /// The lowest and the highest of the runs.
+    pub throughput_range: [f64; 2],
     /// Latency.
     pub p50_ms: f64,
     /// Latency.
@@ -49,13 +53,35 @@ impl Row {
             clients: load.sessions,
             links: u64::from(load.clients).min(load.sessions),
             offered_per_second: load.rate,
+            runs: 1,
             throughput_per_second: measured.throughput,
+            throughput_range: [measured.throughput; 2],
             p50_ms: quantile(0.5),
             p99_ms: quantile(0.99),
             longest_gap_ms: measured.longest_gap.as_secs_f64() * 1000.0,
             shed: measured.shed,
             replicas_cpu_us: measured.replicas_cpu_us,
             clients_cpu_us: measured.clients_cpu_us,
+        }
+    }
+}
+
+impl Row {
+    /// Of several measurements the one with the median throughput (of an even number the lower one), and the range; nothing of
+    /// none.
+    pub fn median(mut rows: Vec<Row>) -> Option<Row> {
+        rows.sort_by(|a, b| a.throughput_per_second.total_cmp(&b.throughput_per_second));
+        let range = [rows.first()?.throughput_per_second, rows.last()?.throughput_per_second];
+        let runs = rows.len();
+        let middle = rows.swap_remove((runs - 1) / 2);
+        Some(Row { runs, throughput_range: range, ..middle })
+    }
+
+    fn throughput(&self) -> String {
+        let [low, high] = self.throughput_range;
+        match self.runs {
+            1 => format!("{:.0}", self.throughput_per_second),
+            _ => format!("{:.0} ({low:.0}-{high:.0})", self.throughput_per_second),
         }
     }
 }
@@ -71,14 +97,14 @@ pub fn markdown(row: &Row) -> String {
     // Writing into a string cannot fail.
     let _ = write!(
         line,
-        "| {} | {} | {} | {} | {} | {} | {:.0} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {:.2} | {:.2} | {:.0} | {:.0} | {:.0} |",
         row.scenario,
         if row.log { "on" } else { "off" },
         if row.signed { "signed" } else { "unsigned" },
         row.payload_bytes,
         row.clients,
         offered,
-        row.throughput_per_second,
+        row.throughput(),
         row.p50_ms,
         row.p99_ms,
         row.longest_gap_ms,

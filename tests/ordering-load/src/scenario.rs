@@ -1,8 +1,9 @@
 //! What is measured: loads of all sizes, then overload, one slow replica, a leader's crash.
 
 use crate::cluster::{Cluster, ClusterOptions};
-use crate::load::{self, Load, Measured};
+use crate::load::{self, Load};
 use crate::report::{self, Row};
+use anyhow::Context as _;
 use clap::Args;
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -15,6 +16,10 @@ pub struct BenchArgs {
     /// Seconds of each measurement, after a warm-up
     #[arg(long, default_value_t = 5)]
     pub seconds: u64,
+
+    /// Measurements of each line, each with a cluster of its own: the line is the one with the median throughput
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub runs: u32,
 
     /// Closed-loop clients, comma-separated
     #[arg(long, value_delimiter = ',', default_value = "1,10,50,200,1000")]
@@ -121,32 +126,38 @@ impl Bench {
         Load { sessions, clients: self.args.links, payload_bytes, signed, rate: None }
     }
 
+    /// Measures a line; its throughput, per second.
     async fn measure(
         &mut self,
         scenario: &str,
         log: bool,
         load: Load,
-        adjust: impl FnOnce(&mut ClusterOptions),
-        disturb: impl AsyncFnOnce(&mut Cluster) -> anyhow::Result<()>,
-    ) -> anyhow::Result<Measured> {
-        let mut options = ClusterOptions::new(std::env::current_exe()?);
-        options.log = log;
-        options.clients = load.clients.max(1);
-        adjust(&mut options);
-        let mut cluster = Cluster::start(options).await?;
-        let seconds = Duration::from_secs(self.args.seconds);
-        let measured = load::run(&mut cluster, load, WARM_UP, seconds, disturb).await?;
-        let row = Row::new(scenario, log, load, &measured);
+        adjust: impl Fn(&mut ClusterOptions),
+        disturb: impl AsyncFn(&mut Cluster) -> anyhow::Result<()>,
+    ) -> anyhow::Result<f64> {
+        let mut runs = Vec::new();
+        for _ in 0..self.args.runs.max(1) {
+            let mut options = ClusterOptions::new(std::env::current_exe()?);
+            options.log = log;
+            options.clients = load.clients.max(1);
+            adjust(&mut options);
+            let mut cluster = Cluster::start(options).await?;
+            let seconds = Duration::from_secs(self.args.seconds);
+            let measured = load::run(&mut cluster, load, WARM_UP, seconds, &disturb).await?;
+            runs.push(Row::new(scenario, log, load, &measured));
+        }
+        let row = Row::median(runs).context("no run")?;
         println!("{}", report::markdown(&row));
+        let throughput = row.throughput_per_second;
         self.rows.push(row);
-        Ok(measured)
+        Ok(throughput)
     }
 
     /// Four times what fifty clients get through, with queues that are soon full.
     async fn overload(&mut self) -> anyhow::Result<()> {
         let small = |options: &mut ClusterOptions| options.pending_requests_max = OVERLOAD_PENDING;
         let steady = self.load(200, 0, true);
-        let capacity = self.measure("capacity", true, steady, small, async |_| Ok(())).await?.throughput;
+        let capacity = self.measure("capacity", true, steady, small, async |_| Ok(())).await?;
         let flood = Load { sessions: 4000, rate: Some(4.0 * capacity), ..steady };
         self.measure("4x overload", true, flood, small, async |_| Ok(())).await?;
         Ok(())
@@ -156,7 +167,7 @@ impl Bench {
     async fn slow_replica(&mut self) -> anyhow::Result<()> {
         let load = self.load(50, 0, true);
         let half = Duration::from_secs(self.args.seconds) / 2;
-        let slow = async move |cluster: &mut Cluster| {
+        let slow = async |cluster: &mut Cluster| {
             let until = Instant::now() + half;
             while Instant::now() < until {
                 cluster.signal(ReplicaId(3), Signal::SIGSTOP)?;

@@ -12,7 +12,6 @@
 
 mod adversaries;
 mod application;
-mod campaign;
 mod checkpoints;
 mod clock;
 mod disk;
@@ -22,68 +21,67 @@ mod node;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod scenario;
-mod trace;
 pub mod twins;
 mod views;
 mod workload;
 mod world;
 
 pub use application::Reply;
-pub use campaign::{Campaign, Report};
 pub use history::{Batch, History, Observed};
 pub use scenario::{
     AMBUSHES, Ambush, AmbushKind, CLIENT_FAULTS, Checkpoints, ClientFault, Clients, Clocks, FAULTS, Fault,
     Membership, Network, Power, Scenario,
 };
-pub use trace::Trace;
-
-use std::fmt;
+use std::ops::AddAssign;
+pub use steeldb_campaign::{Campaign, Failure, Report, Simulate, Trace};
 
 /// What a run came to.
-pub struct Outcome {
+pub type Outcome = steeldb_campaign::Outcome<Counts>;
+
+/// How much happened.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counts {
     /// Requests of correct clients that were acknowledged.
-    pub delivered: usize,
-    /// The highest regency a correct replica was in.
-    pub regency: u64,
-    /// Events handled.
-    pub steps: u64,
-    /// Virtual time at the end, microseconds.
-    pub ended_us: u64,
-    /// What happened.
-    pub trace: Trace,
-    /// The invariant that did not hold, if any.
-    pub failure: Option<Failure>,
+    pub acknowledged: u64,
+    /// Regencies that a correct replica entered; in one run the highest it was in.
+    pub regencies: u64,
 }
 
-/// A broken invariant.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// What makes `steeldb-sim` run it again.
-    pub reproduce: String,
-    /// How many events it takes; nothing: all there are.
-    pub steps: Option<u64>,
-    /// The invariant.
-    pub invariant: &'static str,
-    /// What was seen.
-    pub what: String,
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.acknowledged += other.acknowledged;
+        self.regencies += other.regencies;
+    }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} broken: {}\nsteeldb-sim {}", self.invariant, self.what, self.reproduce)?;
-        if let Some(steps) = self.steps {
-            write!(f, " --steps {steps}")?;
+impl steeldb_campaign::Counts for Counts {
+    fn fields(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
+    fn sentence(&self) -> String {
+        format!("{} requests acknowledged, regency {}", self.acknowledged, self.regencies)
+    }
+}
+
+impl Simulate for Scenario {
+    type Counts = Counts;
+
+    const AT_THE_END: &'static [&'static str] = &[invariants::LIVENESS.0];
+
+    fn simulate(&self, steps_max: Option<u64>, explain: bool) -> Outcome {
+        world::World::new(self, explain).run(steps_max)
+    }
+
+    fn reproduce(&self) -> String {
+        match &self.script {
+            Some(script) => format!("steeldb-sim --twins {}", script.number),
+            None => format!("steeldb-sim --seed {}", self.seed),
         }
-        f.write_str(" --explain")
     }
 }
 
 /// Runs one seed. `explain` keeps a line per event in the trace.
 pub fn run(seed: u64, explain: bool) -> Outcome {
-    run_scenario(&Scenario::from_seed(seed), None, explain)
-}
-
-/// Runs a scenario, up to `steps_max` events if given.
-pub fn run_scenario(scenario: &Scenario, steps_max: Option<u64>, explain: bool) -> Outcome {
-    world::World::new(scenario, explain).run(steps_max)
+    Scenario::from_seed(seed).simulate(None, explain)
 }

@@ -1,6 +1,6 @@
 //! Many schedules, and that each is a function of its seed.
 
-use steeldb_simulation::{Campaign, Scenario, run, run_scenario};
+use steeldb_simulation::{Campaign, Scenario, Simulate as _, run};
 
 /// Every seed keeps every invariant.
 #[test]
@@ -28,8 +28,8 @@ fn the_same_seed_gives_the_same_trace_byte_for_byte() {
 fn a_run_that_stops_after_its_own_number_of_steps_is_the_same_run() {
     for seed in 0..10 {
         let scenario = Scenario::from_seed(seed);
-        let whole = run_scenario(&scenario, None, false);
-        let again = run_scenario(&scenario, Some(whole.steps), false);
+        let whole = scenario.simulate(None, false);
+        let again = scenario.simulate(Some(whole.steps), false);
         assert_eq!(whole.trace.digest(), again.trace.digest(), "seed {seed}");
         assert!(again.failure.is_none());
     }

@@ -13,11 +13,19 @@ fn play(generator: &Generator, numbers: &[u64]) {
     };
     let to = numbers.len() as u64;
     let report = Campaign { scenario, from: 0, to, time_max: None, shorten: true }.run();
-    println!("{} of {} scenarios, {} regencies: {report}", numbers.len(), generator.len(), report.regencies);
+    println!(
+        "{} of {} scenarios, {} regencies: {report}",
+        numbers.len(),
+        generator.len(),
+        report.counts.regencies
+    );
     let broken: Vec<String> = report.violations.iter().map(|(_, failure)| failure.to_string()).collect();
     assert!(broken.is_empty(), "{}", broken.join("\n"));
     assert_eq!(report.seeds, numbers.len() as u64);
-    assert!(report.regencies >= 2 * report.seeds, "the scripts did not get to the regencies they are about");
+    assert!(
+        report.counts.regencies >= 2 * report.seeds,
+        "the scripts did not get to the regencies they are about"
+    );
 }
 
 #[test]

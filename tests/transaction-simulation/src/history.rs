@@ -7,6 +7,7 @@ use crate::sequencer::Entry;
 use crate::sql::{Key, Value};
 use crate::store::WriteSet;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::AddAssign;
 use steeldb_replica::scheduler::Sizes;
 use steeldb_types::{Digest, Position, ReplicaId, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{Accusation, Executed, Ordered, TransactionState, Vote, VoteKind};
@@ -153,6 +154,25 @@ pub struct Counts {
     pub ordered: u64,
     /// Commits that clients were told of before a quorum of replicas had heard of their decision.
     pub ahead: u64,
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        self.transactions += other.transactions;
+        self.committed += other.committed;
+        self.ordered += other.ordered;
+        self.ahead += other.ahead;
+    }
+}
+
+impl steeldb_campaign::Counts for Counts {
+    fn fields(&self) -> Vec<(&'static str, u64)> {
+        vec![("transactions", self.transactions), ("committed", self.committed), ("told_early", self.ahead)]
+    }
+
+    fn sentence(&self) -> String {
+        format!("{} transactions, {} committed", self.transactions, self.committed)
+    }
 }
 
 impl History {

@@ -10,7 +10,6 @@
 //! `adversaries` are the liars, one file each; [`Campaign`] runs many.
 
 mod adversaries;
-mod campaign;
 mod client;
 mod disk;
 mod history;
@@ -22,11 +21,9 @@ mod scenario;
 mod sequencer;
 mod sql;
 mod store;
-mod trace;
 mod workload;
 mod world;
 
-pub use campaign::{Campaign, Report};
 pub use client::{Attempt, Ended, Shown};
 pub use history::{Change, Commit, Counts, Held, History, Ordinal, Snapshot, Start, Unprepared};
 pub use scenario::{
@@ -34,63 +31,45 @@ pub use scenario::{
     Step,
 };
 pub use sql::{Key, Statement, Value};
-pub use trace::Trace;
-
-use std::fmt;
+pub use steeldb_campaign::{Campaign, Failure, Report, Simulate, Trace};
 use steeldb_postgres::transaction::gid;
 
 /// What a run came to.
-pub struct Outcome {
-    /// How much happened.
-    pub counts: Counts,
-    /// Events handled.
-    pub steps: u64,
-    /// Virtual time at the end, microseconds.
-    pub ended_us: u64,
-    /// What happened.
-    pub trace: Trace,
-    /// The invariant that did not hold, if any.
-    pub failure: Option<Failure>,
-}
+pub type Outcome = steeldb_campaign::Outcome<Counts>;
 
-/// A broken invariant.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    /// The seed.
-    pub seed: u64,
-    /// How many events it takes; nothing: all there are.
-    pub steps: Option<u64>,
-    /// The invariant.
-    pub invariant: &'static str,
-    /// What was seen.
-    pub what: String,
-}
+/// Keeps the digests of its traces apart from other simulators'.
+const TRACE: &str = "steeldb/transaction-simulation";
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} broken: {}\nsteeldb-txsim --seed {}", self.invariant, self.what, self.seed)?;
-        if let Some(steps) = self.steps {
-            write!(f, " --steps {steps}")?;
+impl Simulate for Scenario {
+    type Counts = Counts;
+
+    const AT_THE_END: &'static [&'static str] = &["liveness", "contents"];
+
+    fn simulate(&self, steps_max: Option<u64>, explain: bool) -> Outcome {
+        match world::World::new(self, explain) {
+            Ok(world) => world.run(steps_max),
+            Err(what) => Outcome {
+                counts: Counts::default(),
+                steps: 0,
+                ended_us: 0,
+                trace: Trace::new(TRACE, explain),
+                failure: Some(Failure {
+                    reproduce: self.reproduce(),
+                    steps: None,
+                    invariant: "scenario",
+                    what,
+                }),
+            },
         }
-        f.write_str(" --explain")
+    }
+
+    fn reproduce(&self) -> String {
+        let kind = if self.told_early { " --told-early" } else { "" };
+        format!("steeldb-txsim{kind} --seed {}", self.seed)
     }
 }
 
 /// Runs one seed. `explain` keeps a line per event in the trace.
 pub fn run(seed: u64, explain: bool) -> Outcome {
-    run_scenario(&Scenario::from_seed(seed), None, explain)
-}
-
-/// Runs a scenario, up to `steps_max` events if given.
-pub fn run_scenario(scenario: &Scenario, steps_max: Option<u64>, explain: bool) -> Outcome {
-    match world::World::new(scenario, explain) {
-        Ok(world) => world.run(steps_max),
-        Err(what) => Outcome {
-            counts: Counts::default(),
-            steps: 0,
-            ended_us: 0,
-            trace: Trace::new(explain),
-            failure: Some(Failure { seed: scenario.seed, steps: None, invariant: "scenario", what }),
-        },
-    }
+    Scenario::from_seed(seed).simulate(None, explain)
 }

@@ -205,7 +205,7 @@ impl Plant {
         let scenario = |seed| {
             let mut scenario = self.scenario(seed);
             (scenario.replica_bug, scenario.client_bug) = (None, None);
-            scenario
+            Some(scenario)
         };
         let report = Campaign { scenario, from: 0, to: seeds, time_max: None, shorten: false }.run();
         report.violations.iter().map(|(_, failure)| failure.to_string()).collect()
@@ -217,9 +217,8 @@ impl Plant {
         // In portions, so that the answer is the first seed whatever the number of processors.
         while from < SEEDS_MAX {
             let to = (from + 30).min(SEEDS_MAX);
-            let report =
-                Campaign { scenario: |seed| self.scenario(seed), from, to, time_max: None, shorten: false }
-                    .run();
+            let scenario = |seed| Some(self.scenario(seed));
+            let report = Campaign { scenario, from, to, time_max: None, shorten: false }.run();
             let mut caught = report.violations.into_iter();
             if let Some((seed, failure)) = caught.find(|(_, f)| self.breaks.contains(&f.invariant)) {
                 return Some(Caught { seeds: seed + 1, failure });

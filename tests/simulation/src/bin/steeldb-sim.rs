@@ -3,8 +3,9 @@
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
+use steeldb_campaign::{Campaign, many, one, range};
+use steeldb_simulation::Scenario;
 use steeldb_simulation::twins::{Generator, Scope};
-use steeldb_simulation::{Campaign, Scenario, run_scenario};
 
 /// Runs whole clusters of ordering cores under faults and liars, reproducibly by seed.
 #[derive(Parser)]
@@ -33,16 +34,10 @@ struct Arguments {
     explain: bool,
 }
 
-fn range(text: &str) -> Result<(u64, u64), String> {
-    let (from, to) = text.split_once("..").ok_or("a range is written FROM..TO")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
-    Ok((number(from)?, number(to)?))
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return one(&Scenario::from_seed(seed), &arguments);
+        return one(&Scenario::from_seed(seed), arguments.steps, arguments.explain);
     }
     let generator = Generator::new(Scope::USUAL);
     if let Some(number) = arguments.twins {
@@ -50,11 +45,11 @@ fn main() -> ExitCode {
             eprintln!("scenario {number} is equal to another, or there is none");
             return ExitCode::FAILURE;
         };
-        return one(&script.scenario(), &arguments);
+        return one(&script.scenario(), arguments.steps, arguments.explain);
     }
     if let Some((from, to)) = arguments.all_twins {
         let scenario = |number| generator.script(number).map(|script| script.scenario());
-        return many(Campaign {
+        return many(&Campaign {
             scenario,
             from,
             to: to.min(generator.len()),
@@ -64,40 +59,11 @@ fn main() -> ExitCode {
     }
     let endless = if arguments.seconds.is_some() { u64::MAX } else { 1000 };
     let (from, to) = arguments.seeds.unwrap_or((0, endless));
-    many(Campaign {
+    many(&Campaign {
         scenario: |seed| Some(Scenario::from_seed(seed)),
         from,
         to,
         time_max: arguments.seconds.map(Duration::from_secs),
         shorten: true,
     })
-}
-
-fn one(scenario: &Scenario, arguments: &Arguments) -> ExitCode {
-    let outcome = run_scenario(scenario, arguments.steps, arguments.explain);
-    for line in outcome.trace.lines() {
-        println!("{line}");
-    }
-    if let Some(failure) = &outcome.failure {
-        println!("{failure}");
-        return ExitCode::FAILURE;
-    }
-    println!(
-        "{} requests acknowledged, regency {}, {} events, {} virtual ms, trace {}",
-        outcome.delivered,
-        outcome.regency,
-        outcome.steps,
-        outcome.ended_us / 1000,
-        outcome.trace.digest()
-    );
-    ExitCode::SUCCESS
-}
-
-fn many<F: Fn(u64) -> Option<Scenario> + Sync>(campaign: Campaign<F>) -> ExitCode {
-    let report = campaign.run();
-    for (_, failure) in &report.violations {
-        println!("{failure}");
-    }
-    println!("{report}");
-    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -14,9 +14,8 @@ use crate::clock::Clock;
 use crate::history::History;
 use crate::node::Node;
 use crate::scenario::{Fault, Scenario};
-use crate::trace::Trace;
 use crate::workload::Workload;
-use crate::{Failure, Outcome, invariants};
+use crate::{Counts, Failure, Outcome, Simulate as _, Trace, invariants};
 use network::Links;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -145,7 +144,7 @@ impl<'a> World<'a> {
             ambush: ambush::State::default(),
             healed: false,
             history,
-            trace: Trace::new(explain),
+            trace: Trace::new("steeldb/simulation", explain),
             steps: 0,
             failure,
         }
@@ -256,16 +255,15 @@ impl<'a> World<'a> {
         }
         let cores = self.nodes.iter().filter(|node| !node.faulty).filter_map(|node| node.core.as_ref());
         Outcome {
-            delivered: self.history.acknowledged.len(),
-            regency: cores.map(|core| core.regency().number).max().unwrap_or(0),
+            counts: Counts {
+                acknowledged: self.history.acknowledged.len() as u64,
+                regencies: cores.map(|core| core.regency().number).max().unwrap_or(0),
+            },
             steps: self.steps,
             ended_us: self.now_us,
             trace: self.trace,
             failure: self.failure.map(|(invariant, what)| Failure {
-                reproduce: match &self.scenario.script {
-                    Some(script) => format!("--twins {}", script.number),
-                    None => format!("--seed {}", self.scenario.seed),
-                },
+                reproduce: self.scenario.reproduce(),
                 steps: Some(self.steps),
                 invariant,
                 what,

@@ -3,7 +3,8 @@
 use clap::Parser;
 use std::process::ExitCode;
 use std::time::Duration;
-use steeldb_transaction_simulation::{Campaign, Scenario, run_scenario};
+use steeldb_campaign::{Campaign, many, one, range};
+use steeldb_transaction_simulation::Scenario;
 
 /// Runs whole clusters of schedulers and client shims over an in-memory store, under faults and liars, reproducibly by seed.
 #[derive(Parser)]
@@ -28,45 +29,15 @@ struct Arguments {
     explain: bool,
 }
 
-fn range(text: &str) -> Result<(u64, u64), String> {
-    let (from, to) = text.split_once("..").ok_or("a range is written FROM..TO")?;
-    let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
-    Ok((number(from)?, number(to)?))
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let scenario = if arguments.told_early { Scenario::told_early } else { Scenario::from_seed };
     if let Some(seed) = arguments.seed {
-        return one(&scenario(seed), &arguments);
+        return one(&scenario(seed), arguments.steps, arguments.explain);
     }
     let endless = if arguments.seconds.is_some() { u64::MAX } else { 1000 };
     let (from, to) = arguments.seeds.unwrap_or((0, endless));
     let time_max = arguments.seconds.map(Duration::from_secs);
-    let report = Campaign { scenario, from, to, time_max, shorten: true }.run();
-    for (_, failure) in &report.violations {
-        println!("{failure}");
-    }
-    println!("{report}");
-    if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn one(scenario: &Scenario, arguments: &Arguments) -> ExitCode {
-    let outcome = run_scenario(scenario, arguments.steps, arguments.explain);
-    for line in outcome.trace.lines() {
-        println!("{line}");
-    }
-    if let Some(failure) = &outcome.failure {
-        println!("{failure}");
-        return ExitCode::FAILURE;
-    }
-    println!(
-        "{} transactions, {} committed, {} events, {} virtual ms, trace {}",
-        outcome.counts.transactions,
-        outcome.counts.committed,
-        outcome.steps,
-        outcome.ended_us / 1000,
-        outcome.trace.digest()
-    );
-    ExitCode::SUCCESS
+    let scenario = |seed| Some(scenario(seed));
+    many(&Campaign { scenario, from, to, time_max, shorten: true })
 }

@@ -204,6 +204,8 @@ pub struct Clients {
 pub struct Scenario {
     /// The seed: of these parameters, and of everything that happens in the run.
     pub seed: u64,
+    /// Whether it is one of those in which everything is told early ([`Scenario::told_early`]).
+    pub told_early: bool,
     /// Replicas: 4 or 7.
     pub n: u16,
     /// Whether real ordering cores make the order; else an ideal one does.
@@ -245,6 +247,7 @@ impl Scenario {
     /// told early hangs on what cores make durable.
     pub fn told_early(seed: u64) -> Scenario {
         let mut scenario = swarm::draw(seed);
+        scenario.told_early = true;
         (scenario.cores, scenario.n, scenario.tentative) = (true, 4, true);
         scenario.faulty.retain(|(replica, _)| replica.0 < 4);
         scenario.faulty.truncate(1);

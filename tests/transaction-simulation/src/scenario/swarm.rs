@@ -16,6 +16,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
     let calm = rng.random_bool(0.15);
     let mut scenario = Scenario {
         seed,
+        told_early: false,
         n,
         cores,
         execution: if rng.random_bool(0.75) { Execution::Speculative } else { Execution::Deferred },

@@ -16,8 +16,7 @@ use crate::node::{Lane, Node};
 use crate::scenario::{Scenario, Step};
 use crate::sequencer::Sequencer;
 use crate::store::{Output, Pid, Store, WriteSet};
-use crate::trace::Trace;
-use crate::{Failure, Outcome, invariants};
+use crate::{Failure, Outcome, Simulate as _, TRACE, Trace, invariants};
 use links::{End, Frame, Links};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -255,7 +254,7 @@ impl<'a> World<'a> {
             clients,
             reached: BTreeMap::new(),
             healed: false,
-            trace: Trace::new(explain),
+            trace: Trace::new(TRACE, explain),
             steps: 0,
             failure: None,
             answered: 0,
@@ -441,7 +440,7 @@ impl<'a> World<'a> {
             ended_us: self.now_us,
             trace: self.trace,
             failure: self.failure.map(|(invariant, what)| Failure {
-                seed: self.scenario.seed,
+                reproduce: self.scenario.reproduce(),
                 steps: Some(self.steps),
                 invariant,
                 what,

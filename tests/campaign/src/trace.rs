@@ -9,11 +9,13 @@ pub struct Trace {
 }
 
 impl Trace {
-    pub(crate) fn new(explain: bool) -> Trace {
-        Trace { hasher: Hasher::new("steeldb/transaction-simulation"), lines: explain.then(Vec::new) }
+    /// An empty one. `simulator` keeps digests of different ones apart; `explain` keeps the lines.
+    pub fn new(simulator: &'static str, explain: bool) -> Trace {
+        Trace { hasher: Hasher::new(simulator), lines: explain.then(Vec::new) }
     }
 
-    pub(crate) fn line(&mut self, at_us: u64, line: &str) {
+    /// Something happened.
+    pub fn line(&mut self, at_us: u64, line: &str) {
         self.hasher.number(at_us).part(line.as_bytes());
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>9}.{:03} ms  {line}", at_us / 1000, at_us % 1000));

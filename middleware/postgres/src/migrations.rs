@@ -26,7 +26,7 @@ macro_rules! migration {
 }
 
 /// All migrations, ascending.
-pub const MIGRATIONS: [Migration; 12] = [
+pub const MIGRATIONS: [Migration; 13] = [
     migration!(1, "schema"),
     migration!(2, "functions"),
     migration!(3, "digests"),
@@ -39,6 +39,7 @@ pub const MIGRATIONS: [Migration; 12] = [
     Migration { number: 10, name: "mismatch", sql: include_str!("../../../migrations/0010_mismatch.sql") },
     Migration { number: 11, name: "in_doubt", sql: include_str!("../../../migrations/0011_in_doubt.sql") },
     Migration { number: 12, name: "temporary", sql: include_str!("../../../migrations/0012_temporary.sql") },
+    Migration { number: 13, name: "named", sql: include_str!("../../../migrations/0013_named.sql") },
 ];
 
 /// Why the schema was not installed.

@@ -11,8 +11,8 @@ use steeldb_types::{Digest, Hasher, Slot, Timestamp, TxId};
 
 /// Completes a transaction's operations: the implicit last one (B5), then one row that says whether the transaction has
 /// assigned a transaction id, so that it must be voted (A9), and the digest of what its DDL did; NULL without DDL, empty
-/// when it defined nothing but temporary relations, which must be in `schema`. Works in a READ ONLY transaction. Every name
-/// in it is qualified: it runs in the client's session.
+/// when it defined nothing but temporary relations, which must be in `schema`, and what its DDL may be reached by, NULL where
+/// that is not known. Works in a READ ONLY transaction. Every name in it is qualified: it runs in the client's session.
 ///
 /// `has_temporary`: the session may have temporary tables with an ON COMMIT, which is done in between, as PostgreSQL does it
 /// between deferred constraints and the end. No cursor is open any more then.
@@ -25,7 +25,8 @@ pub fn complete_sql(schema: &str, has_temporary: bool) -> String {
     format!(
         "SET CONSTRAINTS ALL IMMEDIATE; {on_commit}\
          SELECT pg_catalog.pg_current_xact_id_if_assigned() IS NOT NULL, \
-         CASE WHEN EXISTS (SELECT FROM steeldb.ddl_command) THEN steeldb.ddl_effects({schema}) END"
+         CASE WHEN EXISTS (SELECT FROM steeldb.ddl_command) THEN steeldb.ddl_effects({schema}) END, \
+         CASE WHEN EXISTS (SELECT FROM steeldb.ddl_command) THEN steeldb.ddl_reach() END"
     )
 }
 

@@ -5,6 +5,7 @@ pub mod agent;
 pub mod certified;
 pub mod effects;
 pub mod guard;
+pub mod reach;
 pub mod scheduler;
 pub mod script;
 pub mod spool;

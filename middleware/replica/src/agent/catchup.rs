@@ -28,7 +28,8 @@ pub(super) async fn keep(effects: &Effects, gid: &str, write_set: &WriteSet) -> 
 pub(super) fn summary(write_set: &WriteSet) -> Result<DecodedSet, String> {
     match write_set.digest() {
         Ok(digest) => {
-            Ok(DecodedSet { digest, wall: wall(write_set), changes: write_set.changes_len() as usize })
+            let (wall, truncates) = (wall(write_set), write_set.truncates());
+            Ok(DecodedSet { digest, wall, truncates, changes: write_set.changes_len() as usize })
         }
         Err(incomplete) => Err(incomplete.to_string()),
     }

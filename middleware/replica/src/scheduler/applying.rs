@@ -303,6 +303,7 @@ impl Scheduler {
             match readiness {
                 Readiness::NotYet => {
                     if alone {
+                        self.look_at_wall(tx);
                         return;
                     }
                     at += 1;

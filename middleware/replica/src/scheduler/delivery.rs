@@ -304,49 +304,11 @@ impl Scheduler {
         }
         self.applying.enqueue(Item::Commit { position, tx, alone });
         if alone {
-            self.wall(tx);
+            self.wall_delivered(tx);
         }
         if let Some(cleared) = cleared {
             self.clear(cleared);
         }
         self.advance(tx);
-    }
-
-    /// Rule 9, in its coarse form: an ordered DDL transaction ends every older one of its database that its client has not
-    /// finished.
-    /// Those that are finished go on: had they conflicted, the locks would have held one of the two back.
-    fn wall(&mut self, by: TxId) {
-        let unfinished =
-            |transaction: &Transaction| transaction.finish.is_none() && transaction.phase == Phase::Running;
-        self.end_walled(by, unfinished);
-    }
-
-    /// Rule 9 when the wall's commit is applied at `position`: what is older and not prepared here by now can no longer
-    /// be executed as the master did.
-    pub(super) fn wall_off(&mut self, by: TxId, position: Position) {
-        self.end_walled(by, |transaction| {
-            transaction.phase.needs_backend() && transaction.slot.is_some_and(|slot| slot < position)
-        });
-    }
-
-    fn end_walled(&mut self, by: TxId, is_walled: impl Fn(&Transaction) -> bool) {
-        let Some(database) = self.transactions.get(&by).map(|transaction| transaction.database.clone())
-        else {
-            return;
-        };
-        let walled: Vec<TxId> = self
-            .transactions
-            .values()
-            .filter(|transaction| transaction.database == database)
-            .filter(|transaction| {
-                transaction.tx != by && transaction.slot.is_some() && transaction.outcome.is_none()
-            })
-            .filter(|transaction| is_walled(transaction))
-            .map(|transaction| transaction.tx)
-            .collect();
-        for tx in walled {
-            self.cast_against(tx, VoteKind::Walled);
-            self.give_up(tx);
-        }
     }
 }

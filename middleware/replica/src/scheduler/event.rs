@@ -1,6 +1,8 @@
 //! What the scheduler is told.
 
+use crate::reach::Names;
 use bytes::Bytes;
+use std::sync::Arc;
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Timestamp, TxId, View, ViewNumber};
 use steeldb_wire::transaction::{
     ClientMessage, Draws, Executed, Ordered, SignedAccusation, SignedFinish, SignedVote, SqlState,
@@ -215,6 +217,8 @@ pub struct DecodedSet {
     pub digest: Digest,
     /// What it defined: it truncated, or recorded DDL commands.
     pub wall: Wall,
+    /// It truncated tables that are not temporary. Its names do not tell of those.
+    pub truncates: bool,
     /// How many changes.
     pub changes: usize,
 }
@@ -293,7 +297,7 @@ pub enum BackendReport {
 }
 
 /// What completing a transaction found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completion {
     /// An xid is assigned.
     pub wrote: bool,
@@ -301,6 +305,8 @@ pub struct Completion {
     pub ddl: bool,
     /// Those of temporary relations are.
     pub temporary: bool,
+    /// What its definitions may be reached by; none: it is not known, or there are none.
+    pub names: Option<Arc<Names>>,
     /// How many rows its commands changed, by their tags.
     pub rows: u64,
 }

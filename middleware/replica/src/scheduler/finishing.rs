@@ -141,6 +141,7 @@ impl Scheduler {
             }
             Ok(completion) => {
                 transaction.ran_ddl |= completion.ddl;
+                transaction.names = completion.names;
                 transaction.rows = completion.rows;
                 let wrote = completion.wrote && !self.config.has(PlantedBug::WritesOverlooked);
                 let defined = completion.ddl || completion.temporary;

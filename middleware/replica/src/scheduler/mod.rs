@@ -148,6 +148,8 @@ pub struct Scheduler {
     draining: BTreeSet<TxId>,
     /// How often roles raise walls, at the master.
     wall_rates: rates::Rates,
+    /// Walls that let go on what does not reach what they name.
+    named_walls: walls::NamedWalls,
     /// The bulk transaction, and how long others have to wait for it.
     bulk: bulk::Bulk,
     /// Clients that have let this replica wait for what they had finished elsewhere, and until when they are not waited
@@ -209,6 +211,7 @@ impl Scheduler {
             barriers: BTreeSet::new(),
             draining: BTreeSet::new(),
             wall_rates: walls::rates(),
+            named_walls: walls::NamedWalls::default(),
             bulk: bulk::Bulk::default(),
             impatient_until_us: BTreeMap::new(),
             entries_held: 0,

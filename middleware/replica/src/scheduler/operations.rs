@@ -5,6 +5,7 @@ use super::planted::PlantedBug;
 use super::transaction::{Buffered, CopyState, Found, Issued, Phase, Transaction};
 use super::{Command, Effect, Scheduler, draws};
 use crate::guard::Class;
+use std::sync::Arc;
 use steeldb_types::{Digest, Execution, TxId, limits};
 use steeldb_wire::transaction::{
     CopyDigest, Draws, Executed, Operation, OperationKind, ReplicaMessage, SqlState, Transcript, VoteKind,
@@ -63,7 +64,7 @@ impl Scheduler {
                 "an operation names a statement that is not defined",
             );
         };
-        let (digest, class) = (statement.digest, statement.class);
+        let (statement, class) = (Arc::clone(statement), statement.class);
         if operation.leading && class != Class::Lock {
             return self.drop_session(tx.session, "08P01", "only LOCK TABLE may come before the snapshot");
         }
@@ -83,9 +84,9 @@ impl Scheduler {
         if transaction.phase != Phase::Running {
             return; // given up here: not kept
         }
-        let buffered = Buffered { operation, statement: digest, class, copy: CopyState::None, bytes: 0 };
+        let buffered = Buffered { operation, statement, class, copy: CopyState::None, bytes: 0 };
         transaction.waiting.insert(number, buffered);
-        if self.account(tx, number, bytes) {
+        if self.account(tx, number, bytes) && !self.ends_behind_wall(tx, number) {
             self.place(tx, number);
             self.advance(tx);
         }
@@ -288,6 +289,9 @@ impl Scheduler {
             }
         }
         self.draining.remove(&tx);
+        if self.ends_behind_wall(tx, number) {
+            return false; // it was executed before, and undone
+        }
         self.issue_operation(tx, leading_before_slot, adopted);
         true
     }
@@ -417,7 +421,7 @@ impl Scheduler {
             TagKind::Plain | TagKind::BlockEnded => {}
         }
         transaction.must_vote |= master && !result.draws.is_empty();
-        let digest = issued.operation.digest(issued.statement, copy);
+        let digest = issued.operation.digest(issued.statement.digest, copy);
         transaction.found.insert(number, Found { operation: digest, failed: result.sqlstate });
         let (leading, verify) = (issued.operation.leading, issued.operation.verify);
         let slot = transaction.slot.filter(|_| !leading);

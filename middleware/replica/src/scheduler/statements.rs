@@ -3,6 +3,7 @@
 use super::transaction::{Statement, size_of_statement};
 use super::{Command, Scheduler};
 use crate::guard;
+use std::sync::Arc;
 use steeldb_types::{SessionKey, limits};
 use steeldb_wire::transaction::{StatementId, StatementText};
 
@@ -28,7 +29,8 @@ impl Scheduler {
                 self.hold(key.client, size_of_statement(&text));
                 let Some(session) = self.sessions.get_mut(&key) else { return };
                 let digest = text.digest();
-                session.statements.insert(statement, Statement { digest, class, text: text.clone() });
+                let known = Statement { digest, class, text: text.clone() };
+                session.statements.insert(statement, Arc::new(known));
                 if session.ready {
                     self.backend(key, Command::Define { statement, text });
                 }

@@ -3,8 +3,10 @@
 use super::event::{AnchorId, DecodedSet};
 use super::resuming::Shown;
 use crate::guard::Class;
+use crate::reach::Names;
 use crate::script::Step;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use steeldb_types::{Digest, Slot, Timestamp, TxId};
 use steeldb_wire::transaction::{
     CommitCertificate, CopyDigest, Decision, Draws, Executed, Modes, Operation, SignedFinish, SqlState,
@@ -80,7 +82,7 @@ pub(super) struct Found {
 pub(super) struct Buffered {
     pub operation: Operation,
     /// Its statement, as defined when it came: the definition may be gone when it runs.
-    pub statement: Digest,
+    pub statement: Arc<Statement>,
     pub class: Class,
     pub copy: CopyState,
     /// What it occupies.
@@ -100,7 +102,7 @@ pub(super) enum CopyState {
 /// What stays of an operation once it is sent to the backend.
 pub(super) struct Issued {
     pub operation: Operation,
-    pub statement: Digest,
+    pub statement: Arc<Statement>,
     pub class: Class,
     pub copy: CopyState,
     /// It may have to be executed once more.
@@ -219,6 +221,8 @@ pub(super) struct Transaction {
     pub copied_bytes: usize,
     /// Data of its COPYs are kept, as far as is known.
     pub has_copies: bool,
+    /// What its definitions may be reached by, once they are complete; none: it is not known.
+    pub names: Option<Arc<Names>>,
     /// How many rows it changed.
     pub rows: u64,
     /// For how long votes were slow before its Finish.
@@ -286,6 +290,7 @@ impl Transaction {
             received_bytes: 0,
             copied_bytes: 0,
             has_copies: false,
+            names: None,
             rows: 0,
             slow_before: Default::default(),
             bytes: 0,
@@ -345,7 +350,7 @@ pub(super) struct Session {
     /// The client has closed it: it ends with its transaction.
     pub closing: bool,
     /// Statements by number.
-    pub statements: BTreeMap<StatementId, Statement>,
+    pub statements: BTreeMap<StatementId, Arc<Statement>>,
     /// Statements that the client has forgotten and that buffered operations may still run, with their sizes.
     pub forgotten: Vec<(StatementId, usize)>,
     /// The transaction that runs, if any.

@@ -232,9 +232,13 @@ impl Store {
             Command::Complete { tx } => {
                 let block = self.backends.get(&pid).and_then(|backend| backend.block.as_ref());
                 let result = match block {
-                    Some(block) if !block.failed => {
-                        Ok(Completion { wrote: block.wrote, ddl: false, temporary: false, rows: 0 })
-                    }
+                    Some(block) if !block.failed => Ok(Completion {
+                        wrote: block.wrote,
+                        ddl: false,
+                        temporary: false,
+                        names: None,
+                        rows: 0,
+                    }),
                     _ => Err(SqlState::parse("25P02")),
                 };
                 report(BackendReport::Completed { tx, result })

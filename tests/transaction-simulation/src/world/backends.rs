@@ -249,6 +249,7 @@ impl World<'_> {
         let set = DecodedSet {
             digest: write_set.digest(),
             wall: steeldb_wire::transaction::Wall::None,
+            truncates: false,
             changes: write_set.rows.len(),
         };
         self.event(at, Event::Decoded { gid, write_set: Ok(set) });

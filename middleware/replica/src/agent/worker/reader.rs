@@ -4,6 +4,7 @@ use super::super::hook::{Hook, Point};
 use super::super::maintenance::error_with_hint;
 use super::drawing::Drawing;
 use super::{Expect, Input, Parsed, Reports, Shared, lock};
+use crate::reach::Names;
 use crate::scheduler::{BackendReport, Completion, TagKind};
 use bytes::{BufMut as _, Bytes};
 use std::sync::Arc;
@@ -152,7 +153,8 @@ impl Reader {
         }
         *lock(&self.shared.ddl_effects) = (ddl || temporary).then_some(digest);
         let rows = self.shared.rows.load(Ordering::Acquire);
-        Ok(Completion { wrote, ddl, temporary, rows })
+        let names = answer.row.get(2).and_then(Option::as_deref).and_then(Names::parse).map(Arc::new);
+        Ok(Completion { wrote, ddl, temporary, names, rows })
     }
 
     /// Reads an operation's messages, hashing them, and showing them where the client waits for them.

@@ -2,7 +2,9 @@
 //! be told to hold answers back.
 
 use super::super::*;
+use crate::reach::Names;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use steeldb_types::{Digest, TxId};
 use steeldb_wire::transaction::{Draws, OperationKind, SqlState, StatementId, StatementText};
 
@@ -72,6 +74,10 @@ pub(super) struct Backend {
     pub checks_fail: BTreeSet<TxId>,
     /// How many rows each transaction changes.
     pub rows: u64,
+    /// What definitions may be reached by here, as the server says it.
+    pub names: Option<String>,
+    /// What is prepared truncates tables, too.
+    pub truncates: bool,
     /// Transactions that turn out to have written nothing here.
     pub writes_nothing: BTreeSet<TxId>,
 }
@@ -127,8 +133,12 @@ impl Backend {
                 let digest = if self.differs.contains(tx) { Digest::of("another", &[]) } else { *write_set };
                 self.prepared.insert(gid.clone());
                 self.prepared_sets.insert(gid.clone(), digest);
-                let write_set =
-                    Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::Database, changes: 1 });
+                let write_set = Ok(DecodedSet {
+                    digest,
+                    wall: steeldb_wire::transaction::Wall::Database,
+                    truncates: false,
+                    changes: 1,
+                });
                 vec![Event::Reexecuted { tx: *tx, result: Ok(None) }, Event::Decoded { gid, write_set }]
             }
             Effect::CatchUp { tx, write_set, database, .. } if !self.holds(Held::CaughtUp) => {
@@ -220,9 +230,16 @@ impl Backend {
             Command::Complete { tx } => {
                 let block = self.blocks.entry(*tx).or_default();
                 let wrote = block.wrote && !self.writes_nothing.contains(tx);
+                let names = self.names.as_deref().filter(|_| block.ddl).and_then(Names::parse).map(Arc::new);
                 report(BackendReport::Completed {
                     tx: *tx,
-                    result: Ok(Completion { wrote, ddl: block.ddl, temporary: false, rows: self.rows }),
+                    result: Ok(Completion {
+                        wrote,
+                        ddl: block.ddl,
+                        temporary: false,
+                        names,
+                        rows: self.rows,
+                    }),
                 })
             }
             Command::Prepare { tx, gid, .. } => {
@@ -235,8 +252,12 @@ impl Backend {
                 self.prepared_sets.insert(gid.clone(), digest);
                 let mut events = Vec::new();
                 if !self.holds(Held::Decoded) {
-                    let write_set =
-                        Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::None, changes: 1 });
+                    let write_set = Ok(DecodedSet {
+                        digest,
+                        wall: steeldb_wire::transaction::Wall::None,
+                        truncates: self.truncates,
+                        changes: 1,
+                    });
                     events.push(Event::Decoded { gid: gid.clone(), write_set });
                 }
                 if !self.holds(Held::Prepared) {

@@ -211,6 +211,7 @@ fn a_backend_lost_while_preparing_leaves_no_locks_and_no_stuck_queue() {
                 let write_set = Ok(DecodedSet {
                     digest: backend::write_set_of(t, 1),
                     wall: steeldb_wire::transaction::Wall::None,
+                    truncates: false,
                     changes: 1,
                 });
                 one.event(Event::Decoded { gid, write_set });

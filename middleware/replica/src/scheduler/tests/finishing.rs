@@ -15,6 +15,7 @@ fn a2_a_vote_waits_for_the_write_set_and_names_it() {
     let write_set = Ok(DecodedSet {
         digest: backend::write_set_of(t, 1),
         wall: steeldb_wire::transaction::Wall::None,
+        truncates: false,
         changes: 1,
     });
     one.event(Event::Decoded { gid, write_set });

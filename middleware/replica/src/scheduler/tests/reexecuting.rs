@@ -180,6 +180,7 @@ fn a11_who_is_in_the_way_of_what_is_executed_again_makes_way() {
         write_set: Ok(DecodedSet {
             digest: wanted,
             wall: steeldb_wire::transaction::Wall::Database,
+            truncates: false,
             changes: 1,
         }),
     });

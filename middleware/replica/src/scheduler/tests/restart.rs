@@ -31,7 +31,8 @@ fn gid(of: u64) -> String {
 }
 
 fn decode(one: &mut One, of: u64, digest: Digest) {
-    let write_set = Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::None, changes: 1 });
+    let write_set =
+        Ok(DecodedSet { digest, wall: steeldb_wire::transaction::Wall::None, truncates: false, changes: 1 });
     one.event(Event::Decoded { gid: gid(of), write_set });
 }
 

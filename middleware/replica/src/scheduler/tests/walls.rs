@@ -207,3 +207,181 @@ fn b9_of_two_ddl_transactions_at_once_the_second_is_aborted_by_its_own_commit() 
         assert_eq!(one.committed(v), 1);
     }
 }
+
+/// A definition of a session of its own, complete and known to be about a table.
+fn define(one: &mut One, by: TxId, table: &str) -> Slot {
+    one.backend.names = Some(format!("r{}", hex::encode(table)));
+    one.run(by, &[DDL])
+}
+
+#[test]
+fn g6_who_reaches_nothing_that_a_wall_names_goes_on_behind_it() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    let slot_u = define(&mut one, u, "u");
+    one.deliver(commit(u, slot_u, &[DDL]));
+    assert_eq!((one.committed(u), one.cast(t)), (1, vec![]));
+    one.operations(t, &[READ, WRITE]);
+    one.finish(t, slot_t, Decision::Commit, &[READ, WRITE]);
+    one.stream(t, 2, 0);
+    assert_eq!(one.cast(t), [prepared(&[READ, WRITE], t, slot_t)]);
+    one.deliver(commit(t, slot_t, &[READ, WRITE]));
+    assert_eq!(one.committed(t), 1);
+}
+
+/// Though the master has not run it: it will not, and nobody else may wait for that.
+#[test]
+fn b9_an_operation_behind_a_wall_that_reaches_what_it_names_ends_its_transaction() {
+    for (one, names) in [(One::slave(), "t"), (One::master(), "t"), (One::slave(), "u"), (One::master(), "u")]
+    {
+        let mut one = one;
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        one.begin(t);
+        let slot_u = define(&mut one, u, names);
+        one.pass(SECOND);
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!((one.committed(u), one.cast(t)), (1, vec![]));
+        one.operations(t, &[READ, WRITE]);
+        let ends = names == "t";
+        assert_eq!(one.cast(t), if ends { vec![VoteKind::Walled] } else { vec![] });
+        // What begins behind the wall is another matter.
+        let v = tx(1, 2);
+        one.begin(v);
+        one.operations(v, &[WRITE]);
+        assert_eq!(one.cast(v), []);
+    }
+}
+
+#[test]
+fn b9_an_operation_under_way_that_reaches_what_a_wall_names_ends_with_it() {
+    for (operation, ends) in [(READ, false), (WRITE, true)] {
+        let mut one = One::speculative();
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        one.begin(t);
+        let slot_u = define(&mut one, u, "t");
+        one.backend.held = vec![Held::Executed];
+        one.operations(t, &[operation]);
+        one.entry(t, 1, 0, None);
+        assert_eq!(one.executed(t), 1);
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!((one.committed(u), one.cast(t).len()), (1, usize::from(ends)));
+    }
+}
+
+#[test]
+fn b9_what_was_done_before_a_wall_is_not_done_again_behind_it_if_it_reaches_what_that_names() {
+    for (names, ends) in [("u", false), ("t", true)] {
+        let mut one = One::speculative();
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        one.begin(t);
+        one.operations(t, &[WRITE, READ]);
+        one.entry(t, 1, 0, None);
+        let slot_u = define(&mut one, u, names);
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!((one.committed(u), one.executed(t), one.cast(t)), (1, 1, vec![]), "{names}");
+        one.backend.fails.insert((t, 2), "40001");
+        one.entry(t, 2, 0, None);
+        let (cast, executed) = if ends { (vec![VoteKind::Walled], 2) } else { (vec![], 4) };
+        assert_eq!((one.cast(t), one.executed(t)), (cast, executed), "{names}");
+    }
+}
+
+#[test]
+fn b9_what_is_not_known_to_be_about_something_ends_everything_older() {
+    for what in ["nothing", "a truncated table", "another write set"] {
+        let mut one = One::slave();
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        one.begin(t);
+        match what {
+            "nothing" => {}
+            "a truncated table" => one.backend.truncates = true,
+            _ => drop(one.backend.differs.insert(u)),
+        }
+        let slot_u = match what {
+            "nothing" => one.run(u, &[DDL]),
+            _ => define(&mut one, u, "u"),
+        };
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!(one.cast(t), [VoteKind::Walled], "{what}");
+    }
+}
+
+#[test]
+fn b9_two_definitions_at_once_end_each_other_whatever_they_name() {
+    let mut one = One::master();
+    one.open(1);
+    one.open(2);
+    let (t, u) = (tx(1, 1), tx(2, 1));
+    let slot_t = one.begin(t);
+    one.begin(u);
+    one.backend.names = Some(format!("r{}", hex::encode("x")));
+    one.operations(t, &[DDL]);
+    one.pass(SECOND);
+    one.operations(u, &[DDL]);
+    one.pass(SECOND);
+    assert_eq!((one.executed(t), one.executed(u)), (1, 1));
+    one.finish(t, slot_t, Decision::Commit, &[DDL]);
+    one.deliver(commit(t, slot_t, &[DDL]));
+    assert_eq!((one.committed(t), one.cast(u)), (1, vec![VoteKind::Walled]));
+}
+
+/// A replica that is slower than the others does not know yet what it is about.
+#[test]
+fn g6_a_wall_that_is_not_prepared_here_yet_ends_nobody_and_not_for_ever() {
+    for waits in [false, true] {
+        let mut one = One::slave();
+        one.open(1);
+        one.open(2);
+        let (t, u) = (tx(1, 1), tx(2, 1));
+        one.begin(t);
+        one.backend.held = vec![Held::Decoded];
+        let slot_u = define(&mut one, u, "u");
+        one.deliver(commit(u, slot_u, &[DDL]));
+        assert_eq!((one.committed(u), one.cast(t)), (0, vec![]));
+        if waits {
+            // It may be this one that it waits for.
+            one.pass(2 * SECOND);
+            assert_eq!(one.cast(t), [VoteKind::Walled]);
+        } else {
+            let gid = steeldb_postgres::transaction::gid(u, slot_u);
+            let digest = backend::write_set_of(u, 1);
+            let wall = steeldb_wire::transaction::Wall::Database;
+            let write_set = Ok(DecodedSet { digest, wall, truncates: false, changes: 1 });
+            one.event(Event::Decoded { gid, write_set });
+            assert_eq!((one.committed(u), one.cast(t)), (1, vec![]));
+        }
+    }
+}
+
+#[test]
+fn g6_walls_are_remembered_for_what_is_older_alone() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let t = tx(1, 1);
+    one.begin(t);
+    for counter in 1..=300 {
+        let u = tx(2, counter);
+        let slot = define(&mut one, u, "u");
+        one.deliver(commit(u, slot, &[DDL]));
+        assert_eq!(one.committed(u), 1);
+        assert!(one.scheduler.named_walls() <= 256);
+        // There is a limit to what is remembered.
+        assert_eq!(one.cast(t).is_empty(), counter <= 256, "{counter}");
+    }
+    let u = tx(2, 301);
+    let slot = define(&mut one, u, "u");
+    one.deliver(commit(u, slot, &[DDL]));
+    assert_eq!(one.scheduler.named_walls(), 0);
+}

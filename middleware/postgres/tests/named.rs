@@ -169,7 +169,8 @@ async fn b9_functions_of_clients_and_what_runs_them_are_among_the_names() {
     for sql in ["CREATE TABLE late (id int UNIQUE DEFERRABLE)", "CREATE TABLE names (r regclass[])"] {
         db.commit(sql).await;
         assert_eq!(reach(&mut db, new).await, None, "{sql}");
-        db.commit(&sql.replace("CREATE", "DROP").split('(').next().unwrap().to_string()).await;
+        let dropped = sql.replace("CREATE", "DROP");
+        db.commit(dropped.split('(').next().unwrap()).await;
         assert!(reach(&mut db, new).await.is_some());
     }
 }

@@ -166,14 +166,14 @@ impl Scheduler {
         };
         let write_set = with_effects(set.digest, *extra);
         let wall = if transaction.ran_ddl { Wall::Database } else { set.wall };
-        let truncates = set.truncates;
+        let unnamed = set.truncates;
+        if let Some(transaction) = self.transactions.get_mut(&tx).filter(|_| unnamed) {
+            transaction.names = None;
+        }
         self.set_phase(tx, Phase::Prepared { write_set: Some(write_set) });
         self.tell_ahead(tx);
         let vouches = self.may_vouch();
         let Some(transaction) = self.transactions.get_mut(&tx) else { return };
-        if truncates {
-            transaction.names = None;
-        }
         let (Some(slot), Some(transcript)) = (transaction.slot, transaction.transcript) else { return };
         let against =
             transaction.against_vote.is_some() && !self.config.has(PlantedBug::PreparedAfterAgainst);

@@ -76,6 +76,11 @@ pub(super) struct Backend {
     pub rows: u64,
     /// What definitions may be reached by here, as the server says it.
     pub names: Option<String>,
+    /// What definitions were prepared, by gid, and applied, with what is known to reach them; none: everything.
+    defining: BTreeMap<String, Option<Arc<Names>>>,
+    pub walls: Vec<(TxId, Option<Arc<Names>>)>,
+    /// Transactions whose Commit is delivered here.
+    decided: BTreeSet<TxId>,
     /// What is prepared truncates tables, too.
     pub truncates: bool,
     /// Transactions that turn out to have written nothing here.
@@ -91,6 +96,11 @@ impl Backend {
     pub(super) fn see(&mut self, event: &Event) {
         if let Event::Applied { tx, result: Ok(()) } | Event::CaughtUp { tx, result: Ok(()) } = event {
             self.visible.insert(*tx);
+        }
+        if let Event::Delivered { payload: steeldb_wire::transaction::Ordered::Commit(certificate), .. } =
+            event
+        {
+            self.decided.insert(certificate.tx);
         }
     }
 
@@ -110,6 +120,9 @@ impl Backend {
             Effect::CommitPrepared { tx, gid, .. } => {
                 assert!(self.prepared.remove(gid), "COMMIT PREPARED of {tx}, which is not prepared");
                 self.applied.push(*tx);
+                if let Some(names) = self.defining.remove(gid) {
+                    self.walls.push((*tx, names));
+                }
                 if let Some(write_set) = self.prepared_sets.remove(gid) {
                     self.effects.insert(*tx, write_set);
                 }
@@ -133,6 +146,7 @@ impl Backend {
                 let digest = if self.differs.contains(tx) { Digest::of("another", &[]) } else { *write_set };
                 self.prepared.insert(gid.clone());
                 self.prepared_sets.insert(gid.clone(), digest);
+                self.defining.insert(gid.clone(), None);
                 let write_set = Ok(DecodedSet {
                     digest,
                     wall: steeldb_wire::transaction::Wall::Database,
@@ -152,6 +166,18 @@ impl Backend {
                 vec![Event::Maintained { session: *session, sequence: *sequence, messages: vec![] }]
             }
             _ => vec![],
+        }
+    }
+
+    /// B9: nothing is executed on a snapshot of before a wall that is applied here and that it may reach. What is decided may
+    /// be: it is compared with what was vouched for.
+    fn check_walls(&self, tx: TxId, sql: &str) {
+        let Some(snapshot) = self.snapshots.get(&tx).filter(|_| !self.decided.contains(&tx)) else { return };
+        let reads = sql.starts_with("SELECT");
+        for (by, names) in &self.walls {
+            let passed = !snapshot.contains(&format!("{by:?}"));
+            let reached = names.as_ref().is_none_or(|names| names.may_be_reached_by(sql, reads));
+            assert!(!(passed && reached), "{tx} executes \"{sql}\" behind {by}");
         }
     }
 
@@ -185,6 +211,7 @@ impl Backend {
             Command::Execute { tx, number, statement, kind, .. } => {
                 let text = self.texts.get(&(session, *statement)).expect("the statement is defined");
                 let sql = text.sql.clone();
+                self.check_walls(*tx, &sql);
                 let block = self.blocks.entry(*tx).or_default();
                 block.operations += 1;
                 block.wrote |= ["UPDATE", "COPY", "CREATE"].iter().any(|word| sql.starts_with(word));
@@ -244,6 +271,10 @@ impl Backend {
             }
             Command::Prepare { tx, gid, .. } => {
                 let block = self.blocks.remove(tx).unwrap_or_default();
+                if block.ddl {
+                    self.defining
+                        .insert(gid.clone(), self.names.as_deref().and_then(Names::parse).map(Arc::new));
+                }
                 self.prepared.insert(gid.clone());
                 let digest = match self.differs.contains(tx) {
                     true => Digest::of("another", &[]),

@@ -37,6 +37,8 @@ pub(super) struct World {
     wakes: [u64; N],
     /// Links to it delay more often than others.
     slow: usize,
+    /// Clients define things, too.
+    pub defines: bool,
 }
 
 /// Ends of links that are no replicas.
@@ -69,6 +71,17 @@ impl World {
             connections: BTreeMap::new(),
             wakes: [0; N],
             slow,
+            defines: false,
+        }
+    }
+
+    /// Clients define things that writes reach, or nothing does; some replicas do not know which.
+    pub(super) fn define(&mut self) {
+        self.defines = true;
+        let table = if self.rng.random() { "t" } else { "u" };
+        for backend in &mut self.backends {
+            let knows = self.rng.random_range(0..5) > 0;
+            backend.names = knows.then(|| format!("r{}", hex::encode(table)));
         }
     }
 

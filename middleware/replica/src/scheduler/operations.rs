@@ -243,6 +243,7 @@ impl Scheduler {
         if master
             && (self.skipping.contains(&transaction.database) && number > transaction.shown_upto
                 || self.awaits_resume(tx)
+                || transaction.owes_shown(number)
                 || self.lets_shown_go_first(tx, number))
         {
             return false;

@@ -34,6 +34,15 @@ fn owes_draws(transaction: &Transaction, done: u32, shown: u32) -> bool {
     shown > done && transaction.stream.range(..=shown).any(drew)
 }
 
+impl Transaction {
+    /// Whether the client is to be shown the operation though what it was shown before has not been done again here. Were that
+    /// to fail this time, the backend would answer 25P02, and the client would see it before it hears that its transaction
+    /// cannot go on.
+    pub(super) fn owes_shown(&self, number: u32) -> bool {
+        number > self.shown_upto && self.executed() < self.shown_upto
+    }
+}
+
 impl Scheduler {
     /// A term begins: what runs is carried over.
     pub(super) fn carry_over(&mut self) {

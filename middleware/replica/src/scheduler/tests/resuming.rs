@@ -196,6 +196,38 @@ fn what_was_shown_and_comes_out_otherwise_cannot_be_reproduced() {
     }
 }
 
+/// Behind an operation that fails where it was shown to succeed, PostgreSQL answers 25P02, which is no error of the client's.
+#[test]
+fn nothing_is_shown_before_what_was_shown_has_come_out_alike() {
+    for alike in [true, false] {
+        let (mut one, t, slot) = follower(&[WRITE, READ], 0);
+        one.backend.held.push(backend::Held::Executed);
+        one.take_over();
+        one.resume(t, slot, &[WRITE]);
+        one.pass(2 * SECOND);
+        assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![]), "however long it takes");
+        one.backend.held.clear();
+        let result = if alike {
+            backend::result_of(1)
+        } else {
+            steeldb_wire::transaction::ResultDigest::error(*b"40001")
+        };
+        let report = BackendReport::Executed {
+            tx: t,
+            number: 1,
+            result,
+            sqlstate: (!alike).then(|| SqlState::parse("40001")),
+            status: b'T',
+            tag: TagKind::Plain,
+            copy_started: false,
+            draws: Draws::NONE,
+        };
+        one.event(Event::Backend { session: t.session, report });
+        assert_eq!(one.not_reproduced(t), !alike);
+        assert_eq!(one.shown(t), if alike { vec![2] } else { vec![] });
+    }
+}
+
 /// Sent to the backend behind the old master's word, answered when the new one's term has begun.
 #[test]
 fn a_result_that_comes_between_two_masters_is_neither_shown_nor_streamed_before_the_client_speaks() {

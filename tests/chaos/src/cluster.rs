@@ -2,7 +2,7 @@
 
 use crate::comparison::Comparison;
 use crate::process::Process;
-use crate::schedule::Lie;
+use crate::schedule::{Lie, Replies};
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -58,8 +58,8 @@ impl Cluster {
     ///
     /// # Errors
     /// When something cannot be written or started.
-    pub async fn start(program: &Path, folder: &Path) -> anyhow::Result<Cluster> {
-        init(program, folder).await?;
+    pub async fn start(program: &Path, folder: &Path, replies: Replies) -> anyhow::Result<Cluster> {
+        init(program, folder, replies).await?;
         let sites = (0..REPLICAS).map(replica_site).chain((1..=PROXIES).map(proxy_site));
         let network = Emulator::new(&Matrix::uniform(sites, Conditions::default()), 0);
         // A loopback host of this process' own, and ports below those that outgoing connections get.
@@ -328,11 +328,12 @@ pub struct Roles {
 }
 
 /// Runs `steeldb init`.
-async fn init(program: &Path, folder: &Path) -> anyhow::Result<()> {
+async fn init(program: &Path, folder: &Path, replies: Replies) -> anyhow::Result<()> {
     let clients = (PROXIES + 1).to_string();
     let status = Command::new(program)
         .args(["init", "--local", "--proxies", &clients, "--dir"])
         .arg(folder)
+        .args(replies.arguments())
         .stdout(std::process::Stdio::null())
         .status()
         .await

@@ -15,4 +15,4 @@ mod proxies;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
-mod tpcc;
+pub mod tpcc;

@@ -32,7 +32,7 @@ impl Load {
     /// When a table cannot be created.
     pub async fn start(options: &Options, urls: &[String]) -> anyhow::Result<Load> {
         let tpcc = match options.tpcc {
-            true => Some(Tpcc::start(options, urls).await?),
+            true => Some(Tpcc::start(&options.program, &options.folder, options.seed, urls).await?),
             false => None,
         };
         let ledger = Ledger::start(urls, LEDGER_CLIENTS).await?;

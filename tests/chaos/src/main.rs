@@ -8,7 +8,7 @@ use std::time::Duration;
 use steeldb_chaos::cluster::REPLICAS;
 use steeldb_chaos::progress::Progress;
 use steeldb_chaos::scenario::{self, Options};
-use steeldb_chaos::schedule::Kind;
+use steeldb_chaos::schedule::{Kind, Replies};
 use steeldb_types::ReplicaId;
 
 /// What is done by default: all but what this build cannot do, and what is there to be timed.
@@ -32,6 +32,9 @@ struct Cli {
     /// The schedule's seed [default: the time]
     #[arg(long)]
     seed: Option<u64>,
+    /// What COMMIT waits for [default: as the seed chooses, in a third of the seeds tentative]
+    #[arg(long, value_enum)]
+    replies: Option<Replies>,
     /// What is done [default: all but the last four, which time the next commit after a kill]
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Kind>,
@@ -86,12 +89,14 @@ fn run() -> anyhow::Result<bool> {
     let folder = cli.dir.clone().unwrap_or_else(|| temporary.path().to_path_buf());
     std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     let names: Vec<String> = kinds.iter().map(|kind: &Kind| kind.name()).collect();
-    println!("seed {seed}; again with: {}", again(&cli, seed, &names));
+    let replies = cli.replies.unwrap_or_else(|| Replies::chosen_by(seed));
+    println!("seed {seed}, {} replies; again with: {}", replies.name(), again(&cli, seed, replies, &names));
     let options = Options {
         program: under_test()?,
         duration: Duration::from_secs(cli.seconds),
         count: cli.count,
         seed,
+        replies,
         kinds,
         replicas,
         hold_max: Duration::from_millis(cli.hold_ms),
@@ -111,12 +116,13 @@ fn run() -> anyhow::Result<bool> {
 }
 
 /// The command that makes the same run.
-fn again(cli: &Cli, seed: u64, kinds: &[String]) -> String {
+fn again(cli: &Cli, seed: u64, replies: Replies, kinds: &[String]) -> String {
     let mut options = vec![match cli.count {
         Some(count) => format!("--count {count}"),
         None => format!("--seconds {}", cli.seconds),
     }];
     options.push(format!("--hold-ms {}", cli.hold_ms));
+    options.push(format!("--replies {}", replies.name()));
     options.extend(cli.no_tpcc.then(|| "--no-tpcc".to_string()));
     if !cli.replicas.is_empty() {
         let names: Vec<String> = cli.replicas.iter().map(u16::to_string).collect();

@@ -6,7 +6,7 @@ use crate::load::Load;
 use crate::process;
 use crate::progress::Progress;
 use crate::report::Report;
-use crate::schedule::{Fault, Kind, Schedule};
+use crate::schedule::{Fault, Kind, Replies, Schedule};
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -32,6 +32,8 @@ pub struct Options {
     pub count: Option<u64>,
     /// The schedule's seed, and that of the workloads' choices.
     pub seed: u64,
+    /// What COMMIT waits for.
+    pub replies: Replies,
     /// What is done.
     pub kinds: Vec<Kind>,
     /// To whom.
@@ -50,7 +52,7 @@ pub struct Options {
 /// When the run itself cannot be made; what the cluster does wrong is in the report.
 pub async fn run(options: &Options, progress: &Progress) -> anyhow::Result<Report> {
     progress.now("a cluster is started".into());
-    let mut cluster = Cluster::start(&options.program, &options.folder).await?;
+    let mut cluster = Cluster::start(&options.program, &options.folder, options.replies).await?;
     let urls = cluster.urls().to_vec();
     progress.now("tables are created".into());
     let load = Load::start(options, &urls).await?;
@@ -95,6 +97,9 @@ async fn disturb(
         progress.now(fault.to_string());
         let stall = load.ledger.longest_stall();
         let told = disturbed(cluster, load, &fault, report).await;
+        if let Some(next) = load.ledger.next_commit() {
+            progress.line(&format!("{:>10} next commit after {} ms", "", next.as_millis()));
+        }
         if load.ledger.longest_stall() > stall {
             report.stalled_by = Some(fault);
         }

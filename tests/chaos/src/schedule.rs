@@ -90,6 +90,43 @@ impl Lie {
     }
 }
 
+/// What COMMIT waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Replies {
+    /// Its decision, one consensus instance after the other.
+    Decided,
+    /// Until nothing else can be decided (WHEAT's tentative replies), with four instances in flight.
+    Tentative,
+}
+
+impl Replies {
+    /// What a seed chooses: tentative replies in a third of them. The faults that it chooses do not depend on it.
+    pub fn chosen_by(seed: u64) -> Replies {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(1);
+        match rng.random_ratio(1, 3) {
+            true => Replies::Tentative,
+            false => Replies::Decided,
+        }
+    }
+
+    /// Its name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Replies::Decided => "decided",
+            Replies::Tentative => "tentative",
+        }
+    }
+
+    /// What `steeldb init` is told.
+    pub fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Replies::Decided => &[],
+            Replies::Tentative => &["--tentative", "--window", "4"],
+        }
+    }
+}
+
 /// One fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Fault {
@@ -207,6 +244,15 @@ mod tests {
     fn the_seed_alone_decides() {
         assert_eq!(schedule(7, 500), schedule(7, 500));
         assert_ne!(schedule(7, 500), schedule(8, 500));
+    }
+
+    #[test]
+    fn a_third_of_the_seeds_choose_tentative_replies() {
+        let tentative = (0..3000).filter(|seed| Replies::chosen_by(*seed) == Replies::Tentative).count();
+        assert!((900..1100).contains(&tentative), "{tentative}");
+        for replies in Replies::value_variants() {
+            assert_eq!(Replies::from_str(replies.name(), false), Ok(*replies));
+        }
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 use crate::process;
 use crate::report::Report;
-use crate::scenario::Options;
 use anyhow::Context as _;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
@@ -15,7 +14,7 @@ use tokio::process::{Child, Command};
 const TERMINALS: &str = "1";
 
 /// A run that goes on until it is finished.
-pub(crate) struct Tpcc {
+pub struct Tpcc {
     child: Child,
     program: PathBuf,
     folder: PathBuf,
@@ -23,12 +22,15 @@ pub(crate) struct Tpcc {
 }
 
 impl Tpcc {
-    /// Loads the tables and starts the run.
-    pub(crate) async fn start(options: &Options, urls: &[String]) -> anyhow::Result<Tpcc> {
+    /// Loads the tables and starts the run; its log and its report go to `folder`.
+    ///
+    /// # Errors
+    /// When the tables cannot be loaded.
+    pub async fn start(program: &Path, folder: &Path, seed: u64, urls: &[String]) -> anyhow::Result<Tpcc> {
         let url = several(urls)?;
-        let (program, folder) = (options.program.clone(), options.folder.clone());
+        let (program, folder) = (program.to_path_buf(), folder.to_path_buf());
         let log = || File::options().create(true).append(true).open(folder.join("tpcc.txt"));
-        let seed = options.seed.to_string();
+        let seed = seed.to_string();
         let mut load = Command::new(&program);
         load.args(["tpcc", "load", "--warehouses", "1", "--items", "500", "--customers-per-district", "20"]);
         load.args(["--no-analyze", "--connections", "2", "--seed", &seed, "--url", &url]);
@@ -54,7 +56,10 @@ impl Tpcc {
     }
 
     /// Ends the run, then checks the consistency conditions.
-    pub(crate) async fn finish(mut self, report: &mut Report) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// When the run does not end, or left no report.
+    pub async fn finish(mut self, report: &mut Report) -> anyhow::Result<()> {
         self.signal(Signal::SIGINT);
         process::ended(&mut self.child).await.context("steeldb tpcc run")?;
         let path = self.folder.join("tpcc.json");

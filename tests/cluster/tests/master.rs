@@ -191,3 +191,20 @@ async fn one_master_after_the_other_is_lost() {
     assert_eq!(value(&client.execute("select count(*) from t").await.unwrap()), "3");
     cluster.stop_all().await.unwrap();
 }
+
+/// An open transaction drew a number under the old master. Nobody else has executed that, and no commit tells of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_what_an_open_transaction_drew_the_next_master_does_not_draw_again() {
+    let mut cluster = Cluster::start_watching(4, Execution::Deferred).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id serial primary key)").await.unwrap();
+    let mut open = client.another().await.unwrap();
+    open.begin();
+    let sql = "insert into t default values returning id";
+    let drawn = value(&open.run(sql).await.unwrap()).to_string();
+    move_master(&client, 1).await.unwrap();
+    assert_ne!(value(&client.execute(sql).await.unwrap()), drawn);
+    drop(open);
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}

@@ -63,7 +63,7 @@ async fn b5_deferred_constraints_are_checked_before_prepare_and_alike() {
     let ended = client.commit().await;
     let there = column(&mut other, "select id from t where u = 1").await;
     assert_eq!(there.len(), usize::from(ended.is_ok()), "{ended:?}");
-    other.identical().await;
+    client.identical().await;
     cluster.stop_all().await.unwrap();
 }
 
@@ -113,13 +113,20 @@ async fn b9_who_is_passed_by_a_truncate_reads_nothing_from_that_table() {
     cluster.stop_all().await.unwrap();
 }
 
+/// Runs a statement behind the agents of two replicas.
+async fn behind_two(cluster: &Cluster, sql: &str) {
+    for replica in [2, 3] {
+        cluster.behind(replica).await.unwrap().simple(sql).await.unwrap();
+    }
+}
+
 /// PREPARE and ROLLBACK PREPARED keep what ROLLBACK undoes; replicas that did the one and the other must agree afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn b10_settings_and_statements_are_the_same_everywhere_after_an_abort() {
     let mut cluster = Cluster::start(4).await.unwrap();
     let mut client = cluster.session().await.unwrap();
     client.execute("create table t (id int primary key, n int)").await.unwrap();
-    client.execute("insert into t values (1, 0)").await.unwrap();
+    client.execute("insert into t values (1, 0), (2, 0)").await.unwrap();
     let mut other = client.another().await.unwrap();
     client.execute("set app.name = 'before'").await.unwrap();
     for how in ["rollback", "conflict", "error"] {
@@ -144,6 +151,21 @@ async fn b10_settings_and_statements_are_the_same_everywhere_after_an_abort() {
             .unwrap();
         client.identical().await;
     }
+    // Prepared by the master and one more, while two have another row and vote against. The two that prepared it have what it
+    // SET, and the others have not: the session does not go on there.
+    behind_two(&cluster, "UPDATE public.t SET n = n + 1 WHERE id = 2").await;
+    client.begin();
+    client.run("set app.name = 'inside'").await.unwrap();
+    client.run("update t set n = n + 1 where id = 2 returning n").await.unwrap();
+    assert_eq!(client.commit().await.unwrap_err().sqlstate.as_str(), "40000");
+    client.begin();
+    let error = client.run("select current_setting('app.name')").await.unwrap_err();
+    assert_eq!(error.sqlstate.as_str(), "57P01", "{error:?}");
+    behind_two(&cluster, "UPDATE public.t SET n = n - 1 WHERE id = 2").await;
+    // A commit, for a snapshot behind these changes.
+    other.execute("insert into t values (3, 0)").await.unwrap();
+    other.execute("update t set n = n + 1").await.unwrap();
+    other.identical().await;
     cluster.stop_all().await.unwrap();
 }
 

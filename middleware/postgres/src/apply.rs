@@ -51,9 +51,12 @@ pub enum ApplyError {
         /// `schema.name`.
         relation: String,
     },
-    /// The write set lacks its changes or values.
+    /// The write set lacks values.
     #[error("the write set is not whole")]
     NotWhole,
+    /// The changes cannot be read back from where they wait.
+    #[error("the changes cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
 }
 
 /// Bytes of the statements that are sent together. Each is looked at before more are sent.
@@ -87,24 +90,61 @@ pub async fn apply_write_set(backend: &mut Backend, write_set: &WriteSet) -> Res
 /// # Errors
 /// As [`apply_write_set`].
 pub async fn apply_write_sets(backend: &mut Backend, write_sets: &[&WriteSet]) -> Result<u64, ApplyError> {
-    if write_sets.iter().any(|set| set.bodies_dropped() || set.digest().is_err()) {
+    if write_sets.iter().any(|set| set.digest().is_err()) {
         return Err(ApplyError::NotWhole);
     }
-    let tables = begin(backend, write_sets).await?;
-    let mut script = Script::default();
-    for write_set in write_sets {
-        let mut rest = write_set.changes();
-        while let Some(first) = rest.first() {
-            let statement = statement(first, rest, &tables)?;
-            if !script.sql.is_empty() && script.sql.len() + statement.sql.len() > SCRIPT_BYTES_MAX {
-                std::mem::take(&mut script).run(backend).await?;
-            }
-            script.add(first, &statement);
-            rest = &rest[statement.taken..];
-        }
+    let mut applying = Applying::default();
+    applying.begin(backend, write_sets.iter().flat_map(|write_set| write_set.changes())).await?;
+    applying.run(backend, write_sets.iter().map(|write_set| write_set.changes())).await?;
+    Ok(applying.changes)
+}
+
+/// Applies one write set that is too large to be held, in pieces, in one transaction.
+#[derive(Default)]
+pub struct Applying {
+    tables: Tables,
+    /// What the catalogs were asked for.
+    known: BTreeSet<(String, String)>,
+    begun: bool,
+    changes: u64,
+}
+
+impl Applying {
+    /// Applies the next changes on `backend`, always the same superuser's session, of which nothing else is asked meanwhile:
+    /// the first of them begin a transaction, as [`apply_write_set`] does. A TRUNCATE of several tables must not be
+    /// cut in two.
+    ///
+    /// # Errors
+    /// As [`apply_write_set`].
+    pub async fn apply(&mut self, backend: &mut Backend, changes: &[Change]) -> Result<(), ApplyError> {
+        self.begin(backend, changes.iter()).await?;
+        self.run(backend, std::iter::once(changes)).await
     }
-    script.run(backend).await?;
-    Ok(write_sets.iter().map(|write_set| write_set.changes_len()).sum())
+
+    /// How many changes were applied.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    async fn run<'a>(
+        &mut self,
+        backend: &mut Backend,
+        changes: impl Iterator<Item = &'a [Change]>,
+    ) -> Result<(), ApplyError> {
+        let mut script = Script::default();
+        for mut rest in changes {
+            self.changes += rest.len() as u64;
+            while let Some(first) = rest.first() {
+                let statement = statement(first, rest, &self.tables)?;
+                if !script.sql.is_empty() && script.sql.len() + statement.sql.len() > SCRIPT_BYTES_MAX {
+                    std::mem::take(&mut script).run(backend).await?;
+                }
+                script.add(first, &statement);
+                rest = &rest[statement.taken..];
+            }
+        }
+        script.run(backend).await
+    }
 }
 
 /// Statements that are sent together.
@@ -136,64 +176,80 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Begins a transaction unless one is open, and reads what the catalogs say of the tables.
-async fn begin(backend: &mut Backend, write_sets: &[&WriteSet]) -> Result<Tables, ApplyError> {
-    let wanted: BTreeSet<(&str, &str)> = write_sets
-        .iter()
-        .flat_map(|write_set| write_set.changes())
-        .map(|change| (change.schema.as_str(), change.table.as_str()))
-        .collect();
-    let idle = backend.transaction_status() == crate::connection::TransactionStatus::Idle;
-    let mut sql = String::from(if idle { "BEGIN; " } else { "" });
-    // Text forms are read as they were written, whatever the database's settings are.
-    sql.push_str(
-        "SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; \
-         SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; \
-         SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = content; SET LOCAL standard_conforming_strings = on; \
-         SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET CONSTRAINTS ALL DEFERRED",
-    );
-    let mut tables = Tables::new();
-    if wanted.is_empty() {
-        backend.simple(&sql).await?;
-        return Ok(tables);
-    }
-    sql.push_str(
-        "; SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
-         coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false), \
-         EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) \
-         OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')), \
-         coalesce(a.attidentity = 'a', false) \
-         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-         LEFT JOIN pg_attribute a \
-         ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
-         LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
-         WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (VALUES ",
-    );
-    for (index, (schema, table)) in wanted.iter().enumerate() {
-        sql.push_str(if index == 0 { "(" } else { ", (" });
-        quote::push_literal(&mut sql, schema);
-        sql.push_str("::name, ");
-        quote::push_literal(&mut sql, table);
-        sql.push_str("::name)");
-    }
-    sql.push(')');
-    for row in backend.simple(&sql).await?.rows {
-        let [Some(schema), Some(name), column, Some(partitioned), Some(key), Some(always), Some(identity)] =
-            row.as_slice()
-        else {
-            continue;
-        };
-        let table = tables.entry((schema.clone(), name.clone())).or_default();
-        table.partitioned = partitioned == "t";
-        table.always = always == "t";
-        if let Some(column) = column {
-            table.columns.insert(column.clone(), key == "t");
-            if identity == "t" {
-                table.identity = Some(column.clone());
+impl Applying {
+    /// Begins a transaction unless one is open, and reads what the catalogs say of the tables that are new to it.
+    async fn begin<'a>(
+        &mut self,
+        backend: &mut Backend,
+        changes: impl Iterator<Item = &'a Change>,
+    ) -> Result<(), ApplyError> {
+        let mut wanted: BTreeSet<(&str, &str)> =
+            changes.map(|change| (change.schema.as_str(), change.table.as_str())).collect();
+        wanted.retain(|(schema, table)| self.known.insert((schema.to_string(), table.to_string())));
+        let mut sql = String::new();
+        if !self.begun {
+            self.begun = true;
+            let idle = backend.transaction_status() == crate::connection::TransactionStatus::Idle;
+            sql.push_str(if idle { "BEGIN; " } else { "" });
+            // Text forms are read as they were written, whatever the database's settings are.
+            sql.push_str(
+                "SET LOCAL session_replication_role = replica; SET LOCAL search_path = pg_catalog; \
+                 SET LOCAL datestyle = 'ISO, MDY'; SET LOCAL intervalstyle = postgres; SET LOCAL timezone = 'UTC'; \
+                 SET LOCAL lc_monetary = 'C'; SET LOCAL xmloption = content; SET LOCAL standard_conforming_strings = on; \
+                 SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = hex; SET CONSTRAINTS ALL DEFERRED; ",
+            );
+        }
+        if wanted.is_empty() {
+            if !sql.is_empty() {
+                backend.simple(&sql).await?;
+            }
+            return Ok(());
+        }
+        sql.push_str(
+            "SELECT n.nspname, c.relname, a.attname, c.relkind = 'p', \
+             coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false), \
+             EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal AND t.tgenabled IN ('A', 'R')) \
+             OR EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_enabled IN ('A', 'R')), \
+             coalesce(a.attidentity = 'a', false) \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             LEFT JOIN pg_attribute a \
+             ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' \
+             LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary AND i.indisvalid AND i.indimmediate \
+             WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (VALUES ",
+        );
+        for (index, (schema, table)) in wanted.iter().enumerate() {
+            sql.push_str(if index == 0 { "(" } else { ", (" });
+            quote::push_literal(&mut sql, schema);
+            sql.push_str("::name, ");
+            quote::push_literal(&mut sql, table);
+            sql.push_str("::name)");
+        }
+        sql.push(')');
+        for row in backend.simple(&sql).await?.rows {
+            let [
+                Some(schema),
+                Some(name),
+                column,
+                Some(partitioned),
+                Some(key),
+                Some(always),
+                Some(identity),
+            ] = row.as_slice()
+            else {
+                continue;
+            };
+            let table = self.tables.entry((schema.clone(), name.clone())).or_default();
+            table.partitioned = partitioned == "t";
+            table.always = always == "t";
+            if let Some(column) = column {
+                table.columns.insert(column.clone(), key == "t");
+                if identity == "t" {
+                    table.identity = Some(column.clone());
+                }
             }
         }
+        Ok(())
     }
-    Ok(tables)
 }
 
 fn table<'a>(tables: &'a Tables, change: &Change) -> Result<&'a Table, ApplyError> {

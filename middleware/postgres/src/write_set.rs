@@ -4,6 +4,8 @@
 //! - columns go by name, in ascending order; values are PostgreSQL's text form;
 //! - the digest depends on the multiset of changes alone: it is a SHA-256 over their sorted digests, since sums or
 //!   exclusive ors of digests can be forged;
+//! - a transaction with more changes than are gathered in memory comes in parts, and its digest is made of their sorted
+//!   digests all the same;
 //! - a write set that misses a value (see [`Incomplete`]) has no digest, so nobody can vote for it;
 //! - a write set from a peer is what its bytes say: digest, length and flags are computed here, never shipped.
 
@@ -90,16 +92,105 @@ pub struct DdlCommand {
     pub identity: String,
 }
 
+/// What a transaction did besides changing rows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Definitions {
+    truncates: bool,
+    ddl: Vec<DdlCommand>,
+    incomplete: Option<Incomplete>,
+}
+
 /// The changes of one transaction.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct WriteSet {
     changes: Vec<Change>,
     digests: Vec<Digest>,
     bytes: u64,
-    truncates: bool,
-    ddl: Vec<DdlCommand>,
-    incomplete: Option<Incomplete>,
-    bodies_dropped: bool,
+    definitions: Definitions,
+}
+
+/// Changes of a transaction that has more of them than are gathered in memory, as they follow each other.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Part {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// The digest of each.
+    pub digests: Vec<Digest>,
+}
+
+/// *w* of a transaction whose changes' digests come one by one, in ascending order.
+pub struct SortedDigests {
+    hasher: Hasher,
+    left: u64,
+    last: Option<Digest>,
+}
+
+/// Digests that are not in ascending order, or not as many as was said.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the digests of changes are not in ascending order, or not as many as was said")]
+pub struct OutOfOrder;
+
+impl SortedDigests {
+    /// Of `changes` digests.
+    pub fn new(changes: u64) -> SortedDigests {
+        let mut hasher = Hasher::new("steeldb/write-set/1");
+        hasher.number(changes);
+        SortedDigests { hasher, left: changes, last: None }
+    }
+
+    /// Adds the next one.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`].
+    pub fn add(&mut self, digest: Digest) -> Result<(), OutOfOrder> {
+        if self.left == 0 || self.last.is_some_and(|last| last > digest) {
+            return Err(OutOfOrder);
+        }
+        self.left -= 1;
+        self.last = Some(digest);
+        self.hasher.part(&digest.0);
+        Ok(())
+    }
+
+    /// *w*.
+    ///
+    /// # Errors
+    /// [`OutOfOrder`]: some are missing.
+    pub fn finish(self) -> Result<Digest, OutOfOrder> {
+        if self.left == 0 { Ok(self.hasher.finish()) } else { Err(OutOfOrder) }
+    }
+}
+
+impl Definitions {
+    /// Whether a table was truncated that is not temporary (rule 9: a wall).
+    pub fn truncates(&self) -> bool {
+        self.truncates
+    }
+
+    /// The DDL commands of the transaction, in order.
+    pub fn ddl(&self) -> &[DdlCommand] {
+        &self.ddl
+    }
+
+    /// The value that is missing, if one is. Such a transaction must not be voted for.
+    pub fn incomplete(&self) -> Option<&Incomplete> {
+        self.incomplete.as_ref()
+    }
+
+    fn note(&mut self, change: &Change) {
+        self.truncates |=
+            matches!(change.operation, Operation::Truncate { .. }) && !is_temporary_schema(&change.schema);
+        if let (true, Operation::Insert { new }) = (change.is_of(DDL_TABLE), &change.operation) {
+            let text = |column| new.get(column).flatten().unwrap_or_default().to_string();
+            self.ddl.push(DdlCommand {
+                phase: text("phase"),
+                command_tag: text("command_tag"),
+                object_type: text("object_type"),
+                schema: text("schema_name"),
+                identity: text("object_identity"),
+            });
+        }
+    }
 }
 
 impl Row {
@@ -203,7 +294,16 @@ impl Change {
     pub fn digest(&self) -> Digest {
         // Writing into memory cannot fail short of a 4 GiB value, which no PostgreSQL field holds.
         let bytes = borsh::to_vec(self).unwrap_or_default();
-        Digest::of("steeldb/change/1", &[&bytes])
+        let mut hasher = Change::hasher(bytes.len() as u64);
+        hasher.stream(&bytes);
+        hasher.finish()
+    }
+
+    /// What makes that digest of the change's encoding, `length` bytes that come in pieces.
+    pub fn hasher(length: u64) -> Hasher {
+        let mut hasher = Hasher::new("steeldb/change/1");
+        hasher.part_of(length);
+        hasher
     }
 
     fn size(&self) -> u64 {
@@ -221,42 +321,35 @@ impl WriteSet {
     pub fn new(changes: impl IntoIterator<Item = Change>) -> WriteSet {
         let mut write_set = WriteSet::default();
         for change in changes {
-            write_set.push(change, u64::MAX);
+            write_set.push(change);
         }
         write_set
     }
 
-    /// Adds a change. Once the bodies exceed `bytes_max` they are dropped and only their digests kept, so that a bulk
-    /// transaction does not fill the memory.
-    pub(crate) fn push(&mut self, change: Change, bytes_max: u64) {
+    /// Adds a change.
+    pub(crate) fn push(&mut self, change: Change) {
         self.digests.push(change.digest());
         self.bytes = self.bytes.saturating_add(change.size());
-        self.truncates |=
-            matches!(change.operation, Operation::Truncate { .. }) && !is_temporary_schema(&change.schema);
-        if let (true, Operation::Insert { new }) = (change.is_of(DDL_TABLE), &change.operation) {
-            let text = |column| new.get(column).flatten().unwrap_or_default().to_string();
-            self.ddl.push(DdlCommand {
-                phase: text("phase"),
-                command_tag: text("command_tag"),
-                object_type: text("object_type"),
-                schema: text("schema_name"),
-                identity: text("object_identity"),
-            });
-        }
-        if self.bytes > bytes_max {
-            self.bodies_dropped = true;
-            self.changes = Vec::new();
-        } else if !self.bodies_dropped {
-            self.changes.push(change);
-        }
+        self.definitions.note(&change);
+        self.changes.push(change);
+    }
+
+    /// Takes the changes out, so that more of them can be gathered.
+    pub(crate) fn take_part(&mut self) -> Part {
+        self.bytes = 0;
+        Part { changes: std::mem::take(&mut self.changes), digests: std::mem::take(&mut self.digests) }
     }
 
     /// Marks that a value of `relation` is missing. The first relation is kept.
     pub(crate) fn mark_incomplete(&mut self, relation: String) {
-        self.incomplete.get_or_insert(Incomplete { relation });
+        self.definitions.incomplete.get_or_insert(Incomplete { relation });
     }
 
-    /// The changes in the order they were made; empty when [`WriteSet::bodies_dropped`].
+    pub(crate) fn into_definitions(self) -> Definitions {
+        self.definitions
+    }
+
+    /// The changes in the order they were made.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
@@ -271,20 +364,19 @@ impl WriteSet {
         self.bytes
     }
 
-    /// Whether a table was truncated that is not temporary (rule 9: a wall).
+    /// What it did besides changing rows.
+    pub fn definitions(&self) -> &Definitions {
+        &self.definitions
+    }
+
+    /// As [`Definitions::truncates`].
     pub fn truncates(&self) -> bool {
-        self.truncates
+        self.definitions.truncates()
     }
 
-    /// The DDL commands of the transaction, in order.
+    /// As [`Definitions::ddl`].
     pub fn ddl(&self) -> &[DdlCommand] {
-        &self.ddl
-    }
-
-    /// Whether the transaction was too large for its changes to be kept: the digest holds, the changes are empty, and it
-    /// cannot be shipped.
-    pub fn bodies_dropped(&self) -> bool {
-        self.bodies_dropped
+        self.definitions.ddl()
     }
 
     /// *w*, the digest that votes and certificates carry.
@@ -292,23 +384,23 @@ impl WriteSet {
     /// # Errors
     /// [`Incomplete`]: such a transaction must not be voted for.
     pub fn digest(&self) -> Result<Digest, Incomplete> {
-        if let Some(incomplete) = &self.incomplete {
+        if let Some(incomplete) = self.definitions.incomplete() {
             return Err(incomplete.clone());
         }
         let mut digests = self.digests.clone();
         digests.sort_unstable();
-        let mut hasher = Hasher::new("steeldb/write-set/1");
-        hasher.number(digests.len() as u64);
-        for digest in &digests {
-            hasher.part(&digest.0);
+        let mut sorted = SortedDigests::new(digests.len() as u64);
+        for digest in digests {
+            // They are in order, and as many.
+            let _ = sorted.add(digest);
         }
-        Ok(hasher.finish())
+        Ok(sorted.hasher.finish())
     }
 }
 
 impl BorshSerialize for WriteSet {
     fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
-        if self.incomplete.is_some() || self.bodies_dropped {
+        if self.definitions.incomplete.is_some() {
             return Err(io::Error::other("a write set without all its values cannot be shipped"));
         }
         self.changes.serialize(writer)
@@ -372,16 +464,31 @@ mod tests {
     }
 
     #[test]
-    fn a_bulk_write_set_keeps_its_digest_and_drops_its_bodies() {
+    fn digests_that_come_one_by_one_make_the_same_w() {
         let changes: Vec<Change> = (0..50).map(|i| insert("t", &[("a", Some(&i.to_string()))])).collect();
-        let mut bulk = WriteSet::default();
-        for change in &changes {
-            bulk.push(change.clone(), 100);
+        let mut digests: Vec<Digest> = changes.iter().chain(&changes[..3]).map(Change::digest).collect();
+        digests.sort_unstable();
+        let of = |digests: &[Digest], said: u64| {
+            let mut sorted = SortedDigests::new(said);
+            digests.iter().try_for_each(|digest| sorted.add(*digest))?;
+            sorted.finish()
+        };
+        let whole = WriteSet::new(changes.iter().chain(&changes[..3]).cloned());
+        assert_eq!(of(&digests, 53).unwrap(), whole.digest().unwrap());
+        assert_eq!((of(&digests, 52), of(&digests, 54)), (Err(OutOfOrder), Err(OutOfOrder)));
+        digests.swap(10, 30);
+        assert_eq!(of(&digests, 53), Err(OutOfOrder));
+    }
+
+    #[test]
+    fn the_digest_of_a_change_is_that_of_its_encoding_however_it_is_cut() {
+        let change = insert("t", &[("a", Some("x"))]);
+        let bytes = codec::encode(&change);
+        let mut hasher = Change::hasher(bytes.len() as u64);
+        for piece in bytes.chunks(3) {
+            hasher.stream(piece);
         }
-        assert!(bulk.bodies_dropped() && bulk.changes().is_empty());
-        assert_eq!(bulk.changes_len(), 50);
-        assert_eq!(bulk.digest(), WriteSet::new(changes).digest());
-        assert!(borsh::to_vec(&bulk).is_err());
+        assert_eq!(hasher.finish(), change.digest());
     }
 
     #[test]

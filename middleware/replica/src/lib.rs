@@ -6,6 +6,7 @@ pub mod certified;
 pub mod effects;
 pub mod guard;
 pub mod reach;
+pub mod receipt;
 pub mod scheduler;
 pub mod script;
 pub mod spool;

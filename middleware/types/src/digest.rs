@@ -52,7 +52,14 @@ impl Hasher {
         self
     }
 
-    /// Adds bytes that come in pieces: how they are cut makes no difference. Nothing else may follow them.
+    /// Begins one part of `length` bytes, which come by [`Hasher::stream`].
+    pub fn part_of(&mut self, length: u64) -> &mut Self {
+        self.0.update(length.to_le_bytes());
+        self
+    }
+
+    /// Adds bytes that come in pieces: how they are cut makes no difference. Nothing else may follow them, but after a part
+    /// whose length was told.
     pub fn stream(&mut self, bytes: &[u8]) -> &mut Self {
         self.0.update(bytes);
         self
@@ -78,5 +85,8 @@ mod tests {
         assert_ne!(Digest::of("a", &[b"bc", b"d"]), Digest::of("a", &[b"b", b"cd"]));
         assert_ne!(Digest::of("ab", &[b"c"]), Digest::of("a", &[b"bc"]));
         assert_ne!(Digest::of("a", &[]), Digest::of("a", &[b""]));
+        let mut pieces = Hasher::new("a");
+        pieces.part_of(3).stream(b"b").stream(b"cd");
+        assert_eq!(pieces.finish(), Digest::of("a", &[b"bcd"]));
     }
 }

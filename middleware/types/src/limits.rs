@@ -110,6 +110,10 @@ pub const ROWS_WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The largest statement text, bytes. Past it: 54000.
 pub const STATEMENT_BYTES_MAX: usize = 1024 * 1024;
 
+/// Changed rows of one transaction that decoding gathers in memory; past them, as past [`TRANSACTION_BYTES_MAX`] of changes,
+/// they go to the disk.
+pub const DECODED_ROWS_MAX: usize = 1_000_000;
+
 /// Operations buffered for one transaction on a replica, without COPY data, bytes. Past it: 54000 with a hint.
 pub const TRANSACTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 

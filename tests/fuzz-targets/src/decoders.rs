@@ -9,9 +9,10 @@ use steeldb_ordering_log::{Disk as _, Log, Options, SimulatedDisk};
 use steeldb_ordering_server::{ClientMessage, ServerMessage, verify_archive};
 use steeldb_postgres::write_set::WriteSet;
 use steeldb_replica::agent::PeerMessage;
+use steeldb_replica::receipt::Receipt;
 use steeldb_replica::script::Script;
 use steeldb_transport::take_frame;
-use steeldb_types::limits;
+use steeldb_types::{Digest, limits};
 use steeldb_wire::codec;
 use steeldb_wire::transaction;
 
@@ -93,11 +94,14 @@ pub(crate) fn peer_frame(input: &[u8]) {
     }
 }
 
-/// What a peer sends to a replica that was away: rows, which have a digest or are incomplete, and scripts, which are judged
-/// before anything is executed. The first byte chooses which.
+/// What a peer sends to a replica that was away: rows, which have a digest or are incomplete, scripts, which are judged
+/// before anything is executed, and the rows of bulk transactions, which are checked as they come. The first byte chooses
+/// which.
 pub(crate) fn kept_effects(input: &[u8]) {
     let Some((kind, rest)) = input.split_first() else { return };
-    if kind % 2 == 0 {
+    if kind % 3 == 2 {
+        bulk_rows(rest);
+    } else if kind % 3 == 0 {
         canonical::<WriteSet>(rest);
         if let Ok(rows) = codec::decode::<WriteSet>(rest, limits::FRAME_BYTES_MAX) {
             let _ = rows.digest();
@@ -111,6 +115,29 @@ pub(crate) fn kept_effects(input: &[u8]) {
                 assert_eq!(opened, script, "another script than it holds");
             }
         }
+    }
+}
+
+/// The digest that a certificate names, how the body is cut, the body.
+fn bulk_rows(input: &[u8]) {
+    let Some((write_set, rest)) = input.split_first_chunk::<32>() else { return };
+    let Some((piece, body)) = rest.split_first() else { return };
+    let write_set = Digest(*write_set);
+    let total = body.len() as u64;
+    let receipt = Receipt::new(&std::env::temp_dir(), write_set, total, Arc::default());
+    let Ok(mut receipt) = receipt else { return };
+    let pieces = body.chunks(usize::from(*piece) + 1);
+    let mut taken =
+        pieces.map(|piece| receipt.add(total, piece)).take_while(Result::is_ok).filter_map(Result::ok);
+    if !taken.by_ref().any(|whole| whole) {
+        drop(taken);
+        receipt.begin_again();
+        return assert!(receipt.finish().is_none(), "nothing is whole");
+    }
+    drop(taken);
+    let Some(received) = receipt.finish() else { panic!("it was whole") };
+    if let Ok(changes) = Arc::new(received).reader().next(usize::MAX) {
+        assert_eq!(WriteSet::new(changes).digest(), Ok(write_set), "other rows than the certificate names");
     }
 }
 

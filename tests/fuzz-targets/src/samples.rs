@@ -9,6 +9,7 @@ use steeldb_ordering::{
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
 use steeldb_postgres::{Change, Operation as Written, Row, WriteSet};
 use steeldb_replica::agent::PeerMessage;
+use steeldb_replica::effects::{Kind, Part as Kept};
 use steeldb_replica::script::{Script, SessionState, Step};
 use steeldb_types::{
     ClientId, Digest, Position, ReplicaId, SessionId, SessionKey, Timestamp, TxId, ViewNumber,
@@ -195,6 +196,11 @@ fn peer_frames() -> Vec<PeerMessage> {
         PeerMessage::Ordering(messages().remove(0)),
         PeerMessage::Standing(Position(7)),
         PeerMessage::FetchEffects { tx, slot, from: 4096 },
+        PeerMessage::Effects {
+            tx,
+            from: 0,
+            part: Some(Kept { kind: Kind::Bulk, total: 4, bytes: vec![1, 2, 3, 4] }),
+        },
         PeerMessage::Ping { number: 9 },
         PeerMessage::Pong { number: 9 },
     ]
@@ -203,11 +209,22 @@ fn peer_frames() -> Vec<PeerMessage> {
 fn kept_effects() -> Vec<Vec<u8>> {
     let (tx, slot) = (TxId::default(), Position(3));
     let row = |value: &str| Row::new(vec![("id".into(), Some("1".into())), ("v".into(), Some(value.into()))]);
-    let changes = [row("old"), row("new")].into_iter().flatten().map(|new| Change {
-        schema: "public".into(),
-        table: "t".into(),
-        operation: Written::Insert { new },
-    });
+    let rows = [row("old"), row("new")].into_iter().flatten();
+    let changes: Vec<Change> = rows
+        .map(|new| Change { schema: "public".into(), table: "t".into(), operation: Written::Insert { new } })
+        .collect();
+    let mut digests: Vec<Digest> = changes.iter().map(Change::digest).collect();
+    digests.sort_unstable();
+    let mut bulk = vec![7];
+    bulk.extend((changes.len() as u64).to_le_bytes());
+    bulk.extend(digests.iter().flat_map(|digest| digest.0));
+    for change in &changes {
+        let bytes = encode(change);
+        bulk.extend((bytes.len() as u32).to_le_bytes());
+        bulk.extend(bytes);
+    }
+    let write_set = WriteSet::new(changes);
+    let w = write_set.digest().unwrap_or_default();
     let operation = transaction::Operation {
         tx,
         number: 1,
@@ -235,7 +252,7 @@ fn kept_effects() -> Vec<Vec<u8>> {
         steps: vec![step],
     };
     let with = |kind: u8, bytes: Vec<u8>| [&[kind][..], &bytes].concat();
-    vec![with(0, encode(&WriteSet::new(changes))), with(1, encode(&script))]
+    vec![with(0, encode(&write_set)), with(1, encode(&script)), with(2, [&w.0[..], &bulk].concat())]
 }
 
 /// The samples of a target, in a fixed order.

@@ -2,7 +2,7 @@
 
 use super::protocol::{OldRow, PgOutput, ProtocolError, RelationMessage, ReplicaIdentity, Value};
 use super::{Decoded, Lsn};
-use crate::write_set::{Change, Operation, Row, WriteSet};
+use crate::write_set::{Change, Operation, Part, Row, WriteSet};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ enum Current {
     Prepared {
         gid: String,
         write_set: WriteSet,
+        /// Parts of it were taken.
+        in_parts: bool,
     },
 }
 
@@ -35,13 +37,14 @@ pub struct Assembler {
     relations: HashMap<u32, Relation>,
     current: Current,
     bytes_max: u64,
+    rows_max: usize,
 }
 
 impl Assembler {
-    /// An assembler that keeps the bodies of at most `bytes_max` bytes of changes per transaction; see
-    /// [`WriteSet::bodies_dropped`].
-    pub fn new(bytes_max: u64) -> Assembler {
-        Assembler { relations: HashMap::new(), current: Current::None, bytes_max }
+    /// An assembler that gathers at most `bytes_max` bytes of changes, and `rows_max` of them, and one more: what
+    /// has more comes in parts.
+    pub fn new(bytes_max: u64, rows_max: usize) -> Assembler {
+        Assembler { relations: HashMap::new(), current: Current::None, bytes_max, rows_max }
     }
 
     /// Takes in one message; yields what it completes.
@@ -55,7 +58,11 @@ impl Assembler {
             }
             PgOutput::Begin => self.begin(Current::Plain, "Begin")?,
             PgOutput::BeginPrepare { gid } => {
-                let current = Current::Prepared { gid: gid.to_string(), write_set: WriteSet::default() };
+                let current = Current::Prepared {
+                    gid: gid.to_string(),
+                    write_set: WriteSet::default(),
+                    in_parts: false,
+                };
                 self.begin(current, "Begin Prepare")?;
             }
             PgOutput::Commit { .. } => match std::mem::replace(&mut self.current, Current::None) {
@@ -88,7 +95,15 @@ impl Assembler {
             }
             PgOutput::Other => {}
         }
-        Ok(None)
+        Ok(self.part().map(Decoded::Part))
+    }
+
+    /// What is gathered, once it is too much.
+    fn part(&mut self) -> Option<Part> {
+        let Current::Prepared { write_set, in_parts, .. } = &mut self.current else { return None };
+        let too_much = write_set.bytes() > self.bytes_max || write_set.changes().len() > self.rows_max;
+        *in_parts |= too_much;
+        too_much.then(|| write_set.take_part())
     }
 
     fn begin(&mut self, current: Current, what: &'static str) -> Result<(), ProtocolError> {
@@ -101,8 +116,12 @@ impl Assembler {
 
     fn prepared(&mut self, lsn: Lsn, gid: &str) -> Result<Decoded, ProtocolError> {
         match std::mem::replace(&mut self.current, Current::None) {
-            Current::Prepared { gid: begun, write_set } if begun == gid => {
+            Current::Prepared { gid: begun, write_set, in_parts: false } if begun == gid => {
                 Ok(Decoded::Prepared { gid: begun, write_set, lsn })
+            }
+            Current::Prepared { gid: begun, mut write_set, in_parts: true } if begun == gid => {
+                let (last, definitions) = (write_set.take_part(), write_set.into_definitions());
+                Ok(Decoded::PreparedInParts { gid: begun, last, definitions, lsn })
             }
             _ => Err(ProtocolError::OutOfPlace("Prepare")),
         }
@@ -132,7 +151,7 @@ impl Assembler {
             Some(operation) => {
                 let change =
                     Change { schema: relation.schema.clone(), table: relation.name.clone(), operation };
-                write_set.push(change, self.bytes_max);
+                write_set.push(change);
             }
             None => write_set.mark_incomplete(relation.to_string()),
         }
@@ -254,7 +273,7 @@ mod tests {
     }
 
     fn transaction(messages: Vec<PgOutput<'_>>) -> WriteSet {
-        let mut assembler = Assembler::new(u64::MAX);
+        let mut assembler = Assembler::new(u64::MAX, usize::MAX);
         assembler.handle(PgOutput::BeginPrepare { gid: "g" }).unwrap();
         for message in messages {
             assert_eq!(assembler.handle(message).unwrap(), None);
@@ -319,9 +338,53 @@ mod tests {
         assert_eq!(with.digest().unwrap(), without.digest().unwrap());
     }
 
+    /// Up to the bounds all is gathered; one byte or one row more, and it comes in parts, which are the same changes.
+    #[test]
+    fn what_is_too_large_for_the_memory_comes_in_parts() {
+        let insert = |id: &'static str| PgOutput::Insert { relation: 1, new: vec![Value::Text(id)] };
+        let rows = ["1", "2", "3", "4", "5"];
+        let whole = transaction(
+            std::iter::once(relation(ReplicaIdentity::Default, &[("id", true)]))
+                .chain(rows.map(insert))
+                .collect(),
+        );
+        let each = whole.bytes() / 5;
+        for (bytes_max, rows_max, lengths) in [
+            (5 * each, 5, vec![]),
+            (5 * each - 1, 5, vec![5, 0]),
+            (5 * each, 4, vec![5, 0]),
+            (2 * each, 5, vec![3, 2]),
+            (5 * each, 1, vec![2, 2, 1]),
+        ] {
+            let mut assembler = Assembler::new(bytes_max, rows_max);
+            assembler.handle(relation(ReplicaIdentity::Default, &[("id", true)])).unwrap();
+            assembler.handle(PgOutput::BeginPrepare { gid: "g" }).unwrap();
+            let mut parts: Vec<Part> = Vec::new();
+            for row in rows {
+                match assembler.handle(insert(row)).unwrap() {
+                    None => {}
+                    Some(Decoded::Part(part)) => parts.push(part),
+                    other => panic!("{other:?}"),
+                }
+            }
+            match assembler.handle(PgOutput::Prepare { end: Lsn(1), gid: "g" }).unwrap() {
+                Some(Decoded::Prepared { write_set, .. }) => assert_eq!(write_set, whole),
+                Some(Decoded::PreparedInParts { last, .. }) => parts.push(last),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(parts.iter().map(|part| part.changes.len()).collect::<Vec<_>>(), lengths);
+            if !parts.is_empty() {
+                let changes = parts.iter().flat_map(|part| part.changes.clone());
+                assert_eq!(WriteSet::new(changes), whole);
+                let digests: Vec<_> = parts.iter().flat_map(|part| part.digests.clone()).collect();
+                assert_eq!(digests, whole.changes().iter().map(Change::digest).collect::<Vec<_>>());
+            }
+        }
+    }
+
     #[test]
     fn messages_out_of_place_are_errors() {
-        let mut assembler = Assembler::new(u64::MAX);
+        let mut assembler = Assembler::new(u64::MAX, usize::MAX);
         let insert = || PgOutput::Insert { relation: 1, new: vec![] };
         assert_eq!(assembler.handle(insert()), Err(ProtocolError::OutOfPlace("Insert")));
         assembler.handle(PgOutput::BeginPrepare { gid: "g" }).unwrap();
@@ -338,7 +401,7 @@ mod tests {
                 0..20,
             ),
         ) {
-            let mut assembler = Assembler::new(1000);
+            let mut assembler = Assembler::new(1000, 3);
             for (tag, body) in messages {
                 if let Ok(message) = PgOutput::parse(&[vec![tag], body].concat()) {
                     let _ = assembler.handle(message);

@@ -16,7 +16,7 @@ pub use assembly::Assembler;
 pub use stream::{DecodingStream, create_slot, drop_slot, slot_exists};
 
 use crate::connection::BackendError;
-use crate::write_set::WriteSet;
+use crate::write_set::{Definitions, Part, WriteSet};
 use std::fmt;
 
 /// A place in a server's write-ahead log. Local to that server.
@@ -32,6 +32,8 @@ impl fmt::Display for Lsn {
 /// What the stream yields.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decoded {
+    /// Changes of the transaction that is being decoded, which has too many to be gathered.
+    Part(Part),
     /// A transaction was prepared.
     Prepared {
         /// The name it was prepared under.
@@ -39,6 +41,17 @@ pub enum Decoded {
         /// What it did.
         write_set: WriteSet,
         /// The end of its PREPARE record; confirm it once the write set is no longer needed from the stream.
+        lsn: Lsn,
+    },
+    /// A transaction was prepared whose changes came in parts.
+    PreparedInParts {
+        /// The name it was prepared under.
+        gid: String,
+        /// The rest of its changes.
+        last: Part,
+        /// What it did besides.
+        definitions: Definitions,
+        /// The end of its PREPARE record, as above.
         lsn: Lsn,
     },
     /// A prepared transaction was committed or rolled back.

@@ -9,7 +9,7 @@ use bytes::BytesMut;
 use std::path::Path;
 use steeldb_types::limits;
 
-/// The decoding stream of one database: yields every prepared transaction's write set.
+/// The decoding stream of one database: yields every prepared transaction's write set, in parts where it is large.
 pub struct DecodingStream {
     reader: BackendReader,
     writer: BackendWriter,
@@ -110,11 +110,11 @@ impl DecodingStream {
         let (mut reader, writer) = backend.into_split();
         // A stream that cannot take in a row would stop this database for ever.
         reader.set_message_bytes_max(limits::DECODED_MESSAGE_BYTES_MAX);
-        let assembler = Assembler::new(limits::TRANSACTION_BYTES_MAX as u64);
+        let assembler = Assembler::new(limits::TRANSACTION_BYTES_MAX as u64, limits::DECODED_ROWS_MAX);
         Ok(DecodingStream { reader, writer, assembler, confirmed: Lsn(0), out: BytesMut::new() })
     }
 
-    /// The next prepared or resolved transaction. Cancel safe.
+    /// The next prepared or resolved transaction, or part of one. Cancel safe.
     ///
     /// # Errors
     /// [`DecodingError`]; the stream must then be started again.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use steeldb_postgres::WriteSet;
 use steeldb_postgres::transaction::RecordSecret;
+use steeldb_postgres::write_set::Definitions;
 use steeldb_transport::ReplicaLinks;
 use steeldb_types::{ClientId, Digest, Position, Slot, TxId, is_temporary_schema, limits};
 use steeldb_wire::codec;
@@ -18,7 +19,7 @@ use tokio::sync::mpsc;
 
 /// Keeps what decoding shows, for peers; gives the ticket that says when it is on disk.
 pub(super) async fn keep(effects: &Effects, gid: &str, write_set: &WriteSet) -> u64 {
-    if write_set.bodies_dropped() || write_set.digest().is_err() {
+    if write_set.digest().is_err() {
         return 0;
     }
     effects.keep(Kind::WriteSet, gid, codec::encode(write_set)).await
@@ -28,18 +29,35 @@ pub(super) async fn keep(effects: &Effects, gid: &str, write_set: &WriteSet) -> 
 pub(super) fn summary(write_set: &WriteSet) -> Result<DecodedSet, String> {
     match write_set.digest() {
         Ok(digest) => {
-            let (wall, truncates) = (wall(write_set), write_set.truncates());
+            let definitions = write_set.definitions();
+            let (wall, truncates) = (wall(definitions), definitions.truncates());
             Ok(DecodedSet { digest, wall, truncates, changes: write_set.changes_len() as usize })
         }
         Err(incomplete) => Err(incomplete.to_string()),
     }
 }
 
+/// The same of one that was too large for the memory: w and how many changes there are, or why that is not known.
+pub(super) fn summary_of_spilled(
+    ended: Result<(Digest, u64), String>,
+    definitions: &Definitions,
+) -> Result<DecodedSet, String> {
+    if let Some(incomplete) = definitions.incomplete() {
+        return Err(incomplete.to_string());
+    }
+    ended.map(|(digest, changes)| DecodedSet {
+        digest,
+        wall: wall(definitions),
+        truncates: definitions.truncates(),
+        changes: changes as usize,
+    })
+}
+
 /// What its definitions are to others: those of temporary relations are its session's alone.
-fn wall(write_set: &WriteSet) -> Wall {
-    let mut ddl = write_set.ddl().iter();
-    match (write_set.truncates() || ddl.any(|command| !is_temporary_schema(&command.schema)), write_set.ddl())
-    {
+fn wall(definitions: &Definitions) -> Wall {
+    let mut ddl = definitions.ddl().iter();
+    let database = definitions.truncates() || ddl.any(|command| !is_temporary_schema(&command.schema));
+    match (database, definitions.ddl()) {
         (true, _) => Wall::Database,
         (false, []) => Wall::None,
         (false, _) => Wall::Session,
@@ -65,6 +83,11 @@ pub(super) enum Found {
 }
 
 impl Wanted {
+    /// Whether rows will do.
+    pub(super) fn takes_rows(&self) -> bool {
+        self.reexecution.as_ref().is_none_or(|wanted| !wanted.by_script)
+    }
+
     /// Checks what a peer sent against what the certificate names.
     pub(super) fn check(&self, kind: Kind, bytes: &[u8]) -> Result<Found, String> {
         match (kind, &self.reexecution) {
@@ -76,6 +99,8 @@ impl Wanted {
             (Kind::WriteSet, Some(wanted)) if wanted.by_script => {
                 Err("the rows of a transaction that defined temporary relations".to_string())
             }
+            // They are checked as they come.
+            (Kind::Bulk, _) => Err("the rows of a bulk transaction in one piece".to_string()),
             (Kind::WriteSet, _) => {
                 let write_set: WriteSet =
                     codec::decode(bytes, limits::KEPT_RECORD_BYTES_MAX).map_err(|error| error.to_string())?;

@@ -1,12 +1,14 @@
 //! The decoding stream of one database, feeding write-set digests to the scheduler.
 
-use super::catchup::{keep, summary};
-use crate::effects::Effects;
+use super::catchup::{keep, summary, summary_of_spilled};
+use crate::effects::{Effects, Spill};
 use crate::scheduler::Event;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use steeldb_postgres::decoding::{DecodingError, Lsn};
-use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION, WriteSet};
+use steeldb_postgres::write_set::{DdlCommand, Part};
+use steeldb_postgres::{Decoded, DecodingStream, PUBLICATION};
 use tokio::sync::mpsc;
 
 /// The slot of a database: names of slots are restricted, so it is derived.
@@ -29,8 +31,8 @@ struct Renames {
 }
 
 impl Renames {
-    fn decoded(&mut self, gid: &str, write_set: &WriteSet) {
-        if write_set.ddl().iter().any(|command| command.command_tag == "ALTER SCHEMA") {
+    fn decoded(&mut self, gid: &str, ddl: &[DdlCommand]) {
+        if ddl.iter().any(|command| command.command_tag == "ALTER SCHEMA") {
             self.open.insert(gid.to_string());
         }
     }
@@ -89,18 +91,49 @@ async fn stream(
     let mut unconfirmed = 0;
     // What is not on disk yet for peers is decoded again after a crash: that is what keeps it from being lost.
     let mut pending: VecDeque<(u64, Lsn)> = VecDeque::new();
+    // The transaction that is being decoded, if it is too large for the memory; and those that were, until they are resolved.
+    let mut spill: Option<Spill> = None;
+    let mut spilled: BTreeSet<String> = BTreeSet::new();
     loop {
         match stream.next().await? {
+            Decoded::Part(part) => spill = Some(spilling(effects, spill.take(), part).await?),
+            Decoded::PreparedInParts { gid, last, definitions, lsn } => {
+                open.insert(gid.clone(), lsn);
+                spilled.insert(gid.clone());
+                renames.decoded(&gid, definitions.ddl());
+                let spill = spilling(effects, spill.take(), last).await?;
+                let (of, started) = (gid.clone(), Instant::now());
+                let ended = blocking(move || spill.finish(&of)).await?;
+                let (ended, rows) = match ended {
+                    Ok(ended) => {
+                        let (changes, took) = (ended.changes, started.elapsed());
+                        tracing::info!(gid, changes, ?took, "a bulk transaction's digests are sorted");
+                        (Ok((ended.write_set, ended.changes)), ended.rows)
+                    }
+                    Err(error) => (Err(format!("the digests of its changes are lost: {error}")), None),
+                };
+                // Before anybody can hear of it.
+                let ticket = rows.map_or(0, |rows| effects.keep_bulk(rows));
+                let write_set = summary_of_spilled(ended, &definitions);
+                if events.send(Event::Decoded { gid, write_set }).is_err() {
+                    return Ok(());
+                }
+                pending.push_back((ticket, lsn));
+            }
             Decoded::Prepared { gid, write_set, lsn } => {
                 open.insert(gid.clone(), lsn);
-                renames.decoded(&gid, &write_set);
+                renames.decoded(&gid, write_set.ddl());
                 let result = summary(&write_set);
                 if events.send(Event::Decoded { gid: gid.clone(), write_set: result }).is_err() {
                     return Ok(());
                 }
                 pending.push_back((keep(effects, &gid, &write_set).await, lsn));
             }
-            Decoded::Resolved { gid, lsn, .. } => {
+            Decoded::Resolved { gid, committed, lsn } => {
+                if spilled.remove(&gid) && !committed {
+                    let (effects, gid) = (effects.clone(), gid.clone());
+                    blocking(move || effects.drop_bulk(&gid)).await?;
+                }
                 open.remove(&gid);
                 renames.resolved(&gid);
                 resolved_upto = resolved_upto.max(lsn);
@@ -127,4 +160,20 @@ async fn stream(
             }
         }
     }
+}
+
+/// Takes in a part of a transaction that is too large for the memory.
+async fn spilling(effects: &Effects, spill: Option<Spill>, part: Part) -> Result<Spill, DecodingError> {
+    let effects = effects.clone();
+    blocking(move || {
+        let mut spill = spill.unwrap_or_else(|| effects.spill());
+        spill.add(part);
+        spill
+    })
+    .await
+}
+
+/// Joining fails only if what blocks panics, which it does not, or the process ends.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, DecodingError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| DecodingError::Ended)
 }

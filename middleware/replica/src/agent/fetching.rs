@@ -1,6 +1,7 @@
 //! Fetching from peers what they keep of a transaction, part by part, from one after the other until one has what the
-//! certificate names.
+//! certificate names. What turns out to be a bulk transaction's has a task of its own from then on.
 
+use super::bulk_fetch::{Answer, BulkFetch, Spooling};
 use super::catchup::{Found, Wanted};
 use super::peer::PeerMessage;
 use super::reactor::Reactor;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use steeldb_transport::ReplicaLinks;
 use steeldb_types::{Position, ReplicaId, Slot, TxId, limits};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 /// How long a peer may take for a part.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -36,17 +37,8 @@ pub(super) struct Fetching {
     /// of them it would be waited for again.
     first: usize,
     served: Arc<Semaphore>,
-}
-
-impl Default for Fetching {
-    fn default() -> Self {
-        Fetching {
-            wanted: BTreeMap::new(),
-            positions: BTreeMap::new(),
-            first: 0,
-            served: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
-        }
-    }
+    /// Where bulk transactions' rows wait.
+    pub(super) spooling: Spooling,
 }
 
 struct Fetch {
@@ -59,9 +51,35 @@ struct Fetch {
     without: BTreeSet<ReplicaId>,
     kind: Kind,
     received: Vec<u8>,
+    /// The task that fetches it, if it is a bulk transaction's.
+    bulk: Option<mpsc::UnboundedSender<Answer>>,
+}
+
+/// What has come.
+pub(super) enum Come {
+    /// All of a transaction.
+    Whole(Wanted, Found),
+    /// The first part of a bulk transaction; the others go where this hears of them.
+    Bulk {
+        wanted: Wanted,
+        without: BTreeSet<ReplicaId>,
+        first: Answer,
+        answers: mpsc::UnboundedReceiver<Answer>,
+    },
 }
 
 impl Fetching {
+    /// Nothing yet.
+    pub(super) fn new(spooling: Spooling) -> Fetching {
+        Fetching {
+            wanted: BTreeMap::new(),
+            positions: BTreeMap::new(),
+            first: 0,
+            served: Arc::new(Semaphore::new(SERVED_AT_ONCE)),
+            spooling,
+        }
+    }
+
     /// Wants a transaction; again, after a failure, from another peer first.
     pub(super) fn want(&mut self, wanted: Wanted, attempt: u32) {
         let fetch = Fetch {
@@ -72,6 +90,7 @@ impl Fetching {
             without: BTreeSet::new(),
             kind: Kind::WriteSet,
             received: Vec::new(),
+            bulk: None,
         };
         self.positions.insert(wanted.tx, wanted.position);
         self.wanted.insert(wanted.position, fetch);
@@ -89,9 +108,13 @@ impl Fetching {
         if peers.is_empty() {
             return Vec::new();
         }
+        self.forget_ended();
         self.pass_over_silent(peers.len());
         let mut given_up = Vec::new();
         for fetch in self.wanted.values_mut().take(if room { AT_ONCE } else { 1 }) {
+            if fetch.bulk.is_some() {
+                break; // one at a time: what is behind it waits for it in any case
+            }
             if fetch.asked.is_some() {
                 continue;
             }
@@ -117,6 +140,16 @@ impl Fetching {
         given_up
     }
 
+    /// Forgets bulk transactions whose tasks have ended.
+    fn forget_ended(&mut self) {
+        let ended = |fetch: &Fetch| fetch.bulk.as_ref().is_some_and(mpsc::UnboundedSender::is_closed);
+        let ended: Vec<TxId> =
+            self.wanted.values().filter(|fetch| ended(fetch)).map(|fetch| fetch.wanted.tx).collect();
+        for tx in ended {
+            self.remove(tx);
+        }
+    }
+
     fn remove(&mut self, tx: TxId) -> Option<Fetch> {
         self.wanted.remove(&self.positions.remove(&tx)?)
     }
@@ -124,7 +157,8 @@ impl Fetching {
     /// Who has been silent for too long has had its turn, and is not the first to be asked for others.
     fn pass_over_silent(&mut self, peers: usize) {
         for fetch in self.wanted.values_mut().take(AT_ONCE) {
-            if let Some((peer, at)) = fetch.asked
+            if fetch.bulk.is_none()
+                && let Some((peer, at)) = fetch.asked
                 && at.elapsed() >= PATIENCE
             {
                 tracing::debug!(%peer, tx = %fetch.wanted.tx, "no answer from a peer");
@@ -144,13 +178,40 @@ impl Fetching {
         tx: TxId,
         from: u64,
         part: Option<Part>,
-    ) -> Option<(Wanted, Found)> {
-        let fetch = self.wanted.get_mut(self.positions.get(&tx)?)?;
+    ) -> Option<Come> {
+        let position = *self.positions.get(&tx)?;
+        let others_bulk = self.wanted.range(..position).any(|(_, fetch)| fetch.bulk.is_some());
+        let fetch = self.wanted.get_mut(&position)?;
+        if let Some(bulk) = &fetch.bulk {
+            // One that has ended wants it no more.
+            let _ = bulk.send((peer, from, part));
+            return None;
+        }
         if fetch.asked.is_none_or(|(asked, _)| asked != peer) || from != fetch.received.len() as u64 {
             return None; // an answer of before
         }
         let checked = match part {
             None => Err("nothing is kept".to_string()),
+            Some(part) if part.kind == Kind::Bulk && fetch.received.is_empty() => {
+                match self.spooling.distrusts(peer) || !fetch.wanted.takes_rows() {
+                    true => Err("rows that are not taken from it".to_string()),
+                    false if others_bulk => {
+                        fetch.asked = None; // later
+                        return None;
+                    }
+                    false => {
+                        let (bulk, answers) = mpsc::unbounded_channel();
+                        fetch.bulk = Some(bulk);
+                        let (wanted, without) = (fetch.wanted.clone(), fetch.without.clone());
+                        return Some(Come::Bulk {
+                            wanted,
+                            without,
+                            first: (peer, from, Some(part)),
+                            answers,
+                        });
+                    }
+                }
+            }
             Some(part) => fetch.add(part),
         };
         match checked {
@@ -158,7 +219,7 @@ impl Fetching {
                 fetch.send(links, peer);
                 None
             }
-            Ok(Some(found)) => self.remove(tx).map(|fetch| (fetch.wanted, found)),
+            Ok(Some(found)) => self.remove(tx).map(|fetch| Come::Whole(fetch.wanted, found)),
             Err(reason) => {
                 tracing::info!(%peer, %tx, reason, "a peer does not have what this replica misses");
                 fetch.without.insert(peer);
@@ -236,9 +297,29 @@ impl Reactor {
     /// A part of a transaction came from a peer.
     pub(super) fn effects_received(&mut self, peer: ReplicaId, tx: TxId, from: u64, part: Option<Part>) {
         match self.fetching.received(&self.links, peer, tx, from, part) {
-            Some((wanted, Found::WriteSet(write_set, bytes))) => self.rows.found(&wanted, write_set, bytes),
-            Some((wanted, Found::Script(script))) => {
+            Some(Come::Whole(wanted, Found::WriteSet(write_set, bytes))) => {
+                self.rows.found(&wanted, write_set, bytes);
+            }
+            Some(Come::Whole(wanted, Found::Script(script))) => {
                 tokio::spawn(self.catch_up.clone().make(wanted, *script));
+            }
+            Some(Come::Bulk { wanted, without, first, answers }) => {
+                let links = self.links.clone();
+                let destination = self.rows.destination(&wanted);
+                tracing::info!(%peer, %tx, "fetching a bulk transaction's rows");
+                let fetch = BulkFetch {
+                    wanted,
+                    spooling: self.fetching.spooling.clone(),
+                    bytes_max: self.catch_up.effects.bulk_bytes_max(),
+                    send: move |peer, message: PeerMessage| {
+                        links.send_peer(peer, message.encode());
+                    },
+                    peers: self.peers().collect(),
+                    faults: usize::from(self.core.roster().view().f()),
+                    without,
+                    patience: PATIENCE,
+                };
+                tokio::spawn(fetch.run(first, answers, destination, self.internal.clone()));
             }
             None => {}
         }
@@ -260,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_was_silent_is_not_the_first_to_be_asked_for_the_next_transaction() {
-        let (mut fetching, peers) = (Fetching::default(), 3);
+        let (mut fetching, peers) = (Fetching::new(Spooling::new(Default::default())), 3);
         let turn = |fetching: &mut Fetching, counter: u64, attempt: u32| {
             let wanted = wanted(counter);
             let at = wanted.position;

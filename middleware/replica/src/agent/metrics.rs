@@ -35,6 +35,8 @@ pub(super) struct Metrics {
     pub buffered_bytes: Gauge,
     pub stream_entries: Gauge,
     pub kept_bytes: Gauge,
+    pub kept_bulk_bytes: Gauge,
+    pub spooled_bytes: Gauges,
     pub votes: Counters,
     pub mismatches: Counters,
     pub commits_applied: Counters,
@@ -187,6 +189,18 @@ impl Metrics {
                 "steeldb_replica_kept_effects_bytes",
                 "bytes",
                 "Write sets and scripts kept on disk for replicas that were away",
+            ),
+            kept_bulk_bytes: r.gauge(
+                "steeldb_replica_kept_bulk_bytes",
+                "bytes",
+                "Those of them that are write sets of bulk transactions",
+            ),
+            spooled_bytes: r.gauges(
+                "steeldb_replica_spooled_bytes",
+                "bytes",
+                &["what"],
+                "Waits on disk, and is gone when it has been used: copy (COPY data for this replica's server), rows (write sets of bulk \
+                 transactions that were fetched from a peer)",
             ),
             votes: r.counters(
                 "steeldb_replica_votes_total",

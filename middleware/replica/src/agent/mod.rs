@@ -4,6 +4,7 @@
 #[cfg(feature = "adversary")]
 mod adversary;
 mod anchors;
+mod bulk_fetch;
 mod catchup;
 mod certifying;
 mod committer;

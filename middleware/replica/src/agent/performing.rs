@@ -63,11 +63,13 @@ impl Reactor {
             }
             Effect::CatchUp { position, tx, slot, database, write_set, attempt, reexecution } => {
                 let wanted = Wanted { position, tx, slot, database, write_set, reexecution };
-                if wanted.reexecution.is_none() {
-                    self.rows.expect(&wanted);
+                if !self.rows.again(&wanted) {
+                    if wanted.reexecution.is_none() {
+                        self.rows.expect(&wanted);
+                    }
+                    self.fetching.want(wanted, attempt);
+                    self.fetch_again();
                 }
-                self.fetching.want(wanted, attempt);
-                self.fetch_again();
             }
             Effect::Submit(ordered) => self.submit(&ordered),
             Effect::SendVotes(bundle) => {

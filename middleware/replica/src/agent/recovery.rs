@@ -1,7 +1,7 @@
 //! Restart: the journal's decisions against what PostgreSQL holds (A5). A GID that is present is prepared and not applied;
 //! a record that is visible is applied; neither: the transaction's effects are not here.
 
-use crate::effects::{Effects, Kind};
+use crate::effects::Effects;
 use crate::scheduler::{Missing, OpenTransactions};
 use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,7 +95,7 @@ pub(super) async fn recover(
         let gid = gid(tx, slot);
         if let Some(database) = prepared.remove(&gid) {
             in_doubt.push((tx, slot, database));
-        } else if effects.keeps(Kind::WriteSet, &gid) {
+        } else if effects.keeps_rows(&gid) {
             vanished.push(tx);
         }
     }

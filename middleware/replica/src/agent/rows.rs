@@ -2,17 +2,18 @@
 //!
 //! One task and one connection per database. What has come is made in one go: many commits in one transaction of
 //! PostgreSQL's, since round trips and flushes are what catching up costs. Each still has its own record, so a restart
-//! finds which are there. Between two of them nobody takes a snapshot: the scheduler asks for those of one wave only.
+//! finds which are there. A bulk transaction's rows come from the disk, and are made alone. Between two of them nobody takes a snapshot: the scheduler asks for those of one wave only.
 
 use super::catchup::Wanted;
 use super::keeper;
+use crate::receipt::Received;
 use crate::scheduler::{CatchUpError, Event};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use steeldb_postgres::apply::{ApplyError, apply_write_sets};
+use steeldb_postgres::apply::{ApplyError, Applying, apply_write_sets};
 use steeldb_postgres::transaction::is_recorded;
 use steeldb_postgres::{AGENT_ROLE, Backend, BackendError, WriteSet};
 use steeldb_types::{Position, TxId, limits};
@@ -28,6 +29,35 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const COMMITS_AT_ONCE: usize = 64;
 const BYTES_AT_ONCE: usize = 1024 * 1024;
 
+/// Bytes of a bulk transaction's rows that are in memory at once.
+const PIECE_BYTES: usize = 1024 * 1024;
+
+/// What is to be made of a commit.
+#[derive(Clone)]
+pub(super) enum Here {
+    /// In memory.
+    Set(Arc<WriteSet>),
+    /// On disk.
+    Bulk(Arc<Received>),
+}
+
+impl Here {
+    fn set(&self) -> Option<&WriteSet> {
+        match self {
+            Here::Set(write_set) => Some(write_set),
+            Here::Bulk(_) => None,
+        }
+    }
+}
+
+/// Bulk transactions' rows that are here and not made. Those that wait for a lock are
+/// not fetched again.
+type Bulks = Arc<Mutex<BTreeMap<Position, Arc<Received>>>>;
+
+fn lock(bulks: &Bulks) -> MutexGuard<'_, BTreeMap<Position, Arc<Received>>> {
+    bulks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 enum Work {
     /// Rows of this commit will come: those behind it wait.
     Expected {
@@ -37,7 +67,7 @@ enum Work {
     Found {
         position: Position,
         tx: TxId,
-        write_set: WriteSet,
+        here: Here,
         bytes: usize,
     },
 }
@@ -48,11 +78,45 @@ pub(super) struct Rows {
     events: mpsc::UnboundedSender<Event>,
     databases: BTreeMap<String, mpsc::UnboundedSender<Work>>,
     waiting_bytes: Arc<AtomicUsize>,
+    bulks: Bulks,
+}
+
+/// Where the rows of one bulk transaction go.
+pub(super) struct Destination {
+    position: Position,
+    tx: TxId,
+    sender: mpsc::UnboundedSender<Work>,
+    waiting_bytes: Arc<AtomicUsize>,
+    bulks: Bulks,
+}
+
+impl Destination {
+    /// They are here.
+    pub(super) fn found(&self, received: Received) {
+        let received = Arc::new(received);
+        lock(&self.bulks).insert(self.position, Arc::clone(&received));
+        self.hand(received);
+    }
+
+    fn hand(&self, received: Arc<Received>) {
+        // While they wait, only what is needed before them is fetched.
+        let bytes =
+            usize::try_from(received.bytes()).unwrap_or(usize::MAX).max(limits::ROWS_WAITING_BYTES_MAX);
+        self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let (position, tx) = (self.position, self.tx);
+        let _ = self.sender.send(Work::Found { position, tx, here: Here::Bulk(received), bytes });
+    }
 }
 
 impl Rows {
     pub(super) fn new(socket_dir: PathBuf, events: mpsc::UnboundedSender<Event>) -> Rows {
-        Rows { socket_dir, events, databases: BTreeMap::new(), waiting_bytes: Arc::default() }
+        Rows {
+            socket_dir,
+            events,
+            databases: BTreeMap::new(),
+            waiting_bytes: Arc::default(),
+            bulks: Bulks::default(),
+        }
     }
 
     /// The rows of a commit are being fetched.
@@ -65,7 +129,26 @@ impl Rows {
     pub(super) fn found(&mut self, wanted: &Wanted, write_set: WriteSet, bytes: usize) {
         self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         let (position, tx) = (wanted.position, wanted.tx);
-        self.hand(&wanted.database, Work::Found { position, tx, write_set, bytes });
+        let here = Here::Set(Arc::new(write_set));
+        self.hand(&wanted.database, Work::Found { position, tx, here, bytes });
+    }
+
+    /// Where a bulk transaction's rows go once they are here.
+    pub(super) fn destination(&mut self, wanted: &Wanted) -> Destination {
+        Destination {
+            position: wanted.position,
+            tx: wanted.tx,
+            sender: self.sender(&wanted.database).clone(),
+            waiting_bytes: Arc::clone(&self.waiting_bytes),
+            bulks: Arc::clone(&self.bulks),
+        }
+    }
+
+    /// Makes a bulk transaction's rows once more, if they are still here.
+    pub(super) fn again(&mut self, wanted: &Wanted) -> bool {
+        let Some(received) = lock(&self.bulks).get(&wanted.position).cloned() else { return false };
+        self.destination(wanted).hand(received);
+        true
     }
 
     /// Whether more may be fetched than what is made next.
@@ -74,28 +157,32 @@ impl Rows {
     }
 
     fn hand(&mut self, database: &str, work: Work) {
-        let sender = self.databases.entry(database.to_string()).or_insert_with(|| {
+        // The task lives as long as the sender.
+        let _ = self.sender(database).send(work);
+    }
+
+    fn sender(&mut self, database: &str) -> &mpsc::UnboundedSender<Work> {
+        self.databases.entry(database.to_string()).or_insert_with(|| {
             let (sender, receiver) = mpsc::unbounded_channel();
             let maker = Maker {
                 socket_dir: self.socket_dir.clone(),
                 database: database.to_string(),
                 events: self.events.clone(),
                 waiting_bytes: Arc::clone(&self.waiting_bytes),
+                bulks: Arc::clone(&self.bulks),
                 commits: BTreeMap::new(),
                 backend: None,
             };
             tokio::spawn(maker.run(receiver));
             sender
-        });
-        // The task lives as long as the sender.
-        let _ = sender.send(work);
+        })
     }
 }
 
 /// A commit whose rows are to be made.
 struct Commit {
     tx: TxId,
-    rows: Option<(WriteSet, usize)>,
+    rows: Option<(Here, usize)>,
 }
 
 struct Maker {
@@ -103,6 +190,7 @@ struct Maker {
     database: String,
     events: mpsc::UnboundedSender<Event>,
     waiting_bytes: Arc<AtomicUsize>,
+    bulks: Bulks,
     /// Not made yet, in their order.
     commits: BTreeMap<Position, Commit>,
     backend: Option<Backend>,
@@ -126,9 +214,7 @@ impl Maker {
     fn take(&mut self, work: Work) {
         let (position, commit) = match work {
             Work::Expected { position, tx } => (position, Commit { tx, rows: None }),
-            Work::Found { position, tx, write_set, bytes } => {
-                (position, Commit { tx, rows: Some((write_set, bytes)) })
-            }
+            Work::Found { position, tx, here, bytes } => (position, Commit { tx, rows: Some((here, bytes)) }),
         };
         if let Some(before) = self.commits.insert(position, commit) {
             self.drop_rows(before);
@@ -147,6 +233,7 @@ impl Maker {
         let mut total = 0;
         for (position, commit) in &self.commits {
             let Some((_, bytes)) = &commit.rows else { break };
+            // One on disk counts for more than go together.
             total += bytes;
             if some.len() == COMMITS_AT_ONCE || total > BYTES_AT_ONCE && !some.is_empty() {
                 break;
@@ -167,7 +254,9 @@ impl Maker {
 
     async fn make_together(&mut self, some: &[Position]) -> bool {
         let Ok(mut backend) = self.connected().await else { return false };
-        let sets: Vec<&WriteSet> = some.iter().filter_map(|position| self.rows_of(*position)).collect();
+        let here: Vec<Here> = some.iter().filter_map(|position| self.rows_of(*position)).collect();
+        let sets: Option<Vec<&WriteSet>> = here.iter().map(Here::set).collect();
+        let Some(sets) = sets else { return false };
         match attempt(&mut backend, &sets).await {
             Ok(()) => {
                 self.backend = Some(backend);
@@ -191,12 +280,11 @@ impl Maker {
                 Ok(backend) => backend,
                 Err(error) => break Err(ApplyError::from(error)),
             };
-            let (Some(commit), Some(write_set)) = (self.commits.get(&position), self.rows_of(position))
-            else {
+            let (Some(commit), Some(here)) = (self.commits.get(&position), self.rows_of(position)) else {
                 break Ok(());
             };
             let tx = commit.tx;
-            match attempt_one(&mut backend, tx, write_set).await {
+            match attempt_one(&mut backend, tx, here).await {
                 Ok(()) => {
                     self.backend = Some(backend);
                     break Ok(());
@@ -225,14 +313,17 @@ impl Maker {
         let Some(commit) = self.commits.remove(&position) else { return };
         let tx = commit.tx;
         self.drop_rows(commit);
+        if !matches!(result, Err(CatchUpError::Blocked)) {
+            lock(&self.bulks).remove(&position);
+        }
         if result.is_err() {
             self.commits.insert(position, Commit { tx, rows: None });
         }
         let _ = self.events.send(Event::CaughtUp { tx, result });
     }
 
-    fn rows_of(&self, position: Position) -> Option<&WriteSet> {
-        self.commits.get(&position)?.rows.as_ref().map(|(write_set, _)| write_set)
+    fn rows_of(&self, position: Position) -> Option<Here> {
+        self.commits.get(&position)?.rows.as_ref().map(|(here, _)| here.clone())
     }
 
     async fn connected(&mut self) -> Result<Backend, BackendError> {
@@ -261,9 +352,35 @@ async fn attempt(backend: &mut Backend, write_sets: &[&WriteSet]) -> Result<(), 
     Ok(())
 }
 
-async fn attempt_one(backend: &mut Backend, tx: TxId, write_set: &WriteSet) -> Result<(), ApplyError> {
+async fn attempt_one(backend: &mut Backend, tx: TxId, here: Here) -> Result<(), ApplyError> {
     if is_recorded(backend, tx).await? {
         return Ok(()); // by an attempt whose answer was lost
     }
-    attempt(backend, &[write_set]).await
+    match here {
+        Here::Set(write_set) => attempt(backend, &[&write_set]).await,
+        Here::Bulk(received) => attempt_bulk(backend, tx, &received).await,
+    }
+}
+
+/// Makes a bulk transaction's rows piece by piece, in one transaction.
+async fn attempt_bulk(backend: &mut Backend, tx: TxId, received: &Arc<Received>) -> Result<(), ApplyError> {
+    tracing::info!(%tx, changes = received.changes(), bytes = received.bytes(), "making a bulk transaction's rows");
+    let mut applying = Applying::default();
+    let mut reader = received.reader();
+    loop {
+        let (of_disk, changes) = tokio::task::spawn_blocking(move || {
+            let changes = reader.next(PIECE_BYTES);
+            (reader, changes)
+        })
+        .await
+        .map_err(std::io::Error::other)?;
+        reader = of_disk;
+        let changes = changes?;
+        if changes.is_empty() {
+            break;
+        }
+        applying.apply(backend, &changes).await?;
+    }
+    backend.simple("COMMIT").await?;
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Starting and stopping an agent: its server, what is recovered, its links, then the reactor.
 
+use super::bulk_fetch::Spooling;
 use super::catchup::CatchUp;
 use super::committer::Committer;
 use super::config::AgentConfig;
@@ -199,7 +200,7 @@ async fn serve(
         executed: BTreeMap::new(),
         secrets,
         catch_up,
-        fetching: Fetching::default(),
+        fetching: Fetching::new(Spooling::new(spooled)),
         round_trips: Default::default(),
         rows: Rows::new(socket_dir.clone(), internal.clone()),
         copies: Copies::new(spool),

@@ -5,6 +5,7 @@ use super::peer::PeerMessage;
 use super::reactor::Reactor;
 use crate::scheduler::{Effect, Event};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use steeldb_metrics::mirror;
 use steeldb_ordering::{self as ordering, Delivery, Refusal, RequestKey};
@@ -344,6 +345,10 @@ impl Reactor {
         metrics.buffered_bytes.set(number(sizes.bytes as u64));
         metrics.stream_entries.set(number(sizes.entries as u64));
         metrics.kept_bytes.set(number(self.catch_up.effects.bytes()));
+        metrics.kept_bulk_bytes.set(number(self.catch_up.effects.bulk_bytes()));
+        metrics.spooled_bytes.with(&["copy"]).set(number(self.copies.bytes_on_disk()));
+        let rows = self.fetching.spooling.on_disk.load(Ordering::Relaxed);
+        metrics.spooled_bytes.with(&["rows"]).set(number(rows));
         mirror(&metrics.undone, self.scheduler.counts().undone);
         mirror(&metrics.redone, self.scheduler.counts().redone);
         metrics.diverged.set(self.scheduler.diverged().is_some().into());

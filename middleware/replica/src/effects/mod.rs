@@ -1,17 +1,23 @@
-//! What transactions did, kept on disk for replicas that were away (A11): write sets as decoding shows them, and scripts
-//! of those that ran DDL. Bounded by bytes and age; the oldest go first.
+//! What transactions did, kept on disk for replicas that were away (A11): write sets as decoding shows them, those of bulk
+//! transactions in files of their own, and scripts of those that ran DDL. Bounded by bytes and age; the oldest go first.
 //!
 //! Invariants:
 //! - what [`Effects::durable`] has reached is on disk, and is found after a restart until it is too old;
-//! - what is read is what was written, or nothing: heads and bodies have checksums. Whoever asked checks by the
-//!   certificate besides, and asks another replica;
+//! - what is read is what was written, or nothing: heads and bodies have checksums, but for the bodies of bulk transactions.
+//!   Whoever asked checks by the certificate besides, and asks another replica;
 //! - memory is bounded: what is not on disk yet ([`PENDING_BYTES_MAX`] and one more), and 16 bytes for each record.
 //!
 //! Everything but [`Effects::keep`] and [`Effects::until_durable`] may block on the disk.
 
+mod bulk;
 mod segment;
+mod sorting;
+
+pub(crate) use bulk::{COUNT_BYTES, DIGEST_BYTES};
+pub use bulk::{Rows, Spill, Spilled};
 
 use borsh::{BorshDeserialize, BorshSerialize};
+use bulk::Bulk;
 use segment::{Head, Segment};
 use std::collections::VecDeque;
 use std::io;
@@ -38,6 +44,8 @@ pub enum Kind {
     WriteSet,
     /// An encoded [`crate::script::Script`].
     Script,
+    /// The write set of a bulk transaction: how many changes there are, their digests, their encodings. See [`bulk`].
+    Bulk,
 }
 
 impl Kind {
@@ -46,10 +54,11 @@ impl Kind {
         match self {
             Kind::WriteSet => 1,
             Kind::Script => 2,
+            Kind::Bulk => 3,
         }
     }
 
-    /// The kind of a number.
+    /// The kind of a number in a file of records; those of bulk transactions are none.
     pub fn of_number(number: u8) -> Option<Kind> {
         match number {
             1 => Some(Kind::WriteSet),
@@ -110,6 +119,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     segments: Vec<Arc<Mutex<Segment>>>,
+    /// Those of bulk transactions, the oldest first; also what is not found after a restart yet.
+    bulks: Vec<Arc<Bulk>>,
     pending: VecDeque<Pending>,
     pending_bytes: usize,
     tickets: u64,
@@ -124,9 +135,25 @@ struct State {
 #[derive(Clone)]
 struct Pending {
     ticket: u64,
-    kind: Kind,
     gid: Digest,
-    body: Arc<Vec<u8>>,
+    what: What,
+}
+
+#[derive(Clone)]
+enum What {
+    /// It is to be written.
+    Record(Kind, Arc<Vec<u8>>),
+    /// It is written, and to be made one that is found after a restart.
+    Bulk(Arc<Bulk>),
+}
+
+impl What {
+    fn len(&self) -> usize {
+        match self {
+            What::Record(_, body) => body.len(),
+            What::Bulk(_) => 0,
+        }
+    }
 }
 
 /// The digest that a GID of SteelDB's is the hexadecimal form of.
@@ -150,9 +177,26 @@ impl Effects {
     /// The directory or a file cannot be read. Damage is no error: what is damaged is not kept.
     pub fn open(directory: &Path, options: Options) -> io::Result<(Effects, Writing)> {
         std::fs::create_dir_all(directory)?;
-        let mut numbers: Vec<u64> = std::fs::read_dir(directory)?
-            .filter_map(|entry| segment::number_of(entry.ok()?.file_name().to_str()?))
-            .collect();
+        let mut numbers: Vec<u64> = Vec::new();
+        let mut bulks: Vec<Arc<Bulk>> = Vec::new();
+        for entry in std::fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().unwrap_or_default();
+            numbers.extend(segment::number_of(name));
+            if bulk::is_unfinished(name) {
+                std::fs::remove_file(entry.path())?;
+            } else if bulk::is_bulk(name) {
+                match Bulk::open(&entry.path())? {
+                    Some(bulk) => bulks.push(Arc::new(bulk)),
+                    None => {
+                        tracing::warn!(file = %entry.path().display(), "a bulk transaction's rows are damaged, and not kept");
+                        std::fs::remove_file(entry.path())?;
+                    }
+                }
+            }
+        }
+        bulks.sort_by_key(|bulk| bulk.kept_at);
         numbers.sort_unstable();
         let last = numbers.last().copied();
         let mut segments = Vec::new();
@@ -165,6 +209,7 @@ impl Effects {
             sync: options.sync,
             state: Mutex::new(State {
                 segments,
+                bulks,
                 bounds: (options.bytes_max, options.age_max),
                 ..State::default()
             }),
@@ -192,7 +237,7 @@ impl Effects {
                     state.tickets += 1;
                     let ticket = state.tickets;
                     state.pending_bytes += body.len();
-                    state.pending.push_back(Pending { ticket, kind, gid, body });
+                    state.pending.push_back(Pending { ticket, gid, what: What::Record(kind, body) });
                     self.0.work.notify_one();
                     return ticket;
                 }
@@ -201,6 +246,44 @@ impl Effects {
             }
             room.await;
         }
+    }
+
+    /// Takes in a transaction that is too large for the memory; its rows are kept if they take no more than
+    /// [`Effects::bulk_bytes_max`].
+    pub fn spill(&self) -> Spill {
+        Spill::new(&self.0.directory, self.bulk_bytes_max())
+    }
+
+    /// Bytes that one bulk transaction may take of what is kept in all: three quarters.
+    pub fn bulk_bytes_max(&self) -> u64 {
+        lock(&self.0.state).bounds.0 / 4 * 3
+    }
+
+    /// Keeps the rows of a bulk transaction, once. Peers are given them from now on; the ticket says when they are found
+    /// after a restart.
+    pub fn keep_bulk(&self, rows: Rows) -> u64 {
+        let bulk = Arc::new(rows.0);
+        let mut state = lock(&self.0.state);
+        if state.bulks.iter().any(|kept| kept.gid == bulk.gid) {
+            // After a restart decoding shows again what it showed before. Its file goes with it.
+            return 0;
+        }
+        state.bulks.push(Arc::clone(&bulk));
+        state.tickets += 1;
+        let ticket = state.tickets;
+        state.pending.push_back(Pending { ticket, gid: bulk.gid, what: What::Bulk(bulk) });
+        self.0.work.notify_one();
+        ticket
+    }
+
+    /// A bulk transaction was rolled back: nobody will want its rows.
+    pub fn drop_bulk(&self, gid: &str) {
+        let Some(gid) = digest_of(gid) else { return };
+        let mut state = lock(&self.0.state);
+        let Some(at) = state.bulks.iter().position(|bulk| bulk.gid == gid) else { return };
+        let bulk = state.bulks.remove(at);
+        drop(state);
+        remove(&bulk);
     }
 
     /// The last ticket up to which all is on disk (or was given up, if the disk failed; that is logged).
@@ -225,9 +308,23 @@ impl Effects {
     }
 
     /// Up to `length` bytes from `from` on of what is kept of a transaction: its script if there is one, else its write
-    /// set. The first part is given only if the whole is sound. None when nothing is kept, or it is damaged.
+    /// set. The first part is given only if the whole is sound, but of a bulk transaction. None when nothing is kept, or it
+    /// is damaged.
     pub fn part(&self, gid: &str, from: u64, length: usize) -> Option<Part> {
-        [Kind::Script, Kind::WriteSet].into_iter().find_map(|kind| self.part_of(kind, gid, from, length))
+        let records = [Kind::Script, Kind::WriteSet];
+        let record = records.into_iter().find_map(|kind| self.part_of(kind, gid, from, length));
+        record.or_else(|| self.part_of_bulk(&digest_of(gid)?, from, length))
+    }
+
+    fn part_of_bulk(&self, gid: &Digest, from: u64, length: usize) -> Option<Part> {
+        let bulk = lock(&self.0.state).bulks.iter().find(|bulk| bulk.gid == *gid).cloned()?;
+        match bulk.part(from, length) {
+            Ok(bytes) => Some(Part { kind: Kind::Bulk, total: bulk.total(), bytes }),
+            Err(error) => {
+                tracing::error!(%error, file = %bulk.path().display(), "kept rows cannot be read");
+                None
+            }
+        }
     }
 
     /// All of a transaction's record of one kind.
@@ -239,8 +336,11 @@ impl Effects {
         let gid = digest_of(gid)?;
         let (pending, segments) = {
             let state = lock(&self.0.state);
-            let pending = state.pending.iter().rev().find(|one| one.kind == kind && one.gid == gid);
-            (pending.map(|one| Arc::clone(&one.body)), state.segments.clone())
+            let pending = state.pending.iter().rev().find_map(|one| match &one.what {
+                What::Record(of, body) if *of == kind && one.gid == gid => Some(Arc::clone(body)),
+                _ => None,
+            });
+            (pending, state.segments.clone())
         };
         let range = |total: u64| {
             let from = from.min(total);
@@ -281,9 +381,12 @@ impl Effects {
         None
     }
 
-    /// Whether a record of one kind is kept of a transaction.
-    pub fn keeps(&self, kind: Kind, gid: &str) -> bool {
-        digest_of(gid).is_some_and(|gid| self.holds(kind, &gid))
+    /// Whether what decoding showed of a transaction is kept: it was prepared here.
+    pub fn keeps_rows(&self, gid: &str) -> bool {
+        digest_of(gid).is_some_and(|gid| {
+            let bulk = lock(&self.0.state).bulks.iter().any(|bulk| bulk.gid == gid);
+            bulk || self.holds(Kind::WriteSet, &gid)
+        })
     }
 
     fn holds(&self, kind: Kind, gid: &Digest) -> bool {
@@ -300,7 +403,12 @@ impl Effects {
     /// Bytes on disk.
     pub fn bytes(&self) -> u64 {
         let segments = lock(&self.0.state).segments.clone();
-        segments.iter().map(|segment| lock(segment).length).sum()
+        segments.iter().map(|segment| lock(segment).length).sum::<u64>() + self.bulk_bytes()
+    }
+
+    /// Those of them that are bulk transactions'.
+    pub fn bulk_bytes(&self) -> u64 {
+        lock(&self.0.state).bulks.iter().map(|bulk| bulk.bytes()).sum()
     }
 
     /// Other bounds, from the next record on.
@@ -337,7 +445,7 @@ impl Shared {
             state.urgent = false;
             while state.pending.front().is_some_and(|pending| pending.ticket <= last) {
                 let done = state.pending.pop_front();
-                state.pending_bytes -= done.map_or(0, |done| done.body.len());
+                state.pending_bytes -= done.map_or(0, |done| done.what.len());
             }
             drop(state);
             self.written.notify_waiters();
@@ -367,14 +475,23 @@ impl Effects {
         let mut written: Vec<(Arc<Mutex<Segment>>, u64, Head)> = Vec::new();
         let mut at = None;
         for pending in batch {
+            let (kind, body) = match &pending.what {
+                What::Record(kind, body) => (*kind, body),
+                What::Bulk(bulk) => {
+                    if let Err(error) = bulk.settle(&self.0.directory, self.0.sync) {
+                        tracing::error!(%error, "the rows of a bulk transaction will be gone after a restart");
+                    }
+                    continue;
+                }
+            };
             // After a restart decoding shows again what it showed before.
-            if self.holds(pending.kind, &pending.gid) {
+            if self.holds(kind, &pending.gid) {
                 continue;
             }
-            let head = Head::new(pending.kind, pending.gid, now(), &pending.body);
+            let head = Head::new(kind, pending.gid, now(), body);
             let segment = self.segment(open, &mut at)?;
             let place = at.unwrap_or_default();
-            at = Some(lock(&segment).write(place, &head, &pending.body)?);
+            at = Some(lock(&segment).write(place, &head, body)?);
             written.push((segment, place, head));
         }
         if self.0.sync {
@@ -424,20 +541,34 @@ impl Effects {
         let (bytes_max, age_max) = state.bounds;
         let oldest_kept = now().saturating_sub(age_max.as_secs());
         let mut bytes: u64 = state.segments.iter().map(|segment| lock(segment).length).sum();
-        while state.segments.len() > 1 {
-            let (length, newest) = {
-                let segment = lock(&state.segments[0]);
-                (segment.length, segment.newest)
-            };
-            if bytes <= bytes_max && newest >= oldest_kept {
+        bytes += state.bulks.iter().map(|bulk| bulk.bytes()).sum::<u64>();
+        loop {
+            let segment = state.segments.first().filter(|_| state.segments.len() > 1);
+            let segment = segment.map(|segment| lock(segment).newest);
+            let bulk = state.bulks.first().map(|bulk| bulk.kept_at);
+            let Some(oldest) = segment.into_iter().chain(bulk).min() else { return };
+            if bytes <= bytes_max && oldest >= oldest_kept {
                 return;
             }
-            let segment = state.segments.remove(0);
-            bytes -= length;
-            if let Err(error) = lock(&segment).remove() {
-                tracing::warn!(%error, "a file of kept effects cannot be removed");
+            if bulk == Some(oldest) && segment != Some(oldest) {
+                let bulk = state.bulks.remove(0);
+                bytes -= bulk.bytes();
+                remove(&bulk);
+            } else {
+                let segment = state.segments.remove(0);
+                let segment = lock(&segment);
+                bytes -= segment.length;
+                if let Err(error) = segment.remove() {
+                    tracing::warn!(%error, "a file of kept effects cannot be removed");
+                }
             }
         }
+    }
+}
+
+fn remove(bulk: &Bulk) {
+    if let Err(error) = bulk.remove() {
+        tracing::warn!(%error, "the file of a bulk transaction's rows cannot be removed");
     }
 }
 

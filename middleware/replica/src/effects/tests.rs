@@ -161,3 +161,131 @@ async fn a_torn_tail_is_cut_off() {
         }
     }
 }
+
+mod bulk {
+    use super::*;
+    use steeldb_postgres::write_set::Part;
+    use steeldb_postgres::{Change, Operation, Row};
+
+    fn changes(length: usize) -> Vec<Change> {
+        let row = |number: usize| {
+            let new = Row::new(vec![("a".to_string(), Some(format!("{number:06}")))]).unwrap();
+            Change { schema: "s".into(), table: "t".into(), operation: Operation::Insert { new } }
+        };
+        (0..length).map(row).collect()
+    }
+
+    fn spill(effects: &Effects, number: u64, length: usize) -> Spilled {
+        spill_into(effects.spill(), number, length)
+    }
+
+    fn spill_into(mut spill: Spill, number: u64, length: usize) -> Spilled {
+        for changes in changes(length).chunks(60) {
+            let digests = changes.iter().map(Change::digest).collect();
+            spill.add(Part { changes: changes.to_vec(), digests });
+        }
+        spill.finish(&gid(number)).unwrap()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let name =
+            |entry: std::io::Result<std::fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let mut names: Vec<String> = std::fs::read_dir(dir).unwrap().map(name).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn b13_a_bulk_transactions_rows_are_given_at_once_and_found_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (effects, writing) = Effects::open(dir.path(), options(1 << 30)).unwrap();
+        let spilled = spill(&effects, 1, 200);
+        assert_eq!(spilled.write_set, steeldb_postgres::WriteSet::new(changes(200)).digest().unwrap());
+        let ticket = effects.keep_bulk(spilled.rows.unwrap());
+        let whole = effects.part(&gid(1), 0, usize::MAX).unwrap();
+        assert_eq!(whole.kind, Kind::Bulk);
+        // Cut anywhere, it is the same.
+        for from in 0..whole.bytes.len() {
+            let part = effects.part(&gid(1), from as u64, 100).unwrap();
+            let upto = whole.bytes.len().min(from + 100);
+            assert!(part.total == whole.total && part.bytes == whole.bytes[from..upto], "from {from}");
+        }
+        assert_eq!(effects.part(&gid(1), u64::MAX, 100).unwrap().bytes, Vec::<u8>::new());
+        effects.until_durable(ticket).await;
+        assert!(effects.keeps_rows(&gid(1)) && !effects.keeps_rows(&gid(2)));
+        let bytes = effects.bulk_bytes();
+        // What a crash leaves of others.
+        let _abandoned = spill(&effects, 2, 100);
+        std::fs::write(dir.path().join(format!("{}.bulk", gid(3))), b"torn").unwrap();
+        std::fs::write(dir.path().join(".tmpx.unfinished"), b"torn").unwrap();
+        drop((effects, writing));
+        let (effects, writing) = Effects::open(dir.path(), options(1 << 30)).unwrap();
+        assert_eq!(names(dir.path()), [format!("{}.bulk", gid(1))]);
+        assert_eq!(effects.part(&gid(1), 0, usize::MAX), Some(whole.clone()));
+        assert_eq!((effects.bulk_bytes(), effects.bytes()), (bytes, bytes));
+        // Decoding shows it again.
+        let again = spill(&effects, 1, 200);
+        assert_eq!(effects.keep_bulk(again.rows.unwrap()), 0);
+        assert_eq!(names(dir.path()), [format!("{}.bulk", gid(1))]);
+        // And that it was rolled back.
+        effects.drop_bulk(&gid(1));
+        assert_eq!((effects.part(&gid(1), 0, 1), names(dir.path()).len()), (None, 0));
+        let unfinished = spill(&effects, 4, 100);
+        effects.keep_bulk(unfinished.rows.unwrap());
+        effects.drop_bulk(&gid(4));
+        drop((effects, writing));
+        assert_eq!(names(dir.path()).len(), 0, "nor is one found that was not on disk for good yet");
+    }
+
+    #[tokio::test]
+    async fn b13_rows_are_kept_up_to_the_bound_and_the_digest_past_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |bytes_max| spill_into(Spill::new(dir.path(), bytes_max), 1, 200);
+        let (w, rows) = (of(u64::MAX).write_set, of(u64::MAX).rows.unwrap());
+        let length = rows.0.bytes();
+        drop(rows);
+        for (bytes_max, kept) in [(length, true), (length - 1, false), (0, false)] {
+            let spilled = of(bytes_max);
+            assert_eq!((spilled.write_set, spilled.rows.is_some()), (w, kept), "{bytes_max}");
+        }
+        assert_eq!(names(dir.path()).len(), 0);
+        // A disk that takes nothing is no reason not to vote.
+        let spilled = spill_into(Spill::new(&dir.path().join("missing"), u64::MAX), 1, 200);
+        assert_eq!((spilled.write_set, spilled.rows.is_none()), (w, true));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_go_past_the_bound_whether_bulk_or_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (effects, writing) = Effects::open(dir.path(), options(1 << 30)).unwrap();
+        let mut ticket = 0;
+        for number in 0..3 {
+            ticket = effects.keep_bulk(spill(&effects, number, 200).rows.unwrap());
+        }
+        effects.until_durable(ticket).await;
+        let one = effects.bulk_bytes() / 3;
+        effects.set_bounds(2 * one + 200, Duration::from_secs(3600));
+        let ticket = effects.keep(Kind::WriteSet, &gid(9), body(9, 100)).await;
+        effects.until_durable(ticket).await;
+        let kept = |number| effects.part(&gid(number), 0, 1).is_some();
+        assert_eq!((kept(0), kept(1), kept(2), kept(9)), (false, true, true, true));
+        assert_eq!(effects.bulk_bytes(), 2 * one);
+        drop((effects, writing));
+        // Too old: as if they had been kept long ago.
+        for file in
+            files(dir.path()).into_iter().filter(|file| file.extension().is_some_and(|end| end == "bulk"))
+        {
+            let mut bytes = std::fs::read(&file).unwrap();
+            let foot = bytes.len() - 68;
+            bytes[foot + 24..foot + 32].copy_from_slice(&1000u64.to_le_bytes());
+            let crc = crc32fast::hash(&bytes[foot..foot + 64]);
+            bytes[foot + 64..].copy_from_slice(&crc.to_le_bytes());
+            std::fs::write(&file, bytes).unwrap();
+        }
+        let (effects, _writing) = Effects::open(dir.path(), options(1 << 30)).unwrap();
+        assert_eq!(effects.bulk_bytes(), 2 * one);
+        let ticket = effects.keep(Kind::WriteSet, &gid(10), body(10, 100)).await;
+        effects.until_durable(ticket).await;
+        assert_eq!((effects.bulk_bytes(), effects.part(&gid(1), 0, 1)), (0, None));
+    }
+}

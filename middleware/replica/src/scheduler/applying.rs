@@ -399,7 +399,7 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get(&tx) else { return Readiness::NotYet };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return Readiness::NotYet };
         let late = transaction.decided_at_us == 0;
-        // Nobody keeps the rows of a bulk transaction: who is slower than others goes on executing it.
+        // The rows of a bulk transaction are many to fetch: who is slower than others goes on executing it.
         let patience = match transaction.is_bulk() {
             true => self.patience_us(transaction),
             false => self.config.vote_timeout_us,

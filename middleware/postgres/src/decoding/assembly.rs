@@ -2,7 +2,7 @@
 
 use super::protocol::{OldRow, PgOutput, ProtocolError, RelationMessage, ReplicaIdentity, Value};
 use super::{Decoded, Lsn};
-use crate::write_set::{Change, Operation, Part, Row, WriteSet};
+use crate::write_set::{Change, Operation, Row, WriteSet};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -95,15 +95,16 @@ impl Assembler {
             }
             PgOutput::Other => {}
         }
-        Ok(self.part().map(Decoded::Part))
+        Ok(self.part())
     }
 
     /// What is gathered, once it is too much.
-    fn part(&mut self) -> Option<Part> {
-        let Current::Prepared { write_set, in_parts, .. } = &mut self.current else { return None };
-        let too_much = write_set.bytes() > self.bytes_max || write_set.changes().len() > self.rows_max;
+    fn part(&mut self) -> Option<Decoded> {
+        let Current::Prepared { gid, write_set, in_parts } = &mut self.current else { return None };
+        let bytes = write_set.bytes();
+        let too_much = bytes > self.bytes_max || write_set.changes().len() > self.rows_max;
         *in_parts |= too_much;
-        too_much.then(|| write_set.take_part())
+        too_much.then(|| Decoded::Part { gid: gid.clone(), part: write_set.take_part(), bytes })
     }
 
     fn begin(&mut self, current: Current, what: &'static str) -> Result<(), ProtocolError> {
@@ -260,6 +261,7 @@ impl Relation {
 mod tests {
     use super::super::protocol::Column;
     use super::*;
+    use crate::write_set::Part;
     use proptest::prelude::*;
 
     fn relation(identity: ReplicaIdentity, columns: &[(&str, bool)]) -> PgOutput<'static> {
@@ -363,7 +365,10 @@ mod tests {
             for row in rows {
                 match assembler.handle(insert(row)).unwrap() {
                     None => {}
-                    Some(Decoded::Part(part)) => parts.push(part),
+                    Some(Decoded::Part { gid, part, bytes }) => {
+                        assert_eq!((gid.as_str(), bytes), ("g", each * part.changes.len() as u64));
+                        parts.push(part);
+                    }
                     other => panic!("{other:?}"),
                 }
             }

@@ -33,7 +33,14 @@ impl fmt::Display for Lsn {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decoded {
     /// Changes of the transaction that is being decoded, which has too many to be gathered.
-    Part(Part),
+    Part {
+        /// The name that it is to be prepared under.
+        gid: String,
+        /// The changes.
+        part: Part,
+        /// About how many bytes they take.
+        bytes: u64,
+    },
     /// A transaction was prepared.
     Prepared {
         /// The name it was prepared under.

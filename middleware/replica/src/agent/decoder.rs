@@ -92,15 +92,22 @@ async fn stream(
     // What is not on disk yet for peers is decoded again after a crash: that is what keeps it from being lost.
     let mut pending: VecDeque<(u64, Lsn)> = VecDeque::new();
     // The transaction that is being decoded, if it is too large for the memory; and those that were, until they are resolved.
-    let mut spill: Option<Spill> = None;
+    let (mut spill, mut spilled_bytes): (Option<Spill>, u64) = (None, 0);
     let mut spilled: BTreeSet<String> = BTreeSet::new();
     loop {
         match stream.next().await? {
-            Decoded::Part(part) => spill = Some(spilling(effects, spill.take(), part).await?),
+            Decoded::Part { gid, part, bytes } => {
+                spilled_bytes += bytes;
+                if events.send(Event::DecodesLong { gid, bytes: spilled_bytes }).is_err() {
+                    return Ok(());
+                }
+                spill = Some(spilling(effects, spill.take(), part).await?);
+            }
             Decoded::PreparedInParts { gid, last, definitions, lsn } => {
                 open.insert(gid.clone(), lsn);
                 spilled.insert(gid.clone());
                 renames.decoded(&gid, definitions.ddl());
+                spilled_bytes = 0;
                 let spill = spilling(effects, spill.take(), last).await?;
                 let (of, started) = (gid.clone(), Instant::now());
                 let ended = blocking(move || spill.finish(&of)).await?;
@@ -113,6 +120,7 @@ async fn stream(
                     Err(error) => (Err(format!("the digests of its changes are lost: {error}")), None),
                 };
                 // Before anybody can hear of it.
+                let rows = rows.filter(|_| definitions.incomplete().is_none());
                 let ticket = rows.map_or(0, |rows| effects.keep_bulk(rows));
                 let write_set = summary_of_spilled(ended, &definitions);
                 if events.send(Event::Decoded { gid, write_set }).is_err() {

@@ -68,7 +68,7 @@ fn read(received: Received, bytes_max: usize) -> Vec<Vec<Change>> {
 
 /// Many rows, of which some come very often: more than between two digests in memory.
 fn changes() -> Vec<Change> {
-    let number = |number: usize| if number % 3 == 0 { 0 } else { number };
+    let number = |number: usize| if number.is_multiple_of(3) { 0 } else { number };
     (0..500).map(|at| insert(&format!("row {}", number(at)))).collect()
 }
 

@@ -1,5 +1,5 @@
-//! Bulk transactions (B13): those with more COPY data than [`limits::BULK_BYTES`], or that change more rows than
-//! [`limits::BULK_ROWS`].
+//! Bulk transactions (B13): those with more COPY data than [`limits::BULK_BYTES`], that change more rows than
+//! [`limits::BULK_ROWS`], or that decoding finds too large to be gathered: a few rows of large values, made by any statement.
 //!
 //! *Data.* What a replica keeps of one is bounded by configuration, and there is one at a time: whoever passes
 //! [`limits::BULK_BYTES`] beside another, or oftener than a role may, is voted against. Each replica decides that by itself.
@@ -65,7 +65,7 @@ impl Bulk {
 impl Transaction {
     /// Whether others wait for its decoding.
     pub(super) fn is_bulk(&self) -> bool {
-        self.copied_bytes > limits::BULK_BYTES || self.rows > limits::BULK_ROWS
+        self.copied_bytes > limits::BULK_BYTES || self.rows > limits::BULK_ROWS || self.decoded_bytes > 0
     }
 
     /// It is being prepared, or decoded, here or where its votes are to come from.
@@ -99,6 +99,14 @@ impl Scheduler {
     pub(super) fn end_bulk(&mut self, tx: TxId, sqlstate: SqlState) {
         self.cast_against(tx, VoteKind::Failed { sqlstate });
         self.give_up(tx);
+    }
+
+    /// Decoding goes through a large transaction: what is prepared behind it waits from here on for its sake.
+    pub(super) fn decodes_long(&mut self, gid: &str, bytes: u64) {
+        let Some(tx) = self.by_gid.get(gid) else { return };
+        if let Some(transaction) = self.transactions.get_mut(tx) {
+            transaction.decoded_bytes = transaction.decoded_bytes.max(bytes);
+        }
     }
 
     /// Time passed: whether votes were slow in it.

@@ -125,6 +125,13 @@ pub enum Event {
         /// w, or why its write set has none.
         write_set: Result<DecodedSet, String>,
     },
+    /// Decoding goes through a transaction that is too large to be gathered, and has not ended.
+    DecodesLong {
+        /// Its global identifier.
+        gid: String,
+        /// Bytes of changes so far.
+        bytes: u64,
+    },
     /// COMMIT PREPARED is done.
     Applied {
         /// The transaction.

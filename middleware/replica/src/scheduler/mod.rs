@@ -262,6 +262,7 @@ impl Scheduler {
             Event::Backend { session, report } => self.backend_report(session, report),
             Event::Anchored { anchor, snapshot } => self.anchored(anchor, snapshot),
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),
+            Event::DecodesLong { gid, bytes } => self.decodes_long(&gid, bytes),
             Event::Applied { tx, result } => self.commit_applied(tx, result),
             Event::RolledBack { gid } => self.rolled_back(&gid),
             Event::CaughtUp { tx, result } => self.caught_up(tx, result),

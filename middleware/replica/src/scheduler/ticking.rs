@@ -13,7 +13,7 @@ const TOOK_FACTOR: u64 = 4;
 /// No more than this is added to T_vote, microseconds.
 const TOOK_MAX_US: u64 = 600_000_000;
 
-/// How much longer its replicas may take for every byte of operations and COPY data, microseconds: 2 s per MB.
+/// How much longer its replicas may take for every byte of operations and COPY data, or of changes where those are many, microseconds: 2 s per MB.
 const BULK_US_PER_BYTE: u64 = 2;
 
 /// For how many T_votes the snapshot is kept of what was given up here and has no outcome yet.
@@ -150,7 +150,7 @@ impl Scheduler {
     /// T_vote of a transaction: the longer the more it took and the more it sent.
     pub(super) fn patience_us(&self, transaction: &Transaction) -> u64 {
         let took = transaction.finished_at_us.saturating_sub(transaction.slotted_at_us);
-        let bulk = transaction.received_bytes as u64 * BULK_US_PER_BYTE;
+        let bulk = (transaction.received_bytes as u64).max(transaction.decoded_bytes) * BULK_US_PER_BYTE;
         self.config.vote_timeout_us + took.saturating_mul(TOOK_FACTOR).min(TOOK_MAX_US) + bulk
     }
 

@@ -225,6 +225,8 @@ pub(super) struct Transaction {
     pub names: Option<Arc<Names>>,
     /// How many rows it changed.
     pub rows: u64,
+    /// Bytes of its changes, if decoding has found that they are many.
+    pub decoded_bytes: u64,
     /// For how long votes were slow before its Finish.
     pub slow_before: super::bulk::Slow,
     /// Bytes buffered.
@@ -292,6 +294,7 @@ impl Transaction {
             has_copies: false,
             names: None,
             rows: 0,
+            decoded_bytes: 0,
             slow_before: Default::default(),
             bytes: 0,
         }

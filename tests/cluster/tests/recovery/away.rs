@@ -143,7 +143,7 @@ fn kept_bulks(cluster: &Cluster, id: u16) -> Vec<std::path::PathBuf> {
 async fn until_caught_up(cluster: &Cluster, id: u16) {
     let mut server = cluster.behind(id).await.unwrap();
     // It may even have missed that there is such a table.
-    while !matches!(server.simple("select count(*) from small").await, Ok(answer) if answer.value() == Some("2"))
+    while !matches!(server.simple("select count(*) from public.small").await, Ok(answer) if answer.value() == Some("2"))
     {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

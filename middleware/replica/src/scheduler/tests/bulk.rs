@@ -143,22 +143,35 @@ fn b13_a_role_has_a_burst_of_bulk_transactions_and_then_one_at_a_time() {
 /// Votes on whatever is prepared behind a bulk transaction come later on every replica, whose server decodes in turn.
 #[test]
 fn b13_the_time_of_a_bulk_transactions_votes_is_not_counted_against_those_that_wait_behind_it() {
-    for by_rows in [false, true] {
+    #[derive(PartialEq)]
+    enum By {
+        Data,
+        Rows,
+        Decoding,
+    }
+    for by in [By::Data, By::Rows, By::Decoding] {
         let mut one = One::slave();
         for session in [1, 2, 3] {
             one.open(session);
         }
-        one.backend.rows = if by_rows { limits::BULK_ROWS + 1 } else { limits::BULK_ROWS };
+        if by == By::Decoding {
+            one.backend.held = vec![backend::Held::Decoded];
+        }
+        one.backend.rows = if by == By::Rows { limits::BULK_ROWS + 1 } else { limits::BULK_ROWS };
         let large = tx(1, 1);
         one.begin(large);
         one.operations(large, &[WRITE]);
         one.stream(large, 1, 0);
-        if !by_rows {
+        if by == By::Data {
             one.of(large).copied_bytes = limits::BULK_BYTES + 1;
         }
         let slot = one.of(large).slot.unwrap();
         one.finish(large, slot, Decision::Commit, &[WRITE]);
         one.backend.rows = 0;
+        if by == By::Decoding {
+            // Few rows, whose values are large: nobody knew before.
+            one.event(Event::DecodesLong { gid: steeldb_postgres::transaction::gid(large, slot), bytes: 1 });
+        }
         let (small, slot) = (tx(2, 1), one.run(tx(2, 1), &[WRITE]));
         let is_expired = |one: &One, t: TxId| one.cast(t).contains(&VoteKind::Expired);
         one.pass(1);
@@ -193,7 +206,7 @@ fn b13_what_is_stuck_beside_a_stuck_bulk_transaction_ends_all_the_same() {
     assert!(one.cast(small).contains(&VoteKind::Expired));
 }
 
-/// Nobody keeps its rows, so who cannot execute it in time would be out for good.
+/// Its rows are many to fetch.
 #[test]
 fn b13_a_replica_that_is_slow_with_a_bulk_transaction_goes_on_executing_it() {
     for is_bulk in [true, false] {

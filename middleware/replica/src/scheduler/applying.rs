@@ -441,11 +441,12 @@ impl Scheduler {
                 let received = here && transaction.received >= certificate.operations;
                 let impatient =
                     self.impatient_until_us.get(&tx.session.client).is_some_and(|until| self.now_us < *until);
+                let in_vain = transaction.stranded || !received && (impatient || self.has_gone_on(tx));
                 let executing = transaction.phase != Phase::Running || !transaction.issued.is_empty();
                 if certificate.wall.is_scripted() && here && executing {
                     return Readiness::NotYet; // to be executed again it would have to be undone first, and it comes
                 }
-                match (waited || behind || (impatient && !received), here) {
+                match (waited || behind || in_vain, here) {
                     (false, _) => Readiness::NotYet,
                     (true, false) => Readiness::CatchUp("its session was not open here"),
                     (true, true) if !received => {
@@ -456,6 +457,11 @@ impl Scheduler {
             }
             Phase::GivenUp => Readiness::CatchUp("it was given up here"),
         }
+    }
+
+    /// Whether a transaction's client has gone on to another one, as the order or the client says: nothing of it comes any more.
+    pub(super) fn has_gone_on(&self, tx: TxId) -> bool {
+        self.sessions.get(&tx.session).is_some_and(|session| session.is_past(tx))
     }
 
     /// Transactions whose barriers are reached go on.
@@ -472,6 +478,8 @@ impl Scheduler {
         for tx in draining {
             self.advance(tx);
         }
+        // A new master may have waited for what was decided before it alone.
+        self.shown_again();
         self.pump();
     }
 

@@ -1,9 +1,9 @@
 //! Catching up: a committed transaction that cannot be prepared here in time is made of what peers keep of it.
 
 use super::planted::PlantedBug;
-use super::transaction::{Decided, Phase};
+use super::transaction::{Decided, Phase, Transaction};
 use super::{CatchUpError, Effect, Reexecution, Scheduler};
-use steeldb_types::{Position, TxId};
+use steeldb_types::{Position, ReplicaId, TxId};
 use steeldb_wire::transaction::{VoteKind, Wall};
 
 /// How often a write set may fail to be applied before this replica counts itself diverged.
@@ -26,12 +26,17 @@ impl Scheduler {
         let Some(transaction) = self.transactions.get(&tx) else { return };
         let Some(Decided::Commit { certificate }) = &transaction.outcome else { return };
         let rows = !certificate.wall.is_scripted();
-        if transaction.phase.needs_backend() && transaction.received < certificate.operations {
+        let waited = !transaction.stranded && !self.has_gone_on(tx);
+        if waited && transaction.phase.needs_backend() && transaction.received < certificate.operations {
             let until = self.now_us + IMPATIENCE_FACTOR * self.config.vote_timeout_us;
             self.impatient_until_us.insert(tx.session.client, until);
         }
         let (gid, database) = (transaction.gid(), transaction.database.clone());
-        tracing::warn!(%tx, %position, reason, wall = ?certificate.wall, "catching up by what a peer keeps");
+        let (received, sent, executed) = (transaction.received, transaction.sent, transaction.executed());
+        tracing::warn!(
+            %tx, %position, reason, wall = ?certificate.wall, received, sent, executed,
+            "catching up by what a peer keeps"
+        );
         if transaction.phase.may_be_prepared() {
             self.set_phase(tx, Phase::GivenUp);
             if !self.config.has(PlantedBug::CatchUpBesidePrepared) {
@@ -44,6 +49,14 @@ impl Scheduler {
             self.applying.rows.insert(position);
         }
         self.catch_up_again(tx);
+    }
+
+    /// The link to the master is new: what it has streamed until now may be lost here, and it does not stream it again.
+    pub(super) fn stream_missed(&mut self, from: ReplicaId) {
+        if from == self.open.term().master {
+            self.transactions.values_mut().for_each(Transaction::strand);
+            self.pump();
+        }
     }
 
     /// A write set was applied, or could not be.

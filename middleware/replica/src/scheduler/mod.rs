@@ -258,7 +258,10 @@ impl Scheduler {
             Event::Certified { epoch, certified } => self.certified(epoch, certified),
             Event::SequencesSkipped { database } => self.sequences_skipped(&database),
             Event::Votes(votes) => self.votes(votes),
-            Event::PeerUp(replica) => self.resend_votes(replica),
+            Event::PeerUp(replica) => {
+                self.resend_votes(replica);
+                self.stream_missed(replica);
+            }
             Event::Backend { session, report } => self.backend_report(session, report),
             Event::Anchored { anchor, snapshot } => self.anchored(anchor, snapshot),
             Event::Decoded { gid, write_set } => self.decoded(&gid, write_set),

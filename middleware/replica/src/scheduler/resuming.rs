@@ -63,6 +63,9 @@ impl Scheduler {
             let Some(transaction) = self.transactions.get_mut(tx) else { continue };
             transaction.active_at_us = now;
             transaction.drain_until_us = None;
+            // The old master's entries are void, and what is decided nobody streams again. A new master would wait for it before
+            // it draws from sequences, and everybody else for that.
+            transaction.strand();
             if transaction.prepared_vote.is_none() && transaction.against_vote.is_none() {
                 transaction.finished_at_us = transaction.finished_at_us.max(now);
             }
@@ -288,6 +291,8 @@ impl Scheduler {
             return;
         }
         self.shown_again();
+        let (applied, began) = (self.applying.applied_upto(), self.term_began);
+        tracing::info!(missing = ?self.resuming, %applied, %began, "what was shown had its time to go first");
         // What an earlier master drew cannot be drawn again beside what this one draws from now on.
         let resuming: Vec<TxId> = self.resuming.iter().copied().collect();
         for tx in resuming {

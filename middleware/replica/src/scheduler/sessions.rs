@@ -209,6 +209,12 @@ impl Scheduler {
         };
         self.sessions.insert(key, session);
         self.push(Effect::OpenBackend { session: key, database, role, parameters });
+        // A client opens its session between transactions: it does not send again here what others have.
+        let (first, last) = (TxId { session: key, counter: 0 }, TxId { session: key, counter: u64::MAX });
+        for transaction in self.transactions.range_mut(first..=last).map(|(_, transaction)| transaction) {
+            transaction.strand();
+        }
+        self.pump();
     }
 
     /// The client brings a new session of its to the settings that it has elsewhere.

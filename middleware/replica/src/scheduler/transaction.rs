@@ -194,6 +194,9 @@ pub(super) struct Transaction {
     pub finish: Option<SignedFinish>,
     /// The order has closed it with its session's next BEGIN: it can only end as one that wrote nothing.
     pub superseded: bool,
+    /// It began before its master's term ended, before the link to the master was there, or before its session was opened here:
+    /// what it needs to be executed here may be lost. Once it is decided, nobody waits for that.
+    pub stranded: bool,
     /// When the Finish came, for T_vote.
     pub finished_at_us: u64,
     /// When its slot was delivered.
@@ -276,6 +279,7 @@ impl Transaction {
             reexecuted: None,
             finish: None,
             superseded: false,
+            stranded: false,
             finished_at_us: now_us,
             slotted_at_us: now_us,
             active_at_us: now_us,
@@ -363,6 +367,13 @@ pub(super) struct Session {
     /// How far the client was shown a transaction that is not known here yet, in a term that has not begun here: the last
     /// such word.
     pub shown: Option<(TxId, Shown)>,
+}
+
+impl Transaction {
+    /// What it needs to be executed here may be lost from now on. A bulk transaction is left its time.
+    pub(super) fn strand(&mut self) {
+        self.stranded |= self.phase == Phase::Running && !self.is_bulk();
+    }
 }
 
 impl Session {

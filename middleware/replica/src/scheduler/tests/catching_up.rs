@@ -44,6 +44,56 @@ fn a_client_that_was_waited_for_in_vain_is_not_waited_for_again_soon() {
     assert_eq!(one.caught_up(tx(1, 3)), 0);
 }
 
+/// Its operations went to the replicas that had its session when it began, and go to no other.
+#[test]
+fn what_was_decided_before_its_session_was_opened_here_is_not_waited_for() {
+    let mut one = One::slave();
+    let (t, u) = (tx(1, 1), tx(1, 2));
+    let slot = one.begin(t);
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!(one.caught_up(t), 0, "its session may be on the way");
+    one.open(1);
+    assert_eq!(one.caught_up(t), 1);
+    let slot = one.begin(u);
+    one.deliver(commit(u, slot, &[WRITE]));
+    assert_eq!(one.caught_up(u), 0, "its client has done nothing wrong");
+}
+
+/// The master streams an operation once. What came over the link before it was lost, or would have, comes no more.
+#[test]
+fn what_began_before_the_link_to_the_master_is_not_waited_for() {
+    let mut one = One::slave();
+    one.open(1);
+    one.open(2);
+    let (t, u, v) = (tx(1, 1), tx(2, 1), tx(2, 2));
+    let slots = [t, u].map(|tx| one.begin(tx));
+    one.operations(t, &[WRITE]);
+    one.deliver(commit(t, slots[0], &[WRITE]));
+    one.event(Event::PeerUp(ReplicaId(2)));
+    assert_eq!(one.caught_up(t), 0, "not the master");
+    one.event(Event::PeerUp(ReplicaId(0)));
+    assert_eq!(one.caught_up(t), 1);
+    one.deliver(commit(u, slots[1], &[WRITE]));
+    assert_eq!(one.caught_up(u), 1, "decided later");
+    let slot = one.begin(v);
+    one.deliver(commit(v, slot, &[WRITE]));
+    assert_eq!(one.caught_up(v), 0, "begun later");
+}
+
+#[test]
+fn what_its_client_has_gone_on_from_is_not_waited_for() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    // Its Finish is known by the votes of others.
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!(one.caught_up(t), 0, "its operations may be on the way");
+    one.begin(tx(1, 2));
+    assert_eq!(one.caught_up(t), 1);
+}
+
 #[test]
 fn a3_other_effects_than_the_certificates_are_rolled_back_and_caught_up_with() {
     let mut one = One::slave();

@@ -97,6 +97,19 @@ fn follower(operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
     (one, t, slot)
 }
 
+/// It was decided by the votes of others, the old master's among them. Sequences wait for all that was decided before, and
+/// everybody else waits for them.
+#[test]
+fn what_is_decided_and_not_executed_when_a_term_begins_is_not_waited_for() {
+    let (mut one, t, slot) = follower(&[WRITE], 0);
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.deliver(commit(t, slot, &[WRITE]));
+    assert_eq!(one.caught_up(t), 0);
+    one.take_over();
+    assert_eq!(one.caught_up(t), 1);
+    assert!(one.count(|effect| matches!(effect, Effect::SkipSequences { .. })) > 0);
+}
+
 #[test]
 fn the_new_master_goes_on_from_what_was_shown() {
     let (mut one, t, slot) = follower(&[WRITE, READ, READ], 2);

@@ -52,6 +52,8 @@ pub struct Unprepared {
     pub committed: bool,
     /// Up to where the order had come there.
     pub delivered: Position,
+    /// In a restart: the record of its BEGIN was not on the disk yet.
+    pub forgotten: bool,
 }
 
 /// A block that runs on a snapshot.
@@ -260,7 +262,20 @@ impl History {
     pub(crate) fn unprepared(&mut self, replica: ReplicaId, write_set: &WriteSet, committed: bool) {
         let delivered = self.delivered.get(&replica).copied().unwrap_or_default();
         let (tx, slot) = (write_set.tx, write_set.slot);
-        self.unprepared.push(Unprepared { replica, tx, slot, committed, delivered });
+        self.unprepared.push(Unprepared { replica, tx, slot, committed, delivered, forgotten: false });
+    }
+
+    /// A replica that starts rolls back what it had prepared; its log is on the disk up to `known`.
+    pub(crate) fn unprepared_in_restart(
+        &mut self,
+        replica: ReplicaId,
+        write_set: &WriteSet,
+        known: Position,
+    ) {
+        self.unprepared(replica, write_set, false);
+        if let Some(last) = self.unprepared.last_mut() {
+            last.forgotten = write_set.slot > known;
+        }
     }
 
     pub(crate) fn prepared(&mut self, replica: ReplicaId, write_set: &WriteSet) {

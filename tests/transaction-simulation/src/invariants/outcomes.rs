@@ -1,7 +1,17 @@
-//! A prepared transaction ends only by its ordered outcome, and not before that has come to the replica (rule 13).
+//! A prepared transaction ends only by its ordered outcome, and not before that has come to the replica (rule 13). What a
+//! replica prepared and lost the BEGIN of in a crash, before it could vote, it rolls back.
 
 use super::model::{self, Decided};
-use crate::history::History;
+use crate::history::{History, Unprepared};
+use steeldb_wire::transaction::VoteKind;
+
+/// Whether a replica has said that it has the transaction prepared.
+fn has_voted(history: &History, ended: &Unprepared) -> bool {
+    history.votes.iter().any(|(replica, vote, _)| {
+        (*replica, vote.tx, vote.slot) == (ended.replica, ended.tx, ended.slot)
+            && matches!(vote.kind, VoteKind::Prepared { .. })
+    })
+}
 
 /// Looks up every COMMIT PREPARED and ROLLBACK PREPARED.
 ///
@@ -19,6 +29,8 @@ pub fn check(history: &History) -> Result<(), String> {
                     return Err(format!("{} committed {}, which the order aborts", ended.replica, ended.tx));
                 }
             }
+            // Its votes wait for the record of its BEGIN (`agent/promises.rs`): nobody has its word.
+            _ if ended.forgotten && !ended.committed && !has_voted(history, ended) => {}
             other => {
                 return Err(format!(
                     "{} {what} {} at {} having heard the order up to {}; its outcome: {other:?}",

@@ -128,8 +128,13 @@ impl World<'_> {
                 in_doubt.push((tx, slot, database.clone()));
             }
         }
+        let (id, known) = (self.nodes[at].id, open.delivered());
         for gid in prepared {
-            self.rolled_back(at, &gid);
+            let Some(write_set) = self.nodes[at].store.rollback_prepared(&gid) else { continue };
+            self.note(&format!("{id} rolls {} back", write_set.tx));
+            if !self.nodes[at].faulty {
+                self.history.unprepared_in_restart(id, &write_set, known);
+            }
         }
         (open, in_doubt, missing)
     }

@@ -32,6 +32,8 @@ pub enum Cut {
     AfterFinish,
     /// So many replicas have said that the transaction is committed; nobody hears of it.
     AfterOutcomes(usize),
+    /// Nowhere, but the client does not hear that another master's term has begun.
+    Terms,
 }
 
 /// Links that end.
@@ -168,20 +170,21 @@ impl Severed {
     /// Whether an event may reach the shim.
     fn passes(&self, event: &ClientEvent) -> bool {
         let mut state = self.state();
-        let (Cut::AfterOutcomes(count), ClientEvent::Frame(_, frame)) = (state.cut, event) else {
-            return !state.ended;
-        };
-        let committed = matches!(
-            decode::<ReplicaMessage>(frame, limits::FRAME_BYTES_MAX),
-            Ok(ReplicaMessage::Outcome { outcome: Outcome::Committed { .. }, .. })
-        );
-        if committed {
-            state.outcomes += 1;
-            if state.outcomes == count {
-                self.end(&mut state);
+        let ClientEvent::Frame(_, frame) = event else { return !state.ended };
+        match (state.cut, decode::<ReplicaMessage>(frame, limits::FRAME_BYTES_MAX)) {
+            (Cut::Terms, Ok(ReplicaMessage::Term(term))) => term.epoch == 0,
+            (
+                Cut::AfterOutcomes(count),
+                Ok(ReplicaMessage::Outcome { outcome: Outcome::Committed { .. }, .. }),
+            ) => {
+                state.outcomes += 1;
+                if state.outcomes == count {
+                    self.end(&mut state);
+                }
+                false
             }
+            _ => !state.ended,
         }
-        !state.ended && !committed
     }
 }
 

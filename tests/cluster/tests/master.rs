@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use steeldb_client_shim::Completion;
-use steeldb_cluster_tests::{Answer, Client, Cluster, administrator_key};
+use steeldb_cluster_tests::{Answer, Client, Cluster, Cut, administrator_key};
 use steeldb_types::{Execution, ReplicaId, Term};
 use steeldb_wire::transaction::MasterMove;
 
@@ -205,6 +205,90 @@ async fn a9_what_an_open_transaction_drew_the_next_master_does_not_draw_again() 
     move_master(&client, 1).await.unwrap();
     assert_ne!(value(&client.execute(sql).await.unwrap()), drawn);
     drop(open);
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}
+
+/// Waits until a term runs at all replicas.
+async fn all_under(client: &Client, term: Term) {
+    while !client.shim.status(PATIENCE).await.values().all(|status| status.term == term) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Transactions that end before their client has heard of the new master, whose term has begun: their Finish is all that it
+/// says to that one.
+async fn ends_without_having_heard_of_the_new_master(execution: Execution) {
+    let mut cluster = Cluster::start_executing(4, execution).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id serial primary key, v int)").await.unwrap();
+    let (unaware, _severed) = cluster.severed_session(Cut::Terms).await.unwrap();
+    for round in 0..5 {
+        let mut writing = unaware.another().await.unwrap();
+        writing.begin();
+        let sql = format!("insert into t (v) values ({round}) returning v");
+        assert_eq!(value(&writing.run(&sql).await.unwrap()), round.to_string());
+        let mut reading = unaware.another().await.unwrap();
+        reading.begin();
+        assert_eq!(value(&reading.run("select count(*) from t").await.unwrap()), round.to_string());
+        let mut undone = unaware.another().await.unwrap();
+        undone.begin();
+        undone.run("insert into t (v) values (99)").await.unwrap();
+
+        let term = move_master(&client, 1).await.unwrap();
+        all_under(&client, term).await;
+        assert!(matches!(writing.commit().await, Ok(Completion::Committed(Some(_)))));
+        assert!(matches!(reading.commit().await, Ok(Completion::Committed(None))));
+        assert!(matches!(undone.rollback().await, Ok(Completion::RolledBack)));
+        // Back to the one that the client takes for the master.
+        let term = move_master(&client, 0).await.unwrap();
+        all_under(&client, term).await;
+    }
+    let rows = client.execute("select string_agg(v::text, ' ' order by v) from t").await.unwrap();
+    assert_eq!(value(&rows), "0 1 2 3 4");
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_a_transaction_before_hearing_of_the_new_master_is_answered() {
+    ends_without_having_heard_of_the_new_master(Execution::Speculative).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_ends_a_transaction_before_hearing_of_the_new_master_is_answered_under_deferred_execution() {
+    ends_without_having_heard_of_the_new_master(Execution::Deferred).await;
+}
+
+/// The master moves while transactions commit: their Finishes are under way at any moment of it, and none of them ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_master_moves_at_any_moment_of_a_commit_under_deferred_execution() {
+    let mut cluster = Cluster::start_executing(4, Execution::Deferred).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id int primary key, round int)").await.unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        sessions.push(client.another().await.unwrap());
+    }
+    for round in 1..=8 {
+        for (session, of) in sessions.iter_mut().zip(1..) {
+            session.begin();
+            let sql = format!("insert into t values ({round}{of}, {round})");
+            assert_eq!(session.run(&sql).await.unwrap().sqlstate, None);
+        }
+        let moves = move_master(&client, round % 4);
+        // At moments spread over that.
+        let commits = sessions.iter_mut().zip(0..).map(async |(session, nth)| {
+            tokio::time::sleep(Duration::from_millis(4 * nth)).await;
+            session.commit().await
+        });
+        let (moved, committed) = tokio::join!(moves, futures::future::join_all(commits));
+        moved.unwrap();
+        for completion in committed {
+            assert!(matches!(completion, Ok(Completion::Committed(_))), "round {round}: {completion:?}");
+        }
+    }
+    assert_eq!(value(&client.execute("select count(*)::int from t").await.unwrap()), "64");
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }

@@ -179,6 +179,9 @@ impl Scheduler {
         let Some(ended) = self.open.open(tx, slot, &database, timestamp) else { return self.void(tx) };
         let goes_on: Vec<bool> = ended.into_iter().map(|before| self.supersede(before)).collect();
         let overtakes = goes_on.contains(&true);
+        if overtakes {
+            self.shown_again();
+        }
         let now = self.now_us;
         let transaction = self.transaction(tx);
         transaction.slot = Some(slot);

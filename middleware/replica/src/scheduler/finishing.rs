@@ -34,6 +34,7 @@ impl Scheduler {
                 // It could not be done here; the client is told why by the votes.
                 self.answer_given_up(tx);
             }
+            self.finish_tells_shown(tx);
             self.advance(tx);
         }
     }

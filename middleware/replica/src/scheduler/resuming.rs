@@ -112,13 +112,9 @@ impl Scheduler {
                 continue;
             }
             match (&transaction.phase, &transaction.finish) {
-                (Phase::Running | Phase::Completing, Some(signed)) => {
-                    // Nothing is shown any more. Its executed operations are streamed again: a replica may lack them.
-                    let (operations, transcript) = (signed.finish.operations, signed.finish.transcript);
-                    transaction.shown_upto = operations;
-                    transaction.shown = Some(Shown { epoch, operations, transcript });
+                (Phase::Running | Phase::Completing, Some(_)) => {
                     self.resuming.insert(*tx);
-                    self.stream_again(*tx, false);
+                    self.shown_whole(*tx);
                 }
                 // Its BEGIN is ordered behind the term's: no earlier master showed anything of it, and a client that knew of the
                 // term before this replica did has nothing to say.
@@ -213,6 +209,30 @@ impl Scheduler {
         }
     }
 
+    /// The client has finished: it was shown all of it, and has no other word for a new master. It may not have heard of the
+    /// term when it sent its Finish. What is executed is streamed again: a replica may lack it.
+    fn shown_whole(&mut self, tx: TxId) {
+        let epoch = self.open.term().epoch;
+        let Some(transaction) = self.transactions.get_mut(&tx) else { return };
+        let Some(finish) = transaction.finish.as_ref().map(|signed| &signed.finish) else { return };
+        let (operations, transcript) = (finish.operations, finish.transcript);
+        transaction.shown_upto = operations;
+        transaction.shown = Some(Shown { epoch, operations, transcript });
+        if self.resume_until_us == 0 && owes_draws(transaction, transaction.executed(), operations) {
+            return self.not_reproduced(tx);
+        }
+        self.stream_again(tx, false);
+    }
+
+    /// The client finishes a transaction. At a new master that waits for its word, that is this word.
+    pub(super) fn finish_tells_shown(&mut self, tx: TxId) {
+        let runs = self.transactions.get(&tx).is_some_and(|transaction| transaction.phase == Phase::Running);
+        if runs && self.is_master() && self.awaits_resume(tx) {
+            self.shown_whole(tx);
+            self.shown_again();
+        }
+    }
+
     /// What the client was shown comes out otherwise here, or cannot be done again.
     pub(super) fn not_reproduced(&mut self, tx: TxId) {
         tracing::warn!(%tx, "what a transaction showed cannot be reproduced at the new master");
@@ -260,11 +280,17 @@ impl Scheduler {
     /// Whether the transaction's client has yet to say how far it was shown.
     pub(super) fn awaits_resume(&self, tx: TxId) -> bool {
         let epoch = self.open.term().epoch;
-        let said = |shown: Option<Shown>| shown.is_some_and(|shown| shown.epoch == epoch);
-        self.resuming.contains(&tx) && self.transactions.get(&tx).is_some_and(|t| !said(t.shown))
+        self.transactions.get(&tx).is_some_and(|transaction| {
+            // One that goes first no longer, since its client has gone on from it, is shown to nobody all the same.
+            let before = transaction.slot.is_some_and(|slot| slot <= self.term_began);
+            let asked = self.resuming.contains(&tx) || transaction.superseded && before;
+            asked && transaction.shown.is_none_or(|shown| shown.epoch != epoch)
+        })
     }
 
-    /// Transactions that have done again what was shown are waited for no longer; when none is left, all go on.
+    /// Transactions that have done again what was shown are waited for no longer; when none is left, all go on. What the order
+    /// has closed with its session's next BEGIN can only end as one that wrote nothing: unless it drew, others need not stand
+    /// behind it.
     pub(super) fn shown_again(&mut self) {
         if self.resume_until_us == 0 {
             return;
@@ -277,7 +303,9 @@ impl Scheduler {
                     Some(shown) => transaction.executed() < shown.operations || transaction.undoing,
                     None => true,
                 };
-                behind && transaction.phase == Phase::Running
+                let harmless =
+                    transaction.superseded && !owes_draws(transaction, transaction.executed(), u32::MAX);
+                behind && transaction.phase == Phase::Running && !harmless
             })
         });
         if self.resuming.is_empty() {

@@ -71,30 +71,37 @@ impl One {
 
 /// One that executes ahead, with an open session and a transaction of which the old master streamed so much.
 fn follower(operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
-    let mut one = One::speculative();
+    following(One::speculative(), operations, streamed)
+}
+
+fn following(mut one: One, operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
     one.open(1);
     let t = tx(1, 1);
     let slot = one.begin(t);
     one.operations(t, operations);
     for number in 1..=streamed {
         let transcript = transcript(t, slot, &operations[..number]);
-        one.stream_of_master(vec![Executed {
-            tx: t,
-            number: number as u32,
-            transcript,
-            barrier: Position(0),
-            adopted: None,
-            operation: Digest::default(),
-            failed: None,
-            restored: false,
-            copied: false,
-            check: false,
-            draws: Draws::NONE,
-            arrival: 0,
-            epoch: 0,
-        }]);
+        one.stream_of_master(vec![entry(t, number as u32, transcript)]);
     }
     (one, t, slot)
+}
+
+fn entry(tx: TxId, number: u32, transcript: Digest) -> Executed {
+    Executed {
+        tx,
+        number,
+        transcript,
+        barrier: Position(0),
+        adopted: None,
+        operation: Digest::default(),
+        failed: None,
+        restored: false,
+        copied: false,
+        check: false,
+        draws: Draws::NONE,
+        arrival: 0,
+        epoch: 0,
+    }
 }
 
 /// It was decided by the votes of others, the old master's among them. Sequences wait for all that was decided before, and
@@ -288,6 +295,87 @@ fn a_finished_transaction_needs_no_word_of_its_client() {
     assert_eq!(one.streamed(t), [1, 2, 3], "with the check");
 }
 
+/// The Finish was under way when the term began: its client knew of no other master, and has nothing else to say to it.
+#[test]
+fn a_finish_tells_the_new_master_that_all_was_shown() {
+    for execution in [Execution::Deferred, Execution::Speculative] {
+        for streamed in 0..=2 {
+            let scheduler = Scheduler::new(Config { execution, ..config(1, 0) });
+            let one = One { scheduler, ..One::slave() };
+            let (mut one, t, slot) = following(one, &[WRITE, READ], streamed);
+            one.take_over();
+            assert_eq!(one.cast(t), []);
+            one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
+            assert_eq!(one.cast(t), [prepared(&[WRITE, READ], t, slot)], "{execution:?}, {streamed}");
+            assert_eq!(one.shown(t), [0u32; 0]);
+            assert_eq!(one.streamed(t), [1, 2, 3], "what others may lack, and the check");
+        }
+    }
+}
+
+/// As where its client says itself how far it was shown.
+#[test]
+fn a9_what_an_old_master_drew_is_not_drawn_again_for_a_finish_that_comes_late() {
+    for late in [false, true] {
+        let mut one = One::slave();
+        one.open(1);
+        let t = tx(1, 1);
+        let slot = one.begin(t);
+        one.operations(t, &[WRITE]);
+        let mut draws = Draws::default();
+        draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
+        let transcript = transcript(t, slot, &[WRITE]);
+        one.stream_of_master(vec![Executed { draws, ..entry(t, 1, transcript) }]);
+        one.take_over();
+        if late {
+            one.pass(2 * SECOND);
+            one.skipped();
+        }
+        one.finish(t, slot, Decision::Commit, &[WRITE]);
+        assert_eq!(one.not_reproduced(t), late);
+        let cast = if late { VoteKind::Blocked } else { prepared(&[WRITE], t, slot) };
+        assert_eq!(one.cast(t), [cast]);
+    }
+}
+
+/// It can only end as one that wrote nothing: it keeps nobody from a lock.
+#[test]
+fn what_its_client_has_gone_on_from_does_not_go_first() {
+    for (finished, before) in [(true, true), (true, false), (false, true), (false, false)] {
+        let (mut one, t, slot) = follower(&[], 0);
+        one.open(2);
+        if finished {
+            // Before its operation, which is slower.
+            one.finish(t, slot, Decision::Commit, &[READ]);
+        } else {
+            one.operations(t, &[READ]);
+        }
+        let next = before.then(|| one.begin(tx(1, 2)));
+        one.take_over();
+        let new = tx(2, 1);
+        one.begin(new);
+        one.operations(new, &[WRITE]);
+        assert_eq!(one.shown(new), [0u32; 0]);
+        match next {
+            Some(slot) => one.resume(tx(1, 2), slot, &[]),
+            None => drop(one.begin(tx(1, 2))),
+        }
+        one.skipped();
+        assert_eq!(one.shown(new), [1], "{finished}, {before}");
+        assert_eq!(one.transcripts(), 0);
+        // It is completed all the same, and shown to nobody.
+        one.backend.writes_nothing.insert(t);
+        if finished {
+            one.operations(t, &[READ]);
+        } else {
+            assert_eq!(one.silently(t), [0u32; 0]);
+            one.finish(t, slot, Decision::Commit, &[READ]);
+        }
+        assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![]));
+        assert_eq!(one.transcripts(), 1);
+    }
+}
+
 #[test]
 fn the_old_stream_is_void_and_the_new_one_is_heard_though_it_is_early() {
     let mut one = One::new(2, 0);
@@ -296,20 +384,9 @@ fn the_old_stream_is_void_and_the_new_one_is_heard_though_it_is_early() {
     let t = tx(1, 1);
     let slot = one.begin(t);
     one.operations(t, &[WRITE, READ]);
-    let entry = |number: u32| Executed {
-        tx: t,
-        number,
-        transcript: transcript(t, slot, &[WRITE, READ][..number as usize]),
-        barrier: Position(0),
-        adopted: None,
-        operation: Digest::default(),
-        failed: None,
-        restored: false,
-        copied: false,
-        check: false,
-        draws: Draws::NONE,
-        arrival: 0,
-        epoch: 0,
+    let entry = |number: u32| {
+        let transcript = transcript(t, slot, &[WRITE, READ][..number as usize]);
+        entry(t, number, transcript)
     };
     let piece = |from: u16, epoch, number| Event::Stream {
         from: ReplicaId(from),

@@ -1,5 +1,6 @@
 //! The end of a transaction: what replicas say of it, and transactions that cannot go on.
 
+use super::planted::PlantedBug;
 use super::transaction::Phase;
 use super::verdict::{self, TentativeWord, TranscriptWord, Verdict};
 use super::{Completion, Core, Event, report};
@@ -69,7 +70,10 @@ impl Core {
             (Verdict::Wait, _) => {}
             (Verdict::Committed(position), _) => self.finish_with(Ok(Completion::Committed(position))),
             (Verdict::Aborted(_), Decision::Commit) if transaction.told_order => {
-                // We asked for the abort, because replicas had reached other results.
+                // We asked for the abort: because replicas had reached other results, or the master could not go on.
+                if let Some(error) = transaction.dropped.take() {
+                    return self.finish_with(Err(error));
+                }
                 let error = match verdict::of_rollback(&self.config.view, &transaction.words, shown) {
                     Verdict::Mismatch(operation) => report::of_mismatch(transaction, operation, false),
                     _ => report::of_mismatch(transaction, None, false),
@@ -119,13 +123,18 @@ impl Core {
     }
 
     /// The transaction cannot go on: its operations in progress fail, the order is told to drop it, and the
-    /// application is told why once.
+    /// application is told why once. A COMMIT that is sent is the order's to end: others may have vouched for it by now.
     pub(super) fn doom(&mut self, error: ShimError) {
         if self.transaction.as_ref().is_none_or(super::Transaction::is_doomed) {
             return;
         }
         self.tell_order();
+        let given_up = self.config.has(PlantedBug::SentCommitGivenUp);
         let Some(transaction) = self.transaction.as_mut() else { return };
+        if transaction.phase == (Phase::Finishing { decision: Decision::Commit, sent: true }) && !given_up {
+            transaction.dropped.get_or_insert(error);
+            return;
+        }
         let finishing = matches!(transaction.phase, Phase::Finishing { .. });
         let mut error = Some(error);
         let unverified: Vec<u32> =

@@ -23,6 +23,8 @@ pub enum PlantedBug {
     ToldOnOneWord,
     /// Tentative words of f + 1 replicas, of whatever claims, are enough for a commit.
     TentativeOnOneCorrect,
+    /// A COMMIT that is sent is called aborted when the master says that it cannot go on.
+    SentCommitGivenUp,
 }
 
 impl CoreConfig {

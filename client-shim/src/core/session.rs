@@ -31,8 +31,8 @@ impl Core {
         *membership = Membership::Closed;
         let started = self.transaction.as_ref().is_some_and(|transaction| transaction.started);
         let orphaned = self.transaction.as_ref().is_some_and(|transaction| transaction.orphaned);
-        if orphaned && self.is_master(replica) {
-            // It is the master still, and has lost the transaction with the link.
+        if orphaned && self.is_master(replica) && !self.awaits_outcome() {
+            // It is the master still, and has lost the transaction with the link. Others vouch for what is finished.
             self.lose_master();
         } else if !started {
             self.open_where_closed();

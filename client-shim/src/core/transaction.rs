@@ -89,6 +89,8 @@ pub(super) struct Transaction {
     pub failed: bool,
     /// The order was asked to roll it back.
     pub told_order: bool,
+    /// Why, of one whose COMMIT was sent before.
+    pub dropped: Option<ShimError>,
     /// SET and RESET statements that succeeded, and whether a savepoint may have taken some of them back.
     pub settings: Vec<String>,
     pub settings_lost: bool,
@@ -117,6 +119,7 @@ impl Transaction {
             heads: BTreeMap::new(),
             failed: false,
             told_order: false,
+            dropped: None,
             settings: Vec::new(),
             settings_lost: false,
             orphaned: false,

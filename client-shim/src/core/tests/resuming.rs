@@ -171,6 +171,43 @@ fn without_another_master_the_transaction_ends_and_can_be_retried() {
     assert_eq!(code(world.finish(Decision::Commit)), "40001", "it is back, and has lost the transaction");
 }
 
+/// The others vouch for it without the master, and the order has the last word.
+#[test]
+fn a_commit_that_is_sent_is_not_called_aborted_for_what_the_master_says_or_lost() {
+    let lost = |world: &mut World, _| world.core.link_up(ReplicaId(0));
+    let unshown = |world: &mut World, tx| {
+        world.core.receive(ReplicaId(0), ReplicaMessage::NotReproduced { tx });
+    };
+    let unasked = |world: &mut World, tx| {
+        let transcript = Digest([1; 32]);
+        let executed = ReplicaMessage::Executed { tx, number: 2, transcript, status: b'T', drew: false };
+        world.core.receive(ReplicaId(0), executed);
+    };
+    let happen: [fn(&mut World, TxId); 3] = [lost, unshown, unasked];
+    for (nth, happens) in happen.into_iter().enumerate() {
+        for commits in [true, false] {
+            let mut world = World::new();
+            world.transaction(&["INSERT 1"]);
+            world.cluster.conflicts = usize::from(!commits);
+            if nth == 0 {
+                world.lose_master();
+            }
+            let tx = world.core.tx().unwrap();
+            world.core.finish(Decision::Commit);
+            happens(&mut world, tx);
+            assert_eq!(world.core.in_doubt(), Some(tx), "{nth}");
+            world.settle();
+            let result = world.finished().expect("an end");
+            assert_eq!(result.is_ok(), commits, "{nth}: {result:?}");
+            if !commits {
+                assert_eq!(code(result), ["40001", "40001", "08P01"][nth]);
+            }
+            let rollback = |ordered: &Ordered| matches!(ordered, Ordered::Rollback { .. });
+            assert_eq!(world.ordered(rollback) > 0, nth > 0, "only the master's own word gives it up");
+        }
+    }
+}
+
 #[test]
 fn a_transaction_that_has_not_begun_waits_for_the_new_master() {
     let mut world = World::new();

@@ -7,6 +7,7 @@ use crate::world::{DATABASE, ROLE};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use steeldb_client_shim::{Completion, Core, CoreConfig, Modes, NewOperation, OperationFlags, Waiting};
 use steeldb_replica::scheduler::ClientRights;
@@ -128,8 +129,8 @@ impl Client {
     ) -> Client {
         let mut tokens = index as u32 * 1_000;
         let count = if fault.is_some() { 12 } else { scenario.clients.transactions };
-        let plans =
-            (0..count).map(|_| workload::plan(rng, scenario.clients.keys, &mut tokens)).rev().collect();
+        let plan = |_| workload::plan_of(scenario, index as u32, rng, &mut tokens);
+        let plans = (0..count).map(plan).rev().collect();
         Client {
             index,
             key: Arc::new(SecretKey::from_seed(&[100 + index as u8; 32])),
@@ -254,19 +255,22 @@ impl Client {
         self.state = State::Running;
     }
 
-    /// A replica says which term runs: the driver's rule.
-    pub(crate) fn term_said(&mut self, from: ReplicaId, term: Term) {
+    /// A replica says which term runs: the driver's rule. The epochs that it knows of from now on.
+    pub(crate) fn term_said(&mut self, from: ReplicaId, term: Term) -> Option<RangeInclusive<u64>> {
         if self.said.get(&from).is_some_and(|said| said.epoch > term.epoch) {
-            return;
+            return None;
         }
         self.said.insert(from, term);
         let alike = self.said.values().filter(|said| **said == term).count();
-        if term.epoch > self.term.epoch && alike > usize::from(self.view.f()) {
-            self.term = term;
-            if let Some(core) = &mut self.core {
-                core.begin_term(term);
-            }
+        let heard = self.term.epoch + 1..=term.epoch;
+        if heard.is_empty() || alike <= usize::from(self.view.f()) {
+            return None;
         }
+        self.term = term;
+        if let Some(core) = &mut self.core {
+            core.begin_term(term);
+        }
+        Some(heard)
     }
 
     /// What it asks for before its next transaction, if anything: what is in doubt, or now and then that very transaction,

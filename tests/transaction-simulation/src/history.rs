@@ -2,15 +2,17 @@
 //! at nothing else.
 
 use crate::client::Attempt;
-use crate::scenario::Scenario;
+use crate::scenario::{Kind, Scenario};
 use crate::sequencer::Entry;
 use crate::sql::{Key, Value};
 use crate::store::WriteSet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 use steeldb_replica::scheduler::Sizes;
-use steeldb_types::{Digest, Position, ReplicaId, Slot, Timestamp, TxId};
-use steeldb_wire::transaction::{Accusation, Executed, Ordered, TransactionState, Vote, VoteKind};
+use steeldb_types::{ClientId, Digest, Position, ReplicaId, Slot, Timestamp, TxId};
+use steeldb_wire::transaction::{
+    Accusation, Executed, MasterMove, Ordered, TransactionState, Vote, VoteKind,
+};
 
 /// An ordered request.
 #[derive(Clone, Debug)]
@@ -118,6 +120,12 @@ pub struct History {
     pub prepared: BTreeSet<(ReplicaId, TxId, Slot, Digest)>,
     /// What correct replicas accused the master of.
     pub accused: Vec<(ReplicaId, Accusation)>,
+    /// The moves of the master that the administrator signed.
+    pub wishes: Vec<MasterMove>,
+    /// Nothing else than those goes on, and no client meets another.
+    pub calm: bool,
+    /// When each client heard of each master epoch, virtual microseconds; of those that it skipped, with the next.
+    pub heard: BTreeMap<(ClientId, u64), u64>,
     /// The master epochs that began at correct replicas.
     pub terms: BTreeSet<(ReplicaId, u64)>,
     /// The lowest barrier that each correct replica was told for an operation.
@@ -196,6 +204,9 @@ impl History {
             votes: Vec::new(),
             prepared: BTreeSet::new(),
             accused: Vec::new(),
+            wishes: Vec::new(),
+            heard: BTreeMap::new(),
+            calm: scenario.kind == Kind::Moved,
             terms: BTreeSet::new(),
             barriers: BTreeMap::new(),
             starts: Vec::new(),

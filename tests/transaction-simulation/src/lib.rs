@@ -27,8 +27,8 @@ mod world;
 pub use client::{Attempt, Ended, Shown};
 pub use history::{Change, Commit, Counts, Held, History, Ordinal, Snapshot, Start, Unprepared};
 pub use scenario::{
-    CLIENT_FAULTS, ClientFault, Clients, CrashAt, FAULTS, Fault, MASTER, Network, Power, STEPS, Scenario,
-    Step,
+    CLIENT_FAULTS, ClientFault, Clients, CrashAt, FAULTS, Fault, Kind, MASTER, Network, Power, STEPS,
+    Scenario, Step,
 };
 pub use sql::{Key, Statement, Value};
 pub use steeldb_campaign::{Campaign, Failure, Report, Simulate, Trace};
@@ -64,7 +64,11 @@ impl Simulate for Scenario {
     }
 
     fn reproduce(&self) -> String {
-        let kind = if self.told_early { " --told-early" } else { "" };
+        let kind = match self.kind {
+            Kind::Any => "",
+            Kind::ToldEarly => " --told-early",
+            Kind::Moved => " --moved",
+        };
         format!("steeldb-txsim{kind} --seed {}", self.seed)
     }
 }

@@ -50,6 +50,8 @@ pub(crate) struct Running {
     pub(crate) workers: BTreeMap<SessionKey, Pid>,
     /// Backends whose next step is set.
     pub(crate) stepping: BTreeSet<Pid>,
+    /// Operations that it gave their backends as the master: behind no barrier.
+    pub(crate) led: BTreeSet<(TxId, u32)>,
     /// Write sets that peers are asked for.
     pub(crate) fetching: BTreeMap<TxId, Fetch>,
     /// Commits whose rows are to be made, in their order; nothing: they are being fetched.

@@ -78,14 +78,20 @@ pub const PLANTS: &[Plant] = &[
     replicas(InReplicas::UndoneByWordAlone, &["snapshots"], speculation),
     replicas(InReplicas::BarrierIgnored, &["barriers"], speculation),
     replicas(InReplicas::DeposeOnOneWord, &["terms"], false_accusations),
+    clients(InClients::SentCommitGivenUp, &["reported aborts"], false_terms),
     clients(InClients::PositionsNotCompared, &["acknowledged commits"], forged_outcomes),
     clients(InClients::ReadOnlyOnOneWord, &["answers", "computed answers"], forged_outcomes),
     clients(InClients::ToldOnOneWord, &["questions"], forged_outcomes),
     replicas(InReplicas::TentativeOutOfTurn, &["acknowledged commits"], both_outcomes_told_early),
+    replicas(InReplicas::FinishIsNoWord, &["in time"], moves),
     clients(InClients::TentativeOnOneCorrect, &["acknowledged commits"], told_early),
 ];
 
 fn anything(_: &mut Scenario) {}
+
+fn moves(scenario: &mut Scenario) {
+    *scenario = Scenario::moved(scenario.seed);
+}
 
 fn speculation(scenario: &mut Scenario) {
     scenario.execution = Execution::Speculative;
@@ -117,6 +123,10 @@ fn forged_finishes(scenario: &mut Scenario) {
 fn false_accusations(scenario: &mut Scenario) {
     let replica = other(scenario);
     faulty(scenario, replica, Fault::Accuser);
+}
+
+fn false_terms(scenario: &mut Scenario) {
+    faulty(scenario, MASTER, Fault::TermForger);
 }
 
 /// Every replica crashes right after one of its votes, and then does not know any more what it prepared.

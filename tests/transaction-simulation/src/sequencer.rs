@@ -2,7 +2,7 @@
 //! order. Most seeds use it: the ordering core has a simulator of its own, and this one is faster.
 
 use std::collections::{BTreeMap, BTreeSet};
-use steeldb_ordering::{Request, RequestId};
+use steeldb_ordering::{Request, RequestId, Roster};
 use steeldb_replica::scheduler::ClientRights;
 use steeldb_replica::validity;
 use steeldb_types::{ClientId, Digest, Position, SessionKey, Timestamp, View};
@@ -14,9 +14,9 @@ macro_rules! by {
     ($of:expr) => {
         validity::By {
             view: &$of.view,
-            roster: Digest::default(),
+            roster: $of.roster,
             keys: &$of.replica_keys,
-            administrators: &[],
+            administrators: &$of.administrators,
         }
     };
 }
@@ -49,7 +49,9 @@ pub(crate) struct Sequencer {
     clients: BTreeMap<ClientId, ClientRights>,
     keys: BTreeMap<ClientId, PublicKey>,
     view: View,
+    roster: Digest,
     replica_keys: Vec<PublicKey>,
+    administrators: [PublicKey; 1],
     memo: SignatureMemo,
     sequences: BTreeMap<SessionKey, u64>,
     certified: BTreeSet<Digest>,
@@ -61,8 +63,8 @@ pub(crate) struct Sequencer {
 impl Sequencer {
     pub(crate) fn new(
         clients: BTreeMap<ClientId, ClientRights>,
-        view: View,
-        replica_keys: Vec<PublicKey>,
+        roster: &Roster,
+        administrator: PublicKey,
     ) -> Sequencer {
         let keys = clients.iter().map(|(client, rights)| (*client, rights.key)).collect();
         Sequencer {
@@ -71,8 +73,10 @@ impl Sequencer {
             gathers: false,
             clients,
             keys,
-            view,
-            replica_keys,
+            view: roster.view().clone(),
+            roster: roster.digest(),
+            replica_keys: roster.key_table(),
+            administrators: [administrator],
             memo: SignatureMemo::new(4096),
             sequences: BTreeMap::new(),
             certified: BTreeSet::new(),

@@ -24,11 +24,43 @@ pub(crate) struct Plan {
     pub(crate) pause_us: u64,
 }
 
+/// Where clients are kept apart, the rows of each begin so far behind those of the one before.
+const APART: Key = 100;
+
 /// The rows that are there from the start.
 pub(crate) fn rows(scenario: &Scenario) -> BTreeMap<Key, Value> {
     let clients = scenario.clients.correct + scenario.clients.faulty.len() as u32;
     let probes = (0..clients).map(|client| PROBES + client);
-    (0..scenario.clients.keys).chain(probes).map(|key| (key, vec![10_000 + key])).collect()
+    let groups = if scenario.keeps_clients_apart() { clients } else { 1 };
+    let shared = (0..groups).flat_map(|of| (0..scenario.clients.keys).map(move |key| of * APART + key));
+    shared.chain(probes).map(|key| (key, vec![10_000 + key])).collect()
+}
+
+/// A client's transaction, on rows of its own where clients are kept apart; nothing of it comes out otherwise on some
+/// replica then.
+pub(crate) fn plan_of(scenario: &Scenario, client: u32, rng: &mut ChaCha8Rng, tokens: &mut u32) -> Plan {
+    let mut plan = plan(rng, scenario.clients.keys, tokens);
+    if scenario.keeps_clients_apart() {
+        let behind = client * APART;
+        for statement in &mut plan.statements {
+            *statement = match statement.clone() {
+                Statement::Drift { key, token } => {
+                    let key = key + behind;
+                    Statement::Update { from: key, to: key, append: true, token }
+                }
+                Statement::Select { from, to, ordered, lock } => {
+                    Statement::Select { from: from + behind, to: to + behind, ordered, lock }
+                }
+                Statement::Update { from, to, append, token } => {
+                    Statement::Update { from: from + behind, to: to + behind, append, token }
+                }
+                Statement::Insert { key, token } => Statement::Insert { key: key + behind, token },
+                Statement::Delete { from, to } => Statement::Delete { from: from + behind, to: to + behind },
+                same => same,
+            };
+        }
+    }
+    plan
 }
 
 /// A client's last transaction, which meets nobody.
@@ -45,7 +77,7 @@ pub(crate) fn probe(client: usize, token: u32) -> Plan {
 }
 
 /// A transaction; `tokens` counts what its client has written.
-pub(crate) fn plan(rng: &mut ChaCha8Rng, keys: u32, tokens: &mut u32) -> Plan {
+fn plan(rng: &mut ChaCha8Rng, keys: u32, tokens: &mut u32) -> Plan {
     let mut token = || {
         *tokens += 1;
         *tokens

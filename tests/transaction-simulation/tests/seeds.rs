@@ -25,6 +25,17 @@ fn a7_what_was_told_before_its_decision_is_not_lost_when_all_crash_behind_it() {
     assert!(report.counts.ahead > 200, "too few commits were told before their decision: {report}");
 }
 
+/// Nothing is wrong, no client meets another, and the master is moved again and again: nothing ends for that.
+#[test]
+fn every_transaction_is_vouched_for_in_time_though_the_master_moves() {
+    let scenario = |seed| Some(Scenario::moved(seed));
+    let report = Campaign { scenario, from: 0, to: 500, time_max: None, shorten: true }.run();
+    let broken: Vec<String> = report.violations.iter().map(|(_, failure)| failure.to_string()).collect();
+    println!("{report}");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+    assert!(report.counts.committed > 3000, "too few commits to say anything: {report}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_trace_byte_for_byte() {
     for seed in 0..20 {

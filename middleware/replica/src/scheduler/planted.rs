@@ -50,6 +50,8 @@ pub enum PlantedBug {
     DeposeOnOneWord,
     /// A bound Commit is told whatever is in front of it.
     TentativeOutOfTurn,
+    /// A new master waits for its clients' word on what they were shown though they have finished.
+    FinishIsNoWord,
     /// A permit is free before ROLLBACK PREPARED has run.
     PermitReturnedEarly,
 }

@@ -9,6 +9,7 @@
 //! client was shown.
 
 use super::operations::Word;
+use super::planted::PlantedBug;
 use super::transaction::{Phase, Transaction};
 use super::{Effect, Scheduler, draws};
 use steeldb_types::{Digest, TxId};
@@ -227,7 +228,8 @@ impl Scheduler {
     /// The client finishes a transaction. At a new master that waits for its word, that is this word.
     pub(super) fn finish_tells_shown(&mut self, tx: TxId) {
         let runs = self.transactions.get(&tx).is_some_and(|transaction| transaction.phase == Phase::Running);
-        if runs && self.is_master() && self.awaits_resume(tx) {
+        let heard = !self.config.has(PlantedBug::FinishIsNoWord);
+        if runs && heard && self.is_master() && self.awaits_resume(tx) {
             self.shown_whole(tx);
             self.shown_again();
         }

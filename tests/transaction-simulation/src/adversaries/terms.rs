@@ -15,7 +15,10 @@ impl Adversary for TermForger {
             term.epoch += stage.rng.random_range(0..3);
             messages.push(ReplicaMessage::Term(term));
         }
-        if let ReplicaMessage::Begun { tx, .. } | ReplicaMessage::Executed { tx, .. } = &message
+        if let ReplicaMessage::Begun { tx, .. }
+        | ReplicaMessage::Executed { tx, .. }
+        | ReplicaMessage::Tentative { tx, .. }
+        | ReplicaMessage::Outcome { tx, .. } = &message
             && stage.rng.random_bool(0.1)
         {
             messages.push(ReplicaMessage::NotReproduced { tx: *tx });

@@ -18,6 +18,9 @@ struct Arguments {
     /// All with real ordering cores, tentative replies, and a power cut right behind an answer.
     #[arg(long)]
     told_early: bool,
+    /// All with nothing wrong but that an administrator moves the master again and again.
+    #[arg(long, conflicts_with = "told_early")]
+    moved: bool,
     /// Run for so many seconds, from the first seed of the range, or 0, on.
     #[arg(long, conflicts_with = "seed")]
     seconds: Option<u64>,
@@ -31,7 +34,11 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let scenario = if arguments.told_early { Scenario::told_early } else { Scenario::from_seed };
+    let scenario = match (arguments.told_early, arguments.moved) {
+        (true, _) => Scenario::told_early,
+        (_, true) => Scenario::moved,
+        _ => Scenario::from_seed,
+    };
     if let Some(seed) = arguments.seed {
         return one(&scenario(seed), arguments.steps, arguments.explain);
     }

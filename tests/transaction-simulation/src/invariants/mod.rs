@@ -10,6 +10,7 @@ pub mod computed;
 pub mod contents;
 pub mod divergence;
 pub mod effects;
+pub mod in_time;
 pub mod memory;
 pub mod model;
 pub mod outcomes;
@@ -26,7 +27,7 @@ use crate::history::History;
 pub type Invariant = (&'static str, fn(&History) -> Result<(), String>);
 
 /// What holds at every moment.
-pub const SAFETY: [Invariant; 15] = [
+pub const SAFETY: [Invariant; 16] = [
     ("acknowledged commits", acknowledged::check),
     ("reported aborts", aborted::check),
     ("votes", votes::check),
@@ -42,8 +43,12 @@ pub const SAFETY: [Invariant; 15] = [
     ("real time", real_time::check),
     ("divergence", divergence::check),
     ("bounded memory", memory::check),
+    ("in time", in_time::check),
 ];
 
 /// What holds when everything has ended.
-pub const END: [Invariant; 2] =
-    [("contents", contents::check), ("acknowledged commits", acknowledged::check_all)];
+pub const END: [Invariant; 3] = [
+    ("in time", in_time::check_all),
+    ("contents", contents::check),
+    ("acknowledged commits", acknowledged::check_all),
+];

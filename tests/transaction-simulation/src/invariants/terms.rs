@@ -1,5 +1,5 @@
-//! A master goes on the word of a correct replica, or stays: each ordered certificate holds an accusation that one cast, no
-//! administrator moved anybody, and no term begins that the order did not begin.
+//! A master goes on the word of a correct replica or of the administrator, or stays: each ordered certificate holds an
+//! accusation that one cast, each ordered move is one that was signed, and no term begins that the order did not begin.
 
 use crate::history::History;
 use std::collections::BTreeSet;
@@ -32,7 +32,10 @@ pub fn check(history: &History) -> Result<(), String> {
                     epoch += 1;
                 }
             }
-            Ordered::Move(wish) => return Err(format!("nobody wished for {wish:?}")),
+            Ordered::Move(wish) if !history.wishes.contains(wish) => {
+                return Err(format!("nobody wished for {wish:?}"));
+            }
+            Ordered::Move(wish) if wish.term.epoch == epoch => epoch += 1,
             _ => {}
         }
     }

@@ -199,13 +199,24 @@ pub struct Clients {
     pub faulty: Vec<ClientFault>,
 }
 
+/// What a scenario is drawn for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Anything.
+    Any,
+    /// All is told early, and lost behind that ([`Scenario::told_early`]).
+    ToldEarly,
+    /// Nothing but the master's place changes ([`Scenario::moved`]).
+    Moved,
+}
+
 /// The parameters of a run, drawn from its seed.
 #[derive(Clone, Debug)]
 pub struct Scenario {
     /// The seed: of these parameters, and of everything that happens in the run.
     pub seed: u64,
-    /// Whether it is one of those in which everything is told early ([`Scenario::told_early`]).
-    pub told_early: bool,
+    /// What for.
+    pub kind: Kind,
     /// Replicas: 4 or 7.
     pub n: u16,
     /// Whether real ordering cores make the order; else an ideal one does.
@@ -220,6 +231,8 @@ pub struct Scenario {
     pub faults_us: u64,
     /// Those that are faulty, at most f, and what each does. Replica 0 is the first master.
     pub faulty: Vec<(ReplicaId, Vec<Fault>)>,
+    /// How often an administrator moves the master.
+    pub moves: u32,
     /// The links.
     pub network: Network,
     /// Crashes.
@@ -247,12 +260,34 @@ impl Scenario {
     /// told early hangs on what cores make durable.
     pub fn told_early(seed: u64) -> Scenario {
         let mut scenario = swarm::draw(seed);
-        scenario.told_early = true;
+        scenario.kind = Kind::ToldEarly;
         (scenario.cores, scenario.n, scenario.tentative) = (true, 4, true);
         scenario.faulty.retain(|(replica, _)| replica.0 < 4);
         scenario.faulty.truncate(1);
         scenario.power.at_answer = Some(1 + (seed % 5) as u32);
         scenario
+    }
+
+    /// What `seed` means where nothing is wrong, no client meets another, and an administrator moves the master again and
+    /// again: nothing has to end for that.
+    pub fn moved(seed: u64) -> Scenario {
+        let mut scenario = swarm::draw(seed);
+        scenario.kind = Kind::Moved;
+        scenario.execution =
+            if seed.is_multiple_of(3) { Execution::Speculative } else { Execution::Deferred };
+        (scenario.permits, scenario.moves) = (8, 3 + (seed % 6) as u32);
+        scenario.faulty.clear();
+        scenario.clients.faulty.clear();
+        let delay_max_us = scenario.network.delay_max_us.min(20_000);
+        scenario.network = Network { delay_max_us, breaks: 0, partitions: 0, slow: None };
+        scenario.power =
+            Power { crashes: 0, blackouts: 0, at_steps: Vec::new(), backends: 0, at_answer: None };
+        scenario
+    }
+
+    /// Whether each client has rows of its own.
+    pub fn keeps_clients_apart(&self) -> bool {
+        self.kind == Kind::Moved
     }
 
     /// How many replicas may be faulty.

@@ -1,7 +1,8 @@
 //! Swarm testing: a seed switches each kind of trouble on or off by itself, then draws its strength.
 
 use super::{
-    CLIENT_FAULTS, ClientFault, Clients, CrashAt, FAULTS, Fault, MASTER, Network, Power, STEPS, Scenario,
+    CLIENT_FAULTS, ClientFault, Clients, CrashAt, FAULTS, Fault, Kind, MASTER, Network, Power, STEPS,
+    Scenario,
 };
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -16,7 +17,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
     let calm = rng.random_bool(0.15);
     let mut scenario = Scenario {
         seed,
-        told_early: false,
+        kind: Kind::Any,
         n,
         cores,
         execution: if rng.random_bool(0.75) { Execution::Speculative } else { Execution::Deferred },
@@ -24,6 +25,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
         permits: pick(&mut rng, &[1, 2, 3, 8, 8]),
         faults_us: rng.random_range(1_500_000..=6_000_000),
         faulty: Vec::new(),
+        moves: 0,
         network: network(&mut rng, calm, n),
         power: power(&mut rng, calm, n),
         clients: clients(&mut rng),
@@ -38,6 +40,7 @@ pub(super) fn draw(seed: u64) -> Scenario {
     if !calm && rng.random_bool(0.15) {
         scenario.power.at_answer = Some(rng.random_range(1..=6));
     }
+    scenario.moves = count(&mut rng, 0.3, 4);
     scenario
 }
 

@@ -131,14 +131,13 @@ impl World<'_> {
         self.wake_backends(at);
     }
 
-    /// An operation runs now, unless it only waited; at the master, behind no barrier.
+    /// An operation runs now, unless it only waited; one that its replica began as the master, behind no barrier.
     fn note_start(&mut self, at: usize, pid: Pid) {
         let node = &self.nodes[at];
-        let master = node.running.as_ref().is_none_or(|running| running.scheduler.is_master());
         if let Some(Command::Execute { tx, number, .. }) = node.store.next_command(pid)
             && node.store.waits_since(pid).is_none()
             && !node.faulty
-            && !master
+            && node.running.as_ref().is_some_and(|running| !running.led.contains(&(*tx, *number)))
         {
             let (id, tx, number) = (node.id, *tx, *number);
             self.history.started(id, tx, number);

@@ -331,7 +331,12 @@ impl World<'_> {
     pub(super) fn answer_frame(&mut self, at: usize, from: ReplicaId, message: ReplicaMessage) {
         let client = &mut self.clients[at];
         if let ReplicaMessage::Term(term) = message {
-            client.term_said(from, term);
+            if let Some(heard) = client.term_said(from, term) {
+                let (id, now_us) = (client.id(), self.now_us);
+                for epoch in heard {
+                    self.history.heard.insert((id, epoch), now_us);
+                }
+            }
             return self.flush_client(at);
         }
         let id = client.id();

@@ -24,7 +24,7 @@ use rand_chacha::rand_core::SeedableRng;
 use std::collections::BTreeMap;
 use steeldb_ordering::{Request, Roster};
 use steeldb_replica::scheduler::{AnchorId, ClientRights, Event};
-use steeldb_types::{ClientId, SessionKey, Slot, TxId, View};
+use steeldb_types::{ClientId, ReplicaId, SessionKey, Slot, TxId, View};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::transaction::{SignedAccusation, Stream, VoteBundle};
 
@@ -93,6 +93,10 @@ enum Happening {
     Act {
         client: usize,
         move_number: u64,
+    },
+    /// The administrator moves the master.
+    Move {
+        to: ReplicaId,
     },
     /// A client looks at its clock.
     Alarm {
@@ -170,6 +174,8 @@ pub(crate) struct World<'a> {
     clients: Vec<Client>,
     links: Links,
     sequencer: Sequencer,
+    /// Who moves the master.
+    administrator: SecretKey,
     /// How often each step was reached where a crash waits for it.
     reached: BTreeMap<(usize, Step), u32>,
     healed: bool,
@@ -209,7 +215,7 @@ impl<'a> World<'a> {
             (0..scenario.n).map(|i| SecretKey::from_seed(&[i as u8 + 1; 32])).collect();
         let public: Vec<_> = keys.iter().map(SecretKey::public).collect();
         let view = View::of_size(scenario.n).map_err(|error| error.to_string())?;
-        let roster = Roster::of_keys(view.clone(), public.clone()).map_err(|error| error.to_string())?;
+        let roster = Roster::of_keys(view.clone(), public).map_err(|error| error.to_string())?;
         let clients = Client::all(scenario, &view, &mut client_rng);
         let rights: BTreeMap<ClientId, ClientRights> = clients.iter().map(Client::rights).collect();
         let rows = crate::workload::rows(scenario);
@@ -234,12 +240,14 @@ impl<'a> World<'a> {
                 running: None,
             });
         }
-        let sequencer = Sequencer::new(rights.clone(), view.clone(), public);
+        let administrator = SecretKey::from_seed(&[99; 32]);
+        let sequencer = Sequencer::new(rights.clone(), &roster, administrator.public());
         #[cfg(feature = "planted-bugs")]
         let sequencer = crate::planted::judge(sequencer, scenario);
         Ok(World {
             links: Links::default(),
             sequencer,
+            administrator,
             history: History::new(scenario, rows),
             scenario,
             rng,
@@ -313,6 +321,7 @@ impl<'a> World<'a> {
             Happening::Sequence(request) => self.sequence(&request),
             Happening::CloseBatch => self.close_batch(),
             Happening::Act { client, move_number } => self.act(client, move_number),
+            Happening::Move { to } => self.move_master(to),
             Happening::Alarm { client, alarm } => self.alarm(client, alarm),
             Happening::Heal => self.heal(),
             Happening::Inspect => self.inspect(),

@@ -13,8 +13,9 @@ use steeldb_ordering::{
 };
 use steeldb_replica::scheduler::Event;
 use steeldb_replica::validity;
-use steeldb_types::Timestamp;
+use steeldb_types::{ReplicaId, Timestamp};
 use steeldb_wire::codec;
+use steeldb_wire::transaction::{MasterMove, Ordered};
 
 /// The base time-out of the cores.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(400);
@@ -27,6 +28,7 @@ const DECISIONS_READ_MAX: usize = 16;
 struct Judge<'a> {
     rights: &'a std::collections::BTreeMap<steeldb_types::ClientId, steeldb_replica::scheduler::ClientRights>,
     memo: &'a std::cell::RefCell<steeldb_wire::transaction::SignatureMemo>,
+    administrator: steeldb_wire::auth::PublicKey,
 }
 
 impl ordering::Validator for Judge<'_> {
@@ -40,7 +42,7 @@ impl ordering::Validator for Judge<'_> {
                     view: roster.view(),
                     roster: roster.digest(),
                     keys: &roster.key_table(),
-                    administrators: &[],
+                    administrators: &[self.administrator],
                 };
                 validity::check_certified(*key, payload, &by, &mut self.memo.borrow_mut()).map(|_| ())
             }
@@ -63,6 +65,20 @@ impl World<'_> {
             let most_us = if self.healed { 2_000 } else { self.scenario.network.delay_max_us };
             let after_us = self.rng.random_range(100..=2 * most_us);
             self.at(self.now_us + after_us, Happening::Sequence(request));
+        }
+    }
+
+    /// The administrator has the master moved: the one of the newest term that any correct replica knows of.
+    pub(super) fn move_master(&mut self, to: ReplicaId) {
+        let up = self.nodes.iter().filter(|node| !node.faulty && node.is_up());
+        let newest = up.map(|node| (node.term(), usize::from(node.id.0))).max_by_key(|(term, _)| term.epoch);
+        let Some((term, at)) = newest.filter(|(term, _)| term.master != to) else { return };
+        let wish = MasterMove::new(term, self.roster.digest(), to, &self.administrator);
+        self.note(&format!("the administrator moves the master from {} to {to}", term.master));
+        self.history.wishes.push(wish.clone());
+        let ordered = Ordered::Move(wish);
+        if let Some(key) = ordered.certified_key() {
+            self.request(at, Request::Certified { key, payload: codec::encode(&ordered) });
         }
     }
 
@@ -177,7 +193,8 @@ impl World<'_> {
         let now = Now { monotonic_us: self.now_us, wall: self.wall() };
         let Some(running) = &mut self.nodes[at].running else { return };
         let Some(core) = &mut running.core else { return };
-        core.handle(now, event, &Judge { rights: &self.rights, memo: &running.memo });
+        let administrator = self.administrator.public();
+        core.handle(now, event, &Judge { rights: &self.rights, memo: &running.memo, administrator });
         self.settle(at);
     }
 
@@ -299,15 +316,14 @@ fn entries_of(delivery: &Delivery) -> Vec<Entry> {
 }
 
 fn describe(entry: &Entry) -> String {
-    use steeldb_wire::transaction::Ordered;
     match &entry.payload {
         Ordered::Begin { tx, .. } => format!("BEGIN of {tx}"),
         Ordered::Rollback { tx, slot } => format!("ROLLBACK of {tx} at {slot}"),
         Ordered::Commit(certificate) => format!("Commit of {} at {}", certificate.tx, certificate.slot),
         Ordered::Abort(certificate) => format!("Abort of {} at {}", certificate.tx, certificate.slot),
         Ordered::Depose(certificate) => format!("the end of {:?}", certificate.term),
-        Ordered::Move(_)
-        | Ordered::Maintain { .. }
+        Ordered::Move(wish) => format!("the move of the master to {}", wish.to),
+        Ordered::Maintain { .. }
         | Ordered::Outcome { .. }
         | Ordered::SessionOver(_)
         | Ordered::Verify { .. } => "something else".into(),

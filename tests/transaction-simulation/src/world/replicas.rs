@@ -56,6 +56,7 @@ impl World<'_> {
             workers: BTreeMap::new(),
             stepping: BTreeSet::new(),
             fetching: BTreeMap::new(),
+            led: BTreeSet::new(),
             rows: BTreeMap::new(),
             makes_rows: false,
             lanes: BTreeMap::new(),
@@ -531,6 +532,12 @@ impl World<'_> {
         if command == Command::Close {
             running.workers.remove(&session);
             running.origins.remove(&session);
+        }
+        if let Command::Execute { tx, number, .. } = &command {
+            match running.scheduler.is_master() {
+                true => running.led.insert((*tx, *number)),
+                false => running.led.remove(&(*tx, *number)),
+            };
         }
         self.nodes[at].store.submit(pid, command);
         self.wake_backends(at);

@@ -3,6 +3,7 @@
 use super::links::End;
 use super::{Happening, INSPECTION_US, World};
 use rand::Rng;
+use steeldb_types::ReplicaId;
 
 impl World<'_> {
     pub(super) fn schedule(&mut self) {
@@ -14,6 +15,7 @@ impl World<'_> {
         self.schedule_power();
         self.schedule_links();
         self.schedule_tampering();
+        self.schedule_moves();
         self.at(self.scenario.faults_us, Happening::Heal);
         self.at(INSPECTION_US, Happening::Inspect);
     }
@@ -43,6 +45,13 @@ impl World<'_> {
         for _ in 0..power.backends {
             let (at_us, at) = (self.moment(), self.any_replica());
             self.at(at_us, Happening::KillBackend { at });
+        }
+    }
+
+    fn schedule_moves(&mut self) {
+        for _ in 0..self.scenario.moves {
+            let (at_us, to) = (self.moment(), self.any_replica());
+            self.at(at_us, Happening::Move { to: ReplicaId(to as u16) });
         }
     }
 

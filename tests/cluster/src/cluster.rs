@@ -442,6 +442,14 @@ impl Cluster {
         Doomed::start(&host, config, self.replicas.clone(), cut).await
     }
 
+    /// The same of a proxy that asks for nothing again however slow this machine is.
+    pub async fn patient_proxy(&mut self, cut: Cut) -> anyhow::Result<Doomed> {
+        let client = self.take_client()?;
+        let (host, mut config) = (self.host.clone(), self.shim_config(client));
+        config.patience.slot = Duration::from_secs(600);
+        Doomed::start(&host, config, self.replicas.clone(), cut).await
+    }
+
     /// A shim of the next client, with links to all replicas but one: which never hears from it.
     pub async fn shim_without(&mut self, id: u16) -> anyhow::Result<Shim> {
         let (client, mut replicas) = (self.take_client()?, self.replicas.clone());

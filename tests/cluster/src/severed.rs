@@ -3,6 +3,7 @@
 
 use crate::APP;
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use steeldb_pg_proxy::ProxyOptions;
 use steeldb_transport::{
     ClientConfig, ClientEvent, ClientLinks, ClientTransport, LinkOptions, ReplicaAddress,
 };
-use steeldb_types::{ReplicaId, TxId, limits};
+use steeldb_types::{ReplicaId, SessionId, TxId, limits};
 use steeldb_wire::codec::decode;
 use steeldb_wire::transaction::{ClientMessage, Ordered, Outcome, ReplicaMessage};
 use tokio::runtime::Runtime;
@@ -34,6 +35,8 @@ pub enum Cut {
     AfterOutcomes(usize),
     /// Nowhere, but the client does not hear that another master's term has begun.
     Terms,
+    /// Questions for outcomes reach this replica; from the others they are held back until [`Severed::release`].
+    QuestionsTo(ReplicaId),
 }
 
 /// Links that end.
@@ -42,7 +45,7 @@ pub struct Severed {
     links: ClientLinks,
     state: Arc<Mutex<State>>,
     ended: watch::Sender<bool>,
-    /// The transaction whose BEGIN is held back from all replicas.
+    /// The transaction whose BEGIN, or the question for whose outcome, is held back from all replicas that it is to be.
     held: watch::Sender<Option<TxId>>,
 }
 
@@ -53,6 +56,8 @@ struct State {
     ended: bool,
     finished: usize,
     outcomes: usize,
+    /// Questions for outcomes, each as often as it was put.
+    questions: BTreeSet<(SessionId, u64)>,
     held: Vec<(ReplicaId, Bytes)>,
 }
 
@@ -70,7 +75,15 @@ impl Severed {
             replicas,
             options: LinkOptions::default(),
         })?;
-        let state = State { cut, replicas: n, ended: false, finished: 0, outcomes: 0, held: Vec::new() };
+        let state = State {
+            cut,
+            replicas: n,
+            ended: false,
+            finished: 0,
+            outcomes: 0,
+            questions: BTreeSet::new(),
+            held: Vec::new(),
+        };
         let severed = Severed {
             links,
             state: Arc::new(Mutex::new(state)),
@@ -96,14 +109,19 @@ impl Severed {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Waits until a BEGIN is held back from all replicas; whose.
+    /// Waits until a BEGIN is held back from all replicas, or a question from all but one; of which transaction.
     pub async fn held(&self) -> TxId {
         let mut held = self.held.subscribe();
         let tx = held.wait_for(Option::is_some).await.map(|tx| *tx);
         tx.ok().flatten().unwrap_or_default()
     }
 
-    /// Lets the BEGINs go that were held back, and all that follow.
+    /// How often the client has asked for outcomes.
+    pub fn questions(&self) -> usize {
+        self.state().questions.len()
+    }
+
+    /// Lets go what was held back, and all that follows.
     pub fn release(&self) {
         let held = {
             let mut state = self.state();
@@ -131,12 +149,18 @@ impl Severed {
             return false;
         }
         match decode::<ClientMessage>(frame, limits::FRAME_BYTES_MAX) {
-            Ok(ClientMessage::Request { payload, .. }) if state.cut == Cut::Begins => {
-                let Ok(Ordered::Begin { tx, .. }) = decode(&payload, limits::REQUEST_BYTES_MAX) else {
-                    return true;
+            Ok(ClientMessage::Request { session, sequence, payload, .. }) => {
+                let ordered = decode(&payload, limits::REQUEST_BYTES_MAX);
+                if matches!(ordered, Ok(Ordered::Outcome { .. })) {
+                    state.questions.insert((session, sequence));
+                }
+                let (tx, passed) = match (state.cut, ordered) {
+                    (Cut::Begins, Ok(Ordered::Begin { tx, .. })) => (tx, 0),
+                    (Cut::QuestionsTo(only), Ok(Ordered::Outcome { tx, .. })) if replica != only => (tx, 1),
+                    _ => return true,
                 };
                 state.held.push((replica, frame.clone()));
-                if state.held.len() == state.replicas {
+                if state.held.len() + passed == state.replicas {
                     self.held.send_replace(Some(tx));
                 }
                 false

@@ -246,10 +246,13 @@ impl Cluster {
 
     /// A replica's host loses power: its server is killed, its agent says no word more.
     pub async fn crash_replica(&mut self, id: u16) -> anyhow::Result<()> {
-        if self.running.contains_key(&id) {
+        if let Some(running) = self.running.remove(&id) {
             self.traps.down(id);
-            self.kill_server(id);
-            self.cut_off(id).await;
+            let server = crate::trap::pid(&self.pid_file(id));
+            // First, or it could still tell clients what became of its server.
+            running.task.abort();
+            crate::trap::kill(server);
+            let _ = running.task.await;
         }
         Ok(())
     }
@@ -275,7 +278,7 @@ impl Cluster {
 
     /// Kills a replica's server.
     pub fn kill_server(&self, id: u16) {
-        crate::trap::kill(&self.pid_file(id));
+        crate::trap::kill(crate::trap::pid(&self.pid_file(id)));
     }
 
     /// Ends an agent without a word.

@@ -79,7 +79,7 @@ impl Traps {
             }
             let Some(trap) = state.traps.remove(&id) else { return false };
             state.down.extend(&trap.agents);
-            trap.pid_files.iter().for_each(|file| kill(file));
+            trap.pid_files.iter().for_each(|file| kill(pid(file)));
             if let Some(sprung) = state.sprung.remove(&id) {
                 // The test may be over.
                 let _ = sprung.send(());
@@ -89,10 +89,15 @@ impl Traps {
     }
 }
 
-/// Kills the postmaster that a file names.
-pub(crate) fn kill(pid_file: &Path) {
+/// The postmaster that a file names.
+pub(crate) fn pid(pid_file: &Path) -> Option<Pid> {
     let text = std::fs::read_to_string(pid_file).unwrap_or_default();
-    if let Some(Ok(pid)) = text.lines().next().map(|line| line.trim().parse()) {
-        let _ = send(Pid::from_raw(pid), Signal::SIGKILL);
+    text.lines().next()?.trim().parse().ok().map(Pid::from_raw)
+}
+
+/// Kills a postmaster.
+pub(crate) fn kill(pid: Option<Pid>) {
+    if let Some(pid) = pid {
+        let _ = send(pid, Signal::SIGKILL);
     }
 }

@@ -233,8 +233,10 @@ impl Core {
             && of_master != agreed
             && !matches!(transaction.phase, Phase::Finishing { sent: true, .. })
         {
-            self.master_misbehaved("it named another slot than others did");
+            return self.master_misbehaved("it named another slot than others did");
         }
+        // Its end may have been asked for between two masters: it waits for the new one's word on the slot.
+        self.finish_if_answered();
     }
 
     /// A piece of the answer to an operation.

@@ -171,6 +171,20 @@ fn without_another_master_the_transaction_ends_and_can_be_retried() {
     assert_eq!(code(world.finish(Decision::Commit)), "40001", "it is back, and has lost the transaction");
 }
 
+#[test]
+fn a_commit_between_two_masters_is_sent_once_the_new_one_has_named_the_slot() {
+    for decision in [Decision::Commit, Decision::Rollback] {
+        let mut world = World::new();
+        world.transaction(&["INSERT 1"]);
+        world.cluster.change_master(ReplicaId(1));
+        world.core.begin_term(first_change());
+        world.core.finish(decision);
+        assert_eq!(world.core.in_doubt(), None, "the slot is the old master's word alone");
+        world.settle();
+        assert!(world.finished().expect("an end").is_ok());
+    }
+}
+
 /// The others vouch for it without the master, and the order has the last word.
 #[test]
 fn a_commit_that_is_sent_is_not_called_aborted_for_what_the_master_says_or_lost() {

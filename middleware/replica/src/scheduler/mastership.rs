@@ -324,7 +324,7 @@ impl Scheduler {
         let Some(operation) = transaction.first_difference() else { return };
         // Asked alike here and there, and answered without an error: a client may send one replica what it likes.
         let alike = |(number, entry): (&u32, &Executed)| {
-            let here = Found { operation: entry.operation, failed: None };
+            let here = Found { operation: entry.operation, failed: None, copied: entry.copied };
             transaction.found.get(number) == Some(&here)
                 && entry.epoch == epoch
                 && entry.failed.is_none()

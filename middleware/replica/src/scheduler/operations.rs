@@ -423,7 +423,10 @@ impl Scheduler {
         }
         transaction.must_vote |= master && !result.draws.is_empty();
         let digest = issued.operation.digest(issued.statement.digest, copy);
-        transaction.found.insert(number, Found { operation: digest, failed: result.sqlstate });
+        transaction.found.insert(
+            number,
+            Found { operation: digest, failed: result.sqlstate, copied: result.copy_started },
+        );
         let (leading, verify) = (issued.operation.leading, issued.operation.verify);
         let slot = transaction.slot.filter(|_| !leading);
         let head = match &mut transaction.transcript {

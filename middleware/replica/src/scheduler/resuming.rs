@@ -8,7 +8,7 @@
 //! Nothing of this is needed for safety: a transaction still commits only with the equal votes of a quorum on what its
 //! client was shown.
 
-use super::operations::Word;
+use super::operations::{Word, is_of_timing};
 use super::planted::PlantedBug;
 use super::transaction::{Phase, Transaction};
 use super::{Effect, Scheduler, draws};
@@ -249,18 +249,22 @@ impl Scheduler {
         let words: Vec<(u32, Digest, Word)> = (1..)
             .zip(transaction.heads.iter().copied())
             .map(|(number, head)| {
+                let found = transaction.found.get(&number);
+                // An earlier master's word; its own where it was that master.
                 let before = transaction.stream.get(&number);
+                let failed = before.map_or(found.and_then(|found| found.failed), |entry| entry.failed);
                 let word = Word {
-                    operation: transaction
-                        .found
-                        .get(&number)
-                        .map(|found| found.operation)
-                        .unwrap_or_default(),
-                    adopted: before.and_then(|entry| entry.adopted),
-                    failed: before.and_then(|entry| entry.failed),
-                    copied: before.is_some_and(|entry| entry.copied),
+                    operation: found.map(|found| found.operation).unwrap_or_default(),
+                    adopted: before.map_or(failed.filter(is_of_timing), |entry| entry.adopted),
+                    failed,
+                    copied: before.map_or(found.is_some_and(|found| found.copied), |entry| entry.copied),
                     check: false,
-                    draws: before.map(|entry| entry.draws.clone()).unwrap_or_default(),
+                    draws: transaction
+                        .drawn
+                        .get(&number)
+                        .or(before.map(|entry| &entry.draws))
+                        .cloned()
+                        .unwrap_or_default(),
                 };
                 (number, head, word)
             })

@@ -76,6 +76,8 @@ pub(super) struct Found {
     pub operation: Digest,
     /// Its SQLSTATE if it failed.
     pub failed: Option<SqlState>,
+    /// It asked for COPY data.
+    pub copied: bool,
 }
 
 /// An operation that waits to be run.

@@ -447,6 +447,54 @@ fn a_deposed_master_gives_up_what_it_was_showing_and_keeps_what_it_has_shown() {
     assert_eq!(one.cast(shown), [prepared(&[WRITE], shown, slot)]);
 }
 
+/// The one between has streamed nothing: the first one's own word, which went out in its old term, is void.
+#[test]
+fn a9_who_is_the_master_again_streams_what_it_said_itself() {
+    let mut one = One::master();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.backend.held.push(backend::Held::Executed);
+    one.operations(t, &[COPY]);
+    let mut draws = Draws::default();
+    draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
+    one.say(ClientMessage::CopyEnd { tx: t, number: 1, failure: None });
+    let sqlstate = Some(SqlState::parse("57014"));
+    let report = BackendReport::Executed {
+        tx: t,
+        number: 1,
+        result: backend::result_of(1),
+        sqlstate,
+        status: b'E',
+        tag: TagKind::Plain,
+        copy_started: true,
+        draws: draws.clone(),
+    };
+    one.event(Event::Backend { session: t.session, report });
+    for to in [1, 0] {
+        let (term, roster, key) = (one.scheduler.term(), Digest::default(), replica_key(0));
+        let to = ReplicaId(to);
+        one.deliver(Ordered::Move(steeldb_wire::transaction::MasterMove::new(term, roster, to, &key)));
+    }
+    one.effects.clear();
+    let transcript = one.scheduler.transactions[&t].heads[0];
+    one.say(ClientMessage::Resume { tx: t, epoch: 2, operations: 1, transcript });
+    one.pass(SECOND);
+    let streamed: Vec<&Executed> = one
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::SendStream(stream) => Some(&stream.entries),
+            _ => None,
+        })
+        .flatten()
+        .filter(|entry| entry.tx == t)
+        .collect();
+    let [entry] = streamed[..] else { panic!("{slot}: {streamed:?}") };
+    assert_eq!((entry.draws.clone(), entry.copied), (draws, true));
+    assert_eq!((entry.adopted, entry.failed), (sqlstate, sqlstate));
+}
+
 #[test]
 fn what_was_shown_goes_first_and_nobody_waits_for_it_for_ever() {
     let (mut one, t, slot) = follower(&[WRITE], 0);

@@ -2,12 +2,14 @@
 //!
 //! Invariants:
 //! - each update and delete hits exactly one row, or the transaction fails with the relation and the key;
+//! - in whatever order a peer gives changes of which *w* is the digest, they fail or make the rows that the transaction made: a
+//!   row that several changes are about is found by all values where *w* leaves their order open;
 //! - values enter as untyped literals, through the input functions that read what the output functions wrote;
 //! - the transaction is left open: COMMIT or PREPARE TRANSACTION is the caller's.
 
 use crate::connection::{Backend, BackendError};
 use crate::quote;
-use crate::write_set::{Change, Operation, Row, WriteSet};
+use crate::write_set::{Change, Identity, Operation, Row, WriteSet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -95,7 +97,7 @@ pub async fn apply_write_sets(backend: &mut Backend, write_sets: &[&WriteSet]) -
     }
     let mut applying = Applying::default();
     applying.begin(backend, write_sets.iter().flat_map(|write_set| write_set.changes())).await?;
-    applying.run(backend, write_sets.iter().map(|write_set| write_set.changes())).await?;
+    applying.run(backend, write_sets.iter().map(|write_set| write_set.changes()), true).await?;
     Ok(applying.changes)
 }
 
@@ -118,7 +120,7 @@ impl Applying {
     /// As [`apply_write_set`].
     pub async fn apply(&mut self, backend: &mut Backend, changes: &[Change]) -> Result<(), ApplyError> {
         self.begin(backend, changes.iter()).await?;
-        self.run(backend, std::iter::once(changes)).await
+        self.run(backend, std::iter::once(changes), false).await
     }
 
     /// How many changes were applied.
@@ -126,16 +128,19 @@ impl Applying {
         self.changes
     }
 
+    /// `whole`: each piece is a whole write set.
     async fn run<'a>(
         &mut self,
         backend: &mut Backend,
         changes: impl Iterator<Item = &'a [Change]>,
+        whole: bool,
     ) -> Result<(), ApplyError> {
         let mut script = Script::default();
         for mut rest in changes {
             self.changes += rest.len() as u64;
+            let exact = if whole { Exact::of(rest, &self.tables) } else { Exact::All };
             while let Some(first) = rest.first() {
-                let statement = statement(first, rest, &self.tables)?;
+                let statement = statement(first, rest, &self.tables, &exact)?;
                 if !script.sql.is_empty() && script.sql.len() + statement.sql.len() > SCRIPT_BYTES_MAX {
                     std::mem::take(&mut script).run(backend).await?;
                 }
@@ -145,6 +150,53 @@ impl Applying {
         }
         script.run(backend).await
     }
+}
+
+/// Which rows are found by all their values though they have a key: those that several changes of a write set are about, where
+/// *w* leaves the order of these open ([`Identity::Row`]). Others are found by their key alone.
+enum Exact<'a> {
+    /// It is not known which they are: all.
+    All,
+    Keys(BTreeSet<Key<'a>>),
+}
+
+/// Schema, table, and the values of the primary key.
+type Key<'a> = (&'a str, &'a str, Vec<Option<&'a str>>);
+
+impl<'a> Exact<'a> {
+    /// Of a whole write set.
+    fn of(changes: &'a [Change], tables: &Tables) -> Exact<'a> {
+        let (mut seen, mut several) = (BTreeSet::new(), BTreeSet::new());
+        for key in changes.iter().flat_map(|change| keys(change, tables)) {
+            if let Some(key) = seen.replace(key) {
+                several.insert(key);
+            }
+        }
+        Exact::Keys(several)
+    }
+
+    fn is(&self, change: &Change, tables: &Tables) -> bool {
+        match self {
+            Exact::All => change.identity == Identity::Row,
+            Exact::Keys(several) => keys(change, tables).any(|key| several.contains(&key)),
+        }
+    }
+}
+
+/// The primary keys that a change is about, each once; none where *w* tells the order.
+fn keys<'a>(change: &'a Change, tables: &Tables) -> impl Iterator<Item = Key<'a>> {
+    let (schema, name) = (change.schema.as_str(), change.table.as_str());
+    let table =
+        (change.identity == Identity::Row).then(|| tables.get(&(schema.to_string(), name.to_string())));
+    let table = table.flatten().filter(|table| table.columns.values().any(|of_key| *of_key));
+    let key = |row: &'a Row| {
+        let of_key = |column: &str| table.is_some_and(|table| table.columns.get(column) == Some(&true));
+        let values = row.columns().filter(|(column, _)| of_key(column)).map(|(_, value)| value).collect();
+        table.map(|_| (schema, name, values))
+    };
+    let (old, new) = (change.operation.old_row().and_then(key), change.operation.new_row().and_then(key));
+    let new = new.filter(|new| old.as_ref() != Some(new));
+    [old, new].into_iter().flatten()
 }
 
 /// Statements that are sent together.
@@ -277,8 +329,14 @@ struct Statement {
 }
 
 /// The statement for the first of `changes`.
-fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<Statement, ApplyError> {
+fn statement(
+    first: &Change,
+    changes: &[Change],
+    tables: &Tables,
+    exact: &Exact<'_>,
+) -> Result<Statement, ApplyError> {
     let table = table(tables, first)?;
+    let exact = exact.is(first, tables);
     let mut sql = String::new();
     match &first.operation {
         Operation::Insert { new } => {
@@ -296,7 +354,7 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<Stat
                 // Changed by SET ... = DEFAULT, or not known to be unchanged.
                 sql.push_str("DELETE FROM ONLY ");
                 push_relation(&mut sql, first);
-                push_where(&mut sql, first, old, table);
+                push_where(&mut sql, first, old, table, exact);
                 sql.push_str("; ");
                 sql.push_str(&insert(first, new, std::slice::from_ref(first)).0);
                 return Ok(Statement { sql, taken: 1, tags: 2 });
@@ -312,12 +370,12 @@ fn statement(first: &Change, changes: &[Change], tables: &Tables) -> Result<Stat
                 push_value(&mut sql, value);
                 separator = ", ";
             }
-            push_where(&mut sql, first, old, table);
+            push_where(&mut sql, first, old, table, exact);
         }
         Operation::Delete { old } => {
             sql.push_str("DELETE FROM ONLY ");
             push_relation(&mut sql, first);
-            push_where(&mut sql, first, old, table);
+            push_where(&mut sql, first, old, table, exact);
         }
     }
     Ok(Statement { sql, taken: 1, tags: 1 })
@@ -388,48 +446,49 @@ fn truncate(
     Ok((sql, taken))
 }
 
-/// Finds one row: by its primary key, if there is one, though the whole row may be known. A row that differs here in other
-/// columns becomes what it is elsewhere. Rows that are alike in all columns are interchangeable, so the first will do.
-fn push_where(sql: &mut String, change: &Change, old: &Row, table: &Table) {
+/// Finds one row: by its primary key, if there is one, though the whole row may be known, unless it is `exact`. A row that
+/// differs here in other columns becomes what it is elsewhere. Rows that are alike in all columns are interchangeable, so the
+/// first will do.
+fn push_where(sql: &mut String, change: &Change, old: &Row, table: &Table, exact: bool) {
     sql.push_str(" WHERE ctid = (SELECT ctid FROM ONLY ");
     push_relation(sql, change);
-    let mut separator = " WHERE ";
     let of_key = |name: &str| table.columns.get(name).copied().unwrap_or(false);
     let keys = table.columns.values().filter(|of_key| **of_key).count();
     let has_key =
         keys > 0 && old.columns().filter(|(name, value)| of_key(name) && value.is_some()).count() == keys;
-    for (name, value) in old.columns().filter(|(name, _)| !has_key || of_key(name)) {
+    let mut separator = " WHERE ";
+    let mut condition = |name: &str, before: &str, value: Option<&str>, after: &str| {
         sql.push_str(separator);
         separator = " AND ";
+        sql.push_str(before);
+        quote::push_identifier(sql, name);
         match value {
-            None => {
-                quote::push_identifier(sql, name);
-                sql.push_str(" IS NULL");
-            }
-            Some(value) if of_key(name) || !is_whole(old, table) => {
-                // By the key's own operator, so that its index serves.
-                quote::push_identifier(sql, name);
-                sql.push_str(" = ");
-                quote::push_literal(sql, value);
-            }
+            None => sql.push_str(after),
             Some(value) => {
-                // By text form: not every type has an equality, and not every equality tells 1.0 from 1.00. concat()
-                // calls the output function that decoding called; a cast to text might not.
-                quote::push_identifier(sql, name);
-                sql.push_str(" IS NOT NULL AND concat(");
-                quote::push_identifier(sql, name);
-                sql.push_str(") = ");
+                sql.push_str(after);
                 quote::push_literal(sql, value);
-                sql.push_str("::text COLLATE \"C\"");
             }
+        }
+    };
+    for (name, value) in old.columns().filter(|(name, _)| exact || !has_key || of_key(name)) {
+        match value {
+            None => condition(name, "", None, " IS NULL"),
+            // By the key's own operator, so that its index serves.
+            Some(value) if of_key(name) || change.identity != Identity::Row => {
+                condition(name, "", Some(value), " = ");
+            }
+            Some(_) => condition(name, "", None, " IS NOT NULL"),
+        }
+        if let Some(value) = value
+            && (exact || !of_key(name))
+            && change.identity == Identity::Row
+        {
+            // By text form: not every type has an equality, and not every equality tells 1.0 from 1.00. concat()
+            // calls the output function that decoding called; a cast to text might not.
+            condition(name, "concat(", Some(value), ") COLLATE \"C\" = ");
         }
     }
     sql.push_str(" LIMIT 1)");
-}
-
-/// Whether `old` is the whole row rather than a key.
-fn is_whole(old: &Row, table: &Table) -> bool {
-    old.columns().len() == table.columns.len()
 }
 
 fn push_relation(sql: &mut String, change: &Change) {
@@ -475,7 +534,7 @@ mod tests {
     }
 
     fn change(operation: Operation) -> Change {
-        Change { schema: "public".into(), table: "t".into(), operation }
+        Change { schema: "public".into(), table: "t".into(), identity: Identity::Key(vec![0]), operation }
     }
 
     fn tables() -> Tables {
@@ -488,7 +547,8 @@ mod tests {
         let insert = |id| change(Operation::Insert { new: row(&[("id", Some(id)), ("v", None)]) });
         let changes =
             [insert("1"), insert("2"), change(Operation::Delete { old: row(&[("id", Some("1"))]) })];
-        let Statement { sql, taken, tags } = statement(&changes[0], &changes, &tables()).unwrap();
+        let Statement { sql, taken, tags } =
+            statement(&changes[0], &changes, &tables(), &Exact::All).unwrap();
         assert_eq!((taken, tags), (2, 1));
         assert_eq!(
             sql,
@@ -499,7 +559,8 @@ mod tests {
     #[test]
     fn quotes_cannot_leave_their_literal() {
         let delete = change(Operation::Delete { old: row(&[("id", Some("1'; DROP TABLE t; --"))]) });
-        let Statement { sql, .. } = statement(&delete, std::slice::from_ref(&delete), &tables()).unwrap();
+        let Statement { sql, .. } =
+            statement(&delete, std::slice::from_ref(&delete), &tables(), &Exact::All).unwrap();
         assert!(sql.ends_with(r#""id" = '1''; DROP TABLE t; --' LIMIT 1)"#), "{sql}");
     }
 
@@ -507,8 +568,11 @@ mod tests {
     fn unknown_relations_and_columns_are_errors() {
         let insert = change(Operation::Insert { new: row(&[("other", None)]) });
         let all = std::slice::from_ref(&insert);
-        assert!(matches!(statement(&insert, all, &tables()), Err(ApplyError::NoColumn { .. })));
-        assert!(matches!(statement(&insert, all, &Tables::new()), Err(ApplyError::NoRelation { .. })));
+        assert!(matches!(statement(&insert, all, &tables(), &Exact::All), Err(ApplyError::NoColumn { .. })));
+        assert!(matches!(
+            statement(&insert, all, &Tables::new(), &Exact::All),
+            Err(ApplyError::NoRelation { .. })
+        ));
     }
 
     #[test]

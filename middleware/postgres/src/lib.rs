@@ -30,7 +30,7 @@ pub mod write_set;
 pub use connection::{Backend, BackendError};
 pub use decoding::{Decoded, DecodingStream};
 pub use server::{Launcher, Server, ServerConfig, ServerError};
-pub use write_set::{Change, Operation, Row, WriteSet};
+pub use write_set::{Change, Identity, Operation, Row, WriteSet};
 
 /// The superuser of a private server; only the agent connects as it.
 pub const AGENT_ROLE: &str = "steeldb_agent";

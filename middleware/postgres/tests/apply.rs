@@ -3,10 +3,10 @@
 mod common;
 
 use common::{Database, TestServer};
-use steeldb_postgres::apply::{ApplyError, apply_write_set, apply_write_sets};
+use steeldb_postgres::apply::{ApplyError, Applying, apply_write_set, apply_write_sets};
 use steeldb_postgres::decoding::DecodingStream;
 use steeldb_postgres::digest::{self, TableDigest};
-use steeldb_postgres::{Change, Operation, Row, WriteSet};
+use steeldb_postgres::{Change, Identity, Operation, Row, WriteSet};
 use steeldb_types::Digest;
 use steeldb_wire::codec;
 
@@ -131,6 +131,50 @@ async fn a_row_that_differs_is_healed_where_there_is_a_primary_key() {
     assert!(matches!(error, ApplyError::NotOneRow { hit: 0, .. }), "{error}");
 }
 
+/// Changes in another order than they were made in: of another *w*, or they fail, or they make the same rows.
+#[tokio::test]
+async fn b13_changes_of_one_row_in_another_order_make_no_other_rows() {
+    let server = TestServer::shared();
+    let (mut a, mut b) = (server.database("order_a").await, server.database("order_b").await);
+    for db in [&mut a, &mut b] {
+        // Found by its key; by all values though it has a key; by all values.
+        db.commit("CREATE TABLE keyed (id int PRIMARY KEY, v int)").await;
+        db.commit("CREATE TABLE toasted (id text PRIMARY KEY, v text)").await;
+        db.commit("CREATE TABLE nokey (v text)").await;
+        db.commit("INSERT INTO keyed VALUES (1, 0); INSERT INTO toasted VALUES ('1', '0'); INSERT INTO nokey VALUES ('0')").await;
+    }
+    let mut stream = a.stream().await;
+    let mut refused = 0;
+    for (table, of_other_w) in [("keyed", true), ("toasted", false), ("nokey", false)] {
+        // The last value is another one, and the one of before.
+        for values in [["1", "2"], ["1", "0"]] {
+            let sql = values.map(|value| format!("UPDATE {table} SET v = {value}")).join("; ");
+            let write_set = a.write_set(&mut stream, &sql).await;
+            let mut turned = write_set.changes().to_vec();
+            let at: Vec<usize> = (0..turned.len()).filter(|at| turned[*at].table == table).collect();
+            turned.swap(at[0], at[1]);
+            let turned = WriteSet::new(turned);
+            assert_eq!(turned.digest() != write_set.digest(), of_other_w, "{sql}");
+            if !of_other_w {
+                let error = apply_write_set(&mut b.admin, &turned).await.unwrap_err();
+                assert!(matches!(error, ApplyError::NotOneRow { hit: 0, .. }), "{sql}: {error}");
+                b.admin.simple("ROLLBACK").await.unwrap();
+                // A bulk transaction's come in pieces.
+                let mut pieces = Applying::default();
+                assert!(pieces.apply(&mut b.admin, turned.changes()).await.is_err(), "{sql}");
+                b.admin.simple("ROLLBACK").await.unwrap();
+                refused += 1;
+            }
+            apply_write_set(&mut b.admin, &write_set).await.unwrap();
+            b.admin.simple("COMMIT").await.unwrap();
+            assert_eq!(digests(&mut a, b"order").await.0, digests(&mut b, b"order").await.0, "{sql}");
+            let back = format!("UPDATE {table} SET v = 0");
+            ship(&mut a, &mut stream, &mut b, &back).await;
+        }
+    }
+    assert_eq!(refused, 4);
+}
+
 #[tokio::test]
 async fn write_sets_of_several_commits_are_made_in_their_order_or_not_at_all() {
     let server = TestServer::shared();
@@ -164,7 +208,10 @@ async fn a_row_that_is_not_there_is_an_error_that_names_it() {
     let mut db = server.database("miss").await;
     db.commit("CREATE TABLE t (id int PRIMARY KEY, v varchar(9)); INSERT INTO t VALUES (1, 'a')").await;
     let row = |id: &str| Row::new(vec![("id".into(), Some(id.into()))]).unwrap();
-    let change = |table: &str, operation| Change { schema: "public".into(), table: table.into(), operation };
+    let change = |table: &str, operation| {
+        let identity = Identity::Key(vec![0]);
+        Change { schema: "public".into(), table: table.into(), identity, operation }
+    };
     let missing = WriteSet::new([change("t", Operation::Delete { old: row("7") })]);
     let error = apply_write_set(&mut db.admin, &missing).await.unwrap_err();
     assert_eq!(error.to_string(), "0 rows of public.t instead of one have id = 7");

@@ -109,3 +109,29 @@ async fn a_master_that_is_disproved_is_deposed() {
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }
+
+/// Rows lie on one replica's disk in another order than on the others', and a trigger writes down which row it saw last. All
+/// changes are the same, but what they leave behind is not: the vote finds it, and the replica takes the others' rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn g1_what_is_left_by_rows_in_another_order_is_told_by_the_votes() {
+    let mut cluster = Cluster::start(4).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    for sql in [
+        "create table seen (id int primary key, v int)",
+        "create table t (id int primary key, v int)",
+        "create function see() returns trigger language plpgsql as
+             'begin update seen set v = new.id where id = 1; return null; end'",
+        "create trigger see after update on t for each row execute function see()",
+        "insert into seen values (1, 0)",
+        "insert into t values (1, 0), (2, 0)",
+    ] {
+        client.execute(sql).await.unwrap();
+    }
+    let turned = "SET session_replication_role = replica; DELETE FROM public.t WHERE id = 1; INSERT INTO public.t VALUES (1, 0)";
+    cluster.behind(3).await.unwrap().simple(turned).await.unwrap();
+    client.execute("update t set v = v + 1").await.unwrap();
+    let rows = client.execute("select v from seen").await.unwrap().rows;
+    assert_eq!(rows, vec![vec![text("2")]]);
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}

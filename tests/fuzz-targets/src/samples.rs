@@ -7,7 +7,7 @@ use steeldb_ordering::{
     Message, Part, Record, Regency, Registered, RequestId, StopData, Votes,
 };
 use steeldb_ordering_server::{Answer, ClientMessage, Refused, Reply, ServerMessage};
-use steeldb_postgres::{Change, Operation as Written, Row, WriteSet};
+use steeldb_postgres::{Change, Identity, Operation as Written, Row, WriteSet};
 use steeldb_replica::agent::PeerMessage;
 use steeldb_replica::effects::{Kind, Part as Kept};
 use steeldb_replica::script::{Script, SessionState, Step};
@@ -209,21 +209,25 @@ fn peer_frames() -> Vec<PeerMessage> {
 fn kept_effects() -> Vec<Vec<u8>> {
     let (tx, slot) = (TxId::default(), Position(3));
     let row = |value: &str| Row::new(vec![("id".into(), Some("1".into())), ("v".into(), Some(value.into()))]);
-    let rows = [row("old"), row("new")].into_iter().flatten();
-    let changes: Vec<Change> = rows
-        .map(|new| Change { schema: "public".into(), table: "t".into(), operation: Written::Insert { new } })
-        .collect();
-    let mut digests: Vec<Digest> = changes.iter().map(Change::digest).collect();
-    digests.sort_unstable();
+    let key = || Row::new(vec![("id".into(), Some("1".into()))]);
+    let change = |operation| {
+        let identity = Identity::Key(vec![0]);
+        Change { schema: "public".into(), table: "t".into(), identity, operation }
+    };
+    // The second one touches the row of the first.
+    let first = row("old").map(|new| change(Written::Insert { new }));
+    let second = key().and_then(|old| row("new").map(|new| change(Written::Update { old, new })));
+    let changes: Vec<Change> = [first, second].into_iter().flatten().collect();
+    let write_set = WriteSet::new(changes.iter().cloned());
+    let entries = write_set.entries();
     let mut bulk = vec![7];
-    bulk.extend((changes.len() as u64).to_le_bytes());
-    bulk.extend(digests.iter().flat_map(|digest| digest.0));
+    bulk.extend((entries.len() as u64).to_le_bytes());
+    bulk.extend(entries.iter().flat_map(|entry| entry.0));
     for change in &changes {
         let bytes = encode(change);
         bulk.extend((bytes.len() as u32).to_le_bytes());
         bulk.extend(bytes);
     }
-    let write_set = WriteSet::new(changes);
     let w = write_set.digest().unwrap_or_default();
     let operation = transaction::Operation {
         tx,

@@ -2,7 +2,7 @@
 
 use super::protocol::{OldRow, PgOutput, ProtocolError, RelationMessage, ReplicaIdentity, Value};
 use super::{Decoded, Lsn};
-use crate::write_set::{Change, Operation, Row, WriteSet};
+use crate::write_set::{Change, Identity, Operation, Row, WriteSet};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ struct Relation {
     /// The same for the key's columns.
     key_order: Vec<usize>,
     key_names: Arc<[String]>,
+    /// Where these stand in `order`; none with REPLICA IDENTITY FULL.
+    key_places: Option<Vec<u16>>,
 }
 
 /// The transaction that is being decoded. pgoutput sends one at a time when it does not stream.
@@ -150,8 +152,9 @@ impl Assembler {
         let relation = self.relations.get(&relation).ok_or(ProtocolError::UnknownRelation(relation))?;
         match operation(relation)? {
             Some(operation) => {
-                let change =
-                    Change { schema: relation.schema.clone(), table: relation.name.clone(), operation };
+                let identity = relation.key_places.clone().map_or(Identity::Row, Identity::Key);
+                let (schema, table) = (relation.schema.clone(), relation.name.clone());
+                let change = Change { schema, table, identity, operation };
                 write_set.push(change);
             }
             None => write_set.mark_incomplete(relation.to_string()),
@@ -171,10 +174,14 @@ impl Relation {
         let mut order: Vec<usize> = (0..message.columns.len()).collect();
         order.sort_by(|a, b| message.columns[*a].name.cmp(&message.columns[*b].name));
         let key_order: Vec<usize> = order.iter().copied().filter(|i| message.columns[*i].key).collect();
+        let places = (0u16..).zip(&order).filter(|(_, i)| message.columns[**i].key).map(|(place, _)| place);
+        let key_places: Vec<u16> = places.collect();
+        let has_key = message.identity != ReplicaIdentity::Full && !key_places.is_empty();
         let names = |order: &[usize]| order.iter().map(|i| message.columns[*i].name.clone()).collect();
         Relation {
             names: names(&order),
             key_names: names(&key_order),
+            key_places: has_key.then_some(key_places),
             order,
             key_order,
             schema: message.schema,
@@ -381,8 +388,8 @@ mod tests {
             if !parts.is_empty() {
                 let changes = parts.iter().flat_map(|part| part.changes.clone());
                 assert_eq!(WriteSet::new(changes), whole);
-                let digests: Vec<_> = parts.iter().flat_map(|part| part.digests.clone()).collect();
-                assert_eq!(digests, whole.changes().iter().map(Change::digest).collect::<Vec<_>>());
+                let entries: Vec<_> = parts.iter().flat_map(|part| part.entries.clone()).collect();
+                assert_eq!(entries, whole.changes().iter().map(Change::digest).collect::<Vec<_>>());
             }
         }
     }

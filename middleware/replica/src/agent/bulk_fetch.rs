@@ -198,7 +198,8 @@ fn is_due(part: &Part, at: u64) -> bool {
 mod tests {
     use super::*;
     use crate::effects::{Effects, Options, Writing};
-    use steeldb_postgres::{Change, Operation, Row, WriteSet};
+    use steeldb_postgres::write_set::{self, Order};
+    use steeldb_postgres::{Change, Identity, Operation, Row, WriteSet};
     use steeldb_types::{ClientId, Digest, Position, SessionId, SessionKey, Slot, TxId};
 
     const PEERS: [ReplicaId; 3] = [ReplicaId(0), ReplicaId(1), ReplicaId(2)];
@@ -220,12 +221,14 @@ mod tests {
             let row = |number: usize| {
                 let value = format!("{number} {}", "x".repeat(1000));
                 let new = Row::new(vec![("a".to_string(), Some(value))]).unwrap();
-                Change { schema: "s".into(), table: "t".into(), operation: Operation::Insert { new } }
+                let (identity, operation) = (Identity::Row, Operation::Insert { new });
+                Change { schema: "s".into(), table: "t".into(), identity, operation }
             };
             let changes: Vec<Change> = (0..2500).map(row).collect();
             let mut spill = effects.spill();
-            let digests = changes.iter().map(Change::digest).collect();
-            spill.add(steeldb_postgres::write_set::Part { changes: changes.clone(), digests });
+            let (mut part, mut order) = (write_set::Part::default(), Order::default());
+            changes.iter().for_each(|change| part.push(change.clone(), &mut order));
+            spill.add(part);
             effects.keep_bulk(spill.finish(&gid()).unwrap().rows.unwrap());
             World { dir, effects, changes, _writing: writing }
         }

@@ -1,14 +1,14 @@
 //! The write set of one bulk transaction, in a file of its own: its rows as decoding shows them, written part by part, and
 //! the sorted digests that *w* is made of.
 //!
-//! A file: for each change the length of its encoding (four bytes) and the encoding; the sorted digests; a foot: `SDFB`, four
-//! zeros, the number of changes, the bytes of all rows, when it was kept (seconds since 1970), the GID's 32 bytes, the CRC-32 of
+//! A file: for each change the length of its encoding (four bytes) and the encoding; the sorted digests; a foot: `SDFC`, four
+//! zeros, the number of digests, the bytes of all rows, when it was kept (seconds since 1970), the GID's 32 bytes, the CRC-32 of
 //! the foot before. Numbers are little-endian.
 //!
-//! What peers are given is one body: the number of changes (eight bytes), the sorted digests, the rows. So whoever asks can
-//! check the digests against *w* first, and then each row as it comes; nothing of it need be believed.
+//! What peers are given is one body: the number of digests (eight bytes), the sorted digests, the rows. So whoever asks can
+//! check the digests against *w* first, then each row as it comes, and their order in the end; nothing of it need be believed.
 
-use super::sorting::Runs;
+use super::sorting::Entries;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -18,7 +18,7 @@ use steeldb_postgres::write_set::Part;
 use steeldb_types::Digest;
 use tempfile::{NamedTempFile, TempPath};
 
-const MAGIC: [u8; 4] = *b"SDFB";
+const MAGIC: [u8; 4] = *b"SDFC";
 
 /// Bytes of the foot.
 const FOOT_BYTES: usize = 68;
@@ -36,7 +36,8 @@ const UNFINISHED: &str = ".unfinished";
 pub(super) struct Bulk {
     pub gid: Digest,
     pub kept_at: u64,
-    changes: u64,
+    /// How many digests *w* is made of.
+    entries: u64,
     rows_bytes: u64,
     file: File,
     path: PathBuf,
@@ -71,15 +72,15 @@ impl Bulk {
             return Ok(None);
         }
         let number = |at: usize| u64::from_le_bytes(foot[at..at + 8].try_into().unwrap_or_default());
-        let (changes, rows_bytes, kept_at) = (number(8), number(16), number(24));
+        let (entries, rows_bytes, kept_at) = (number(8), number(16), number(24));
         let gid = Digest(foot[32..64].try_into().unwrap_or_default());
-        let digests = changes.checked_mul(DIGEST_BYTES);
+        let digests = entries.checked_mul(DIGEST_BYTES);
         let whole = digests.and_then(|digests| digests.checked_add(rows_bytes)) == Some(at);
         let named = path.file_name().is_some_and(|file| file.to_str() == Some(&name(&gid)));
         let bulk = Bulk {
             gid,
             kept_at,
-            changes,
+            entries,
             rows_bytes,
             file,
             path: path.to_path_buf(),
@@ -90,19 +91,19 @@ impl Bulk {
 
     /// Bytes on disk.
     pub(super) fn bytes(&self) -> u64 {
-        self.rows_bytes + self.changes * DIGEST_BYTES + FOOT_BYTES as u64
+        self.rows_bytes + self.entries * DIGEST_BYTES + FOOT_BYTES as u64
     }
 
     /// Bytes of the body that peers are given.
     pub(super) fn total(&self) -> u64 {
-        COUNT_BYTES + self.changes * DIGEST_BYTES + self.rows_bytes
+        COUNT_BYTES + self.entries * DIGEST_BYTES + self.rows_bytes
     }
 
     /// A part of that body, unchecked: whoever asked knows what it must be.
     pub(super) fn part(&self, from: u64, length: usize) -> io::Result<Vec<u8>> {
         let from = from.min(self.total());
         let mut bytes = vec![0; length.min((self.total() - from) as usize)];
-        let (rows, digests) = (self.rows_bytes, self.changes * DIGEST_BYTES);
+        let (rows, digests) = (self.rows_bytes, self.entries * DIGEST_BYTES);
         // Where each piece of the body begins, how long it is, and where it is in the file.
         let mut at = from;
         let mut rest = bytes.as_mut_slice();
@@ -120,7 +121,7 @@ impl Bulk {
                 Some(place) => self.file.read_exact_at(piece, place)?,
                 None => {
                     let begin = at as usize;
-                    piece.copy_from_slice(&self.changes.to_le_bytes()[begin..begin + length]);
+                    piece.copy_from_slice(&self.entries.to_le_bytes()[begin..begin + length]);
                 }
             }
             at += length as u64;
@@ -165,7 +166,8 @@ pub struct Spill {
     bytes_max: u64,
     rows: Option<BufWriter<NamedTempFile>>,
     rows_bytes: u64,
-    runs: Runs,
+    changes: u64,
+    entries: Entries,
 }
 
 /// A transaction that was taken in.
@@ -193,7 +195,8 @@ impl Spill {
             bytes_max,
             rows: rows.map(|file| BufWriter::with_capacity(256 * 1024, file)),
             rows_bytes: 0,
-            runs: Runs::new(directory),
+            changes: 0,
+            entries: Entries::new(directory),
         }
     }
 
@@ -203,20 +206,18 @@ impl Spill {
             tracing::error!(reason, "the rows of a bulk transaction are not kept for replicas that are away");
             self.rows = None;
         }
-        self.runs.add(part.digests);
+        self.changes += part.changes.len() as u64;
+        self.entries.add(part);
     }
 
     fn write(&mut self, part: &Part) -> Result<(), String> {
         let Some(rows) = &mut self.rows else { return Ok(()) };
-        let mut digests = (self.runs.len() + part.digests.len() as u64) * DIGEST_BYTES;
-        digests += FOOT_BYTES as u64;
+        let digests = self.entries.len() + part.entries.len() as u64;
         for change in &part.changes {
             let bytes = borsh::to_vec(change).map_err(|error| error.to_string())?;
             let length = u32::try_from(bytes.len()).map_err(|error| error.to_string())?;
             self.rows_bytes += 4 + u64::from(length);
-            if self.rows_bytes + digests > self.bytes_max {
-                return Err(format!("they are more than the {} bytes that are kept in all", self.bytes_max));
-            }
+            fits(self.rows_bytes, digests, self.bytes_max)?;
             rows.write_all(&length.to_le_bytes())
                 .and_then(|()| rows.write_all(&bytes))
                 .map_err(|error| error.to_string())?;
@@ -229,10 +230,17 @@ impl Spill {
     /// # Errors
     /// The disk lost digests: what the transaction did cannot be told, so it must not be voted for.
     pub fn finish(self, gid: &str) -> io::Result<Spilled> {
-        let changes = self.runs.len();
-        let (mut rows, rows_bytes) = (self.rows, self.rows_bytes);
+        let Spill { directory, bytes_max, mut rows, rows_bytes, changes, entries } = self;
+        let sorted = entries.finish()?;
+        let entries = sorted.len();
         let mut lost = None;
-        let write_set = self.runs.merge(|digest| {
+        if rows.is_some()
+            && let Err(reason) = fits(rows_bytes, entries, bytes_max)
+        {
+            lost = Some(io::Error::other(reason));
+            rows = None;
+        }
+        let write_set = sorted.merge(|digest| {
             if let Some(file) = &mut rows
                 && let Err(error) = file.write_all(&digest.0)
             {
@@ -241,9 +249,9 @@ impl Spill {
             }
         })?;
         let rows = match (rows, super::digest_of(gid)) {
-            (Some(file), Some(gid)) => finish(file, gid, changes, rows_bytes, &self.directory)
-                .map_err(|error| lost = Some(error))
-                .ok(),
+            (Some(file), Some(gid)) => {
+                finish(file, gid, entries, rows_bytes, &directory).map_err(|error| lost = Some(error)).ok()
+            }
             _ => None,
         };
         if let Some(error) = lost {
@@ -253,11 +261,19 @@ impl Spill {
     }
 }
 
+/// Whether rows and so many digests may be kept.
+fn fits(rows_bytes: u64, digests: u64, bytes_max: u64) -> Result<(), String> {
+    if rows_bytes + digests * DIGEST_BYTES + FOOT_BYTES as u64 > bytes_max {
+        return Err(format!("they are more than the {bytes_max} bytes that are kept in all"));
+    }
+    Ok(())
+}
+
 /// Writes the foot.
 fn finish(
     mut file: BufWriter<NamedTempFile>,
     gid: Digest,
-    changes: u64,
+    entries: u64,
     rows_bytes: u64,
     directory: &Path,
 ) -> io::Result<Bulk> {
@@ -265,7 +281,7 @@ fn finish(
     let mut foot = Vec::with_capacity(FOOT_BYTES);
     foot.extend_from_slice(&MAGIC);
     foot.extend_from_slice(&[0; 4]);
-    for number in [changes, rows_bytes, kept_at] {
+    for number in [entries, rows_bytes, kept_at] {
         foot.extend_from_slice(&number.to_le_bytes());
     }
     foot.extend_from_slice(&gid.0);
@@ -275,5 +291,5 @@ fn finish(
     let (file, unfinished) = file.into_inner().map_err(io::IntoInnerError::into_error)?.into_parts();
     let path = directory.join(name(&gid));
     let unfinished = Mutex::new(Some(unfinished));
-    Ok(Bulk { gid, kept_at, changes, rows_bytes, file, path, unfinished })
+    Ok(Bulk { gid, kept_at, entries, rows_bytes, file, path, unfinished })
 }

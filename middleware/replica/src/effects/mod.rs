@@ -15,6 +15,7 @@ mod sorting;
 
 pub(crate) use bulk::{COUNT_BYTES, DIGEST_BYTES};
 pub use bulk::{Rows, Spill, Spilled};
+pub(crate) use sorting::Touches;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use bulk::Bulk;

@@ -164,13 +164,14 @@ async fn a_torn_tail_is_cut_off() {
 
 mod bulk {
     use super::*;
-    use steeldb_postgres::write_set::Part;
-    use steeldb_postgres::{Change, Operation, Row};
+    use steeldb_postgres::write_set::{Order, Part};
+    use steeldb_postgres::{Change, Identity, Operation, Row};
 
     fn changes(length: usize) -> Vec<Change> {
         let row = |number: usize| {
             let new = Row::new(vec![("a".to_string(), Some(format!("{number:06}")))]).unwrap();
-            Change { schema: "s".into(), table: "t".into(), operation: Operation::Insert { new } }
+            let (identity, operation) = (Identity::Row, Operation::Insert { new });
+            Change { schema: "s".into(), table: "t".into(), identity, operation }
         };
         (0..length).map(row).collect()
     }
@@ -180,9 +181,11 @@ mod bulk {
     }
 
     fn spill_into(mut spill: Spill, number: u64, length: usize) -> Spilled {
+        let mut order = Order::default();
         for changes in changes(length).chunks(60) {
-            let digests = changes.iter().map(Change::digest).collect();
-            spill.add(Part { changes: changes.to_vec(), digests });
+            let mut part = Part::default();
+            changes.iter().for_each(|change| part.push(change.clone(), &mut order));
+            spill.add(part);
         }
         spill.finish(&gid(number)).unwrap()
     }

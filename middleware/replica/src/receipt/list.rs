@@ -9,7 +9,7 @@ use steeldb_types::Digest;
 
 /// The digests, on disk behind their number.
 pub(super) struct List {
-    pub changes: u64,
+    pub entries: u64,
     /// Each [`LEAP`]th of them, from the first on.
     pub leaps: Vec<Digest>,
 }
@@ -17,7 +17,7 @@ pub(super) struct List {
 impl List {
     /// Where they end.
     pub(super) fn end(&self) -> u64 {
-        COUNT_BYTES + self.changes * DIGEST_BYTES
+        COUNT_BYTES + self.entries * DIGEST_BYTES
     }
 
     /// The place of a digest that is not seen. Equal ones are seen in the order of their places. None: it is not there, or not
@@ -42,7 +42,7 @@ impl List {
     /// Those from one leap to the next.
     fn block(&self, file: &File, number: usize) -> io::Result<Vec<Digest>> {
         let from = number as u64 * LEAP;
-        let mut bytes = vec![0; (LEAP.min(self.changes - from) * DIGEST_BYTES) as usize];
+        let mut bytes = vec![0; (LEAP.min(self.entries - from) * DIGEST_BYTES) as usize];
         file.read_exact_at(&mut bytes, COUNT_BYTES + from * DIGEST_BYTES)?;
         Ok(bytes.as_chunks::<32>().0.iter().map(|digest| Digest(*digest)).collect())
     }

@@ -1,13 +1,13 @@
 //! The write set of a bulk transaction, as it comes from a peer: checked piece by piece against *w*, which the certificate
 //! names, and kept on disk until it is applied.
 //!
-//! First come the sorted digests of all changes, whose digest is *w*; from then on a row that is none of them is told at once,
-//! and so is one that comes too often. Once all have come they are the whole write set (but for their order, which *w* does
-//! not tell).
+//! First come the sorted digests that *w* is the digest of; from then on a row that is none of them is told at once, and so is
+//! one that comes too often. Once all rows have come they are read once more: the digests that are left are those of their
+//! order.
 //!
 //! Invariants:
 //! - nothing that a peer says is believed: neither how much there is, nor that it ends;
-//! - memory is bounded: of each change a bit, and of each [`LEAP`]th its digest;
+//! - memory is bounded: of each digest a bit, and each [`LEAP`]th of them;
 //! - the file has no name: nothing of it is left, however the process ends.
 
 mod list;
@@ -15,16 +15,16 @@ mod reader;
 
 pub use reader::Reader;
 
-use crate::effects::{COUNT_BYTES, DIGEST_BYTES};
+use crate::effects::{COUNT_BYTES, DIGEST_BYTES, Touches};
 use list::List;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use steeldb_postgres::Change;
-use steeldb_postgres::write_set::SortedDigests;
+use steeldb_postgres::write_set::{Order, SortedDigests};
 use steeldb_types::{Digest, Hasher};
 
 /// One digest in so many is in memory; those between are read from the disk.
@@ -32,6 +32,10 @@ const LEAP: u64 = 64;
 
 /// Bytes of a row's length.
 const LENGTH_BYTES: usize = 4;
+
+/// Bytes of rows that are looked at at once for their order, and touches of keys that are sorted at once.
+const LOOK_BYTES: usize = 1024 * 1024;
+const TOUCHES: usize = 256 * 1024;
 
 /// Why a piece was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +50,7 @@ pub enum Refused {
 
 /// A file without a name, and how much is in it.
 struct Spooled {
-    file: File,
+    file: Arc<File>,
     bytes: u64,
     /// Bytes of all such files.
     on_disk: Arc<AtomicU64>,
@@ -73,6 +77,7 @@ impl Drop for Spooled {
 pub struct Receipt {
     write_set: Digest,
     bytes_max: u64,
+    directory: PathBuf,
     spooled: Spooled,
     /// How much has come.
     at: u64,
@@ -85,14 +90,19 @@ pub struct Receipt {
 
 /// What comes next.
 enum Coming {
-    /// How many changes there are: bytes of that number.
+    /// How many digests there are: bytes of that number.
     Count(Vec<u8>),
     Digests(Digests),
     Rows(Rows),
+    /// Nothing: there is all, in its order.
+    Nothing {
+        changes: u64,
+        crc: u32,
+    },
 }
 
 struct Digests {
-    changes: u64,
+    entries: u64,
     sorted: SortedDigests,
     /// How many have come.
     count: u64,
@@ -107,6 +117,9 @@ struct Rows {
     row: Option<Row>,
     /// A bit for each digest: whether its row has come.
     seen: Vec<u64>,
+    /// How many bits are set.
+    seen_len: u64,
+    /// How many rows have come.
     count: u64,
     crc: crc32fast::Hasher,
 }
@@ -142,7 +155,8 @@ impl Receipt {
         Ok(Receipt {
             write_set,
             bytes_max,
-            spooled: Spooled { file, bytes: 0, on_disk },
+            directory: directory.to_path_buf(),
+            spooled: Spooled { file: Arc::new(file), bytes: 0, on_disk },
             at: 0,
             total: None,
             list: None,
@@ -159,7 +173,7 @@ impl Receipt {
     pub fn begin_again(&mut self) {
         self.total = None;
         (self.at, self.coming) = match &self.list {
-            Some(list) => (list.end(), Coming::Rows(Rows::new(list.changes))),
+            Some(list) => (list.end(), Coming::Rows(Rows::new(list.entries))),
             None => (0, Coming::Count(Vec::new())),
         };
     }
@@ -185,12 +199,49 @@ impl Receipt {
         if self.at < total {
             return Ok(false);
         }
-        match (&self.coming, &self.list) {
-            (Coming::Rows(rows), Some(list)) if rows.count == list.changes && rows.is_between_rows() => {
-                Ok(true)
-            }
-            _ => Err(Refused::Wrong("it ends too early")),
+        self.end()?;
+        Ok(true)
+    }
+
+    /// No more comes: whether the rows are all of them, in an order that *w* covers.
+    fn end(&mut self) -> Result<(), Refused> {
+        let (Coming::Rows(rows), Some(list)) = (&mut self.coming, &self.list) else { return Err(early()) };
+        if !rows.is_between_rows() {
+            return Err(early());
         }
+        let (file, crc) = (&self.spooled.file, rows.crc.clone().finalize());
+        let mut reader = Reader::new(Arc::clone(file), list.end()..self.at, crc);
+        let (mut order, mut touches, mut gathered) =
+            (Order::default(), Touches::new(&self.directory), Vec::new());
+        let mut wrong = false;
+        let mut see = |entry: Digest| -> io::Result<()> {
+            match list.free(file, entry, &rows.seen)? {
+                Some(place) => rows.see(place),
+                None => wrong = true,
+            }
+            Ok(())
+        };
+        loop {
+            let changes = reader.next(LOOK_BYTES)?;
+            for change in &changes {
+                order.follow(change, change.digest(), &mut gathered).map_or(Ok(()), &mut see)?;
+            }
+            if gathered.len() >= TOUCHES || changes.is_empty() {
+                touches.add(&std::mem::take(&mut gathered));
+            }
+            if changes.is_empty() {
+                break;
+            }
+        }
+        touches.finish(&mut see)?;
+        if wrong {
+            return Err(Refused::Wrong("rows in another order than the certificate covers"));
+        }
+        if rows.seen_len != list.entries {
+            return Err(early());
+        }
+        self.coming = Coming::Nothing { changes: rows.count, crc };
+        Ok(())
     }
 
     fn take<'a>(&mut self, bytes: &'a [u8], total: u64) -> Result<&'a [u8], Refused> {
@@ -204,15 +255,15 @@ impl Receipt {
             }
             Coming::Digests(digests) => {
                 let rest = digests.take(bytes)?;
-                if digests.count == digests.changes {
-                    let changes = digests.changes;
+                if digests.count == digests.entries {
+                    let entries = digests.entries;
                     let leaps = std::mem::take(&mut digests.leaps);
                     let sorted = std::mem::replace(&mut digests.sorted, SortedDigests::new(0));
                     if sorted.finish() != Ok(self.write_set) {
                         return Err(Refused::Wrong("other digests than those of the certificate"));
                     }
-                    self.list = Some(List { changes, leaps });
-                    self.coming = Coming::Rows(Rows::new(changes));
+                    self.list = Some(List { entries, leaps });
+                    self.coming = Coming::Rows(Rows::new(entries));
                 }
                 Ok(rest)
             }
@@ -223,22 +274,27 @@ impl Receipt {
                     let place = list.free(&self.spooled.file, digest, &rows.seen)?;
                     let place = place.ok_or(Refused::Wrong("a row that the certificate does not cover"))?;
                     rows.see(place);
+                    rows.count += 1;
                 }
                 Ok(rest)
             }
+            Coming::Nothing { .. } => Err(Refused::Wrong("more behind the end")),
         }
     }
 
     /// The whole; none before [`Receipt::add`] has said so.
     pub fn finish(self) -> Option<Received> {
         match (self.coming, self.list) {
-            (Coming::Rows(rows), Some(list)) if rows.count == list.changes && rows.is_between_rows() => {
-                let (rows_at, changes, crc) = (list.end(), list.changes, rows.crc.finalize());
-                Some(Received { spooled: self.spooled, rows_at, end: self.at, changes, crc })
+            (Coming::Nothing { changes, crc }, Some(list)) => {
+                Some(Received { spooled: self.spooled, rows_at: list.end(), end: self.at, changes, crc })
             }
             _ => None,
         }
     }
+}
+
+fn early() -> Refused {
+    Refused::Wrong("it ends too early")
 }
 
 /// Fills `partial` up to `length`; what is left of `bytes`.
@@ -249,14 +305,16 @@ fn fill<'a>(partial: &mut Vec<u8>, length: usize, bytes: &'a [u8]) -> &'a [u8] {
 }
 
 impl Digests {
-    fn new(changes: u64, total: u64) -> Result<Digests, Refused> {
-        // Each change has at least one byte besides.
-        let least = changes.checked_mul(DIGEST_BYTES + LENGTH_BYTES as u64 + 1);
-        if changes == 0 || least.is_none_or(|least| COUNT_BYTES + least > total) {
-            return Err(Refused::Wrong("a number of changes that cannot be"));
+    fn new(entries: u64, total: u64) -> Result<Digests, Refused> {
+        // A change has at most three entries, and at least one byte.
+        let digests = entries.checked_mul(DIGEST_BYTES);
+        let rows = entries.div_ceil(3).checked_mul(LENGTH_BYTES as u64 + 1);
+        let least = digests.zip(rows).and_then(|(digests, rows)| digests.checked_add(rows));
+        if entries == 0 || least.is_none_or(|least| COUNT_BYTES + least > total) {
+            return Err(Refused::Wrong("a number of digests that cannot be"));
         }
-        let (sorted, leaps) = (SortedDigests::new(changes), Vec::new());
-        Ok(Digests { changes, sorted, count: 0, leaps, partial: Vec::new() })
+        let (sorted, leaps) = (SortedDigests::new(entries), Vec::new());
+        Ok(Digests { entries, sorted, count: 0, leaps, partial: Vec::new() })
     }
 
     fn take<'a>(&mut self, bytes: &'a [u8]) -> Result<&'a [u8], Refused> {
@@ -275,9 +333,9 @@ impl Digests {
 }
 
 impl Rows {
-    fn new(changes: u64) -> Rows {
-        let seen = vec![0; changes.div_ceil(64) as usize];
-        Rows { length: Vec::new(), row: None, seen, count: 0, crc: crc32fast::Hasher::new() }
+    fn new(entries: u64) -> Rows {
+        let seen = vec![0; entries.div_ceil(64) as usize];
+        Rows { length: Vec::new(), row: None, seen, seen_len: 0, count: 0, crc: crc32fast::Hasher::new() }
     }
 
     fn is_between_rows(&self) -> bool {
@@ -314,7 +372,7 @@ impl Rows {
 
     fn see(&mut self, place: u64) {
         self.seen[(place / 64) as usize] |= 1 << (place % 64);
-        self.count += 1;
+        self.seen_len += 1;
     }
 }
 
@@ -331,7 +389,8 @@ impl Received {
 
     /// Reads them, in the order in which they came.
     pub fn reader(self: &Arc<Self>) -> Reader {
-        Reader::new(Arc::clone(self))
+        let file = Arc::clone(&self.spooled.file);
+        Reader::new(file, self.rows_at..self.end, self.crc).keeping(Arc::clone(self))
     }
 }
 

@@ -1,7 +1,9 @@
 //! Reading a write set back from the disk, some changes at a time.
 
 use super::{LENGTH_BYTES, Received};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use steeldb_postgres::{Change, Operation};
@@ -9,28 +11,39 @@ use steeldb_postgres::{Change, Operation};
 /// Reads the changes of a write set.
 pub struct Reader {
     rows: BufReader<At>,
+    /// What the checksum is to be, and what it is so far.
+    expected: u32,
     crc: crc32fast::Hasher,
     ended: bool,
+    /// Counted as on the disk until it is read.
+    kept: Option<Arc<Received>>,
 }
 
 struct At {
-    received: Arc<Received>,
-    at: u64,
+    file: Arc<File>,
+    place: Range<u64>,
 }
 
 impl Read for At {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = buffer.len().min((self.received.end - self.at) as usize);
-        let read = self.received.spooled.file.read_at(&mut buffer[..length], self.at)?;
-        self.at += read as u64;
+        let length = buffer.len().min((self.place.end - self.place.start) as usize);
+        let read = self.file.read_at(&mut buffer[..length], self.place.start)?;
+        self.place.start += read as u64;
         Ok(read)
     }
 }
 
 impl Reader {
-    pub(super) fn new(received: Arc<Received>) -> Reader {
-        let at = At { at: received.rows_at, received };
-        Reader { rows: BufReader::with_capacity(256 * 1024, at), crc: crc32fast::Hasher::new(), ended: false }
+    /// Those at `place` in `file`, of checksum `expected`.
+    pub(super) fn new(file: Arc<File>, place: Range<u64>, expected: u32) -> Reader {
+        let rows = BufReader::with_capacity(256 * 1024, At { file, place });
+        Reader { rows, expected, crc: crc32fast::Hasher::new(), ended: false, kept: None }
+    }
+
+    /// The same, of what is counted until it is read.
+    pub(super) fn keeping(mut self, received: Arc<Received>) -> Reader {
+        self.kept = Some(received);
+        self
     }
 
     /// The next changes, about `bytes_max` bytes of their encodings; none at the end. A TRUNCATE of several tables is not cut
@@ -54,7 +67,7 @@ impl Reader {
             self.rows.read_exact(&mut length)?;
             let length_bytes = u64::from(u32::from_le_bytes(length));
             let at = self.rows.get_ref();
-            if length_bytes > at.received.end - at.at + self.rows.buffer().len() as u64 {
+            if length_bytes > at.place.end - at.place.start + self.rows.buffer().len() as u64 {
                 return Err(damaged());
             }
             let mut bytes = vec![0; length_bytes as usize];
@@ -68,7 +81,7 @@ impl Reader {
 
     fn end(&mut self) -> io::Result<()> {
         let crc = std::mem::take(&mut self.crc).finalize();
-        if !std::mem::replace(&mut self.ended, true) && crc != self.rows.get_ref().received.crc {
+        if !std::mem::replace(&mut self.ended, true) && crc != self.expected {
             return Err(damaged());
         }
         Ok(())

@@ -2,17 +2,21 @@
 //!
 //! Invariants:
 //! - columns go by name, in ascending order; values are PostgreSQL's text form;
-//! - the digest depends on the multiset of changes alone: it is a SHA-256 over their sorted digests, since sums or
-//!   exclusive ors of digests can be forged;
-//! - a transaction with more changes than are gathered in memory comes in parts, and its digest is made of their sorted
-//!   digests all the same;
+//! - the digest is a SHA-256 over sorted entries, since sums or exclusive ors of digests can be forged: one entry for each
+//!   change, and more for what of their order decides what the rows are in the end (`order.rs`);
+//! - a transaction with more changes than are gathered in memory comes in parts, and its digest is made of the same sorted
+//!   entries;
 //! - a write set that misses a value (see [`Incomplete`]) has no digest, so nobody can vote for it;
 //! - a write set from a peer is what its bytes say: digest, length and flags are computed here, never shipped.
 
+mod order;
+mod row;
+
+pub use order::{LastTouches, Order, Touch};
+pub use row::{DuplicateColumn, Row};
+
 use borsh::{BorshDeserialize, BorshSerialize};
-use std::fmt;
 use std::io;
-use std::sync::Arc;
 use steeldb_types::{Digest, Hasher, is_temporary_schema};
 
 /// The table that event triggers write a transaction's DDL to.
@@ -21,14 +25,17 @@ pub const DDL_TABLE: &str = "steeldb.ddl_command";
 /// The table with the record of every voted transaction.
 pub const RECORD_TABLE: &str = "steeldb.transaction";
 
-/// Columns by name with their values in text form; nothing is null.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Row {
-    names: Arc<[String]>,
-    values: Vec<Option<String>>,
+/// What tells a table's rows apart in a write set: its replica identity.
+#[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
+pub enum Identity {
+    /// All values: the table has no key, or values that may be TOASTed.
+    Row,
+    /// The columns of a unique index that is checked at once: the places they have among all columns of the table but generated
+    /// ones, in ascending order of names.
+    Key(Vec<u16>),
 }
 
-/// The row a change is about is told by its key, or by all its columns where the table has no key (or may be TOASTed).
+/// What happened to a row, or to all of a table.
 #[derive(Clone, PartialEq, Eq, Debug, BorshSerialize, BorshDeserialize)]
 pub enum Operation {
     /// A new row.
@@ -38,14 +45,14 @@ pub enum Operation {
     },
     /// A changed row.
     Update {
-        /// Its key, or the whole old row.
+        /// Its key, or the whole old row: see [`Identity`].
         old: Row,
         /// All columns but generated ones; unchanged TOASTed values are filled from the old row.
         new: Row,
     },
     /// A row that is gone.
     Delete {
-        /// Its key, or the whole old row.
+        /// Its key, or the whole old row: see [`Identity`].
         old: Row,
     },
     /// All rows are gone.
@@ -62,6 +69,8 @@ pub struct Change {
     pub schema: String,
     /// Name of the table.
     pub table: String,
+    /// What tells its rows apart.
+    pub identity: Identity,
     /// What happened.
     pub operation: Operation,
 }
@@ -103,8 +112,8 @@ pub struct Definitions {
 /// The changes of one transaction.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct WriteSet {
-    changes: Vec<Change>,
-    digests: Vec<Digest>,
+    gathered: Part,
+    order: Order,
     bytes: u64,
     definitions: Definitions,
 }
@@ -114,28 +123,30 @@ pub struct WriteSet {
 pub struct Part {
     /// The changes.
     pub changes: Vec<Change>,
-    /// The digest of each.
-    pub digests: Vec<Digest>,
+    /// Entries of *w*: the digest of each, and what says that it comes behind a TRUNCATE.
+    pub entries: Vec<Digest>,
+    /// The keys they touch.
+    pub touches: Vec<Touch>,
 }
 
-/// *w* of a transaction whose changes' digests come one by one, in ascending order.
+/// *w* of a transaction whose entries come one by one, in ascending order.
 pub struct SortedDigests {
     hasher: Hasher,
     left: u64,
     last: Option<Digest>,
 }
 
-/// Digests that are not in ascending order, or not as many as was said.
+/// Entries that are not in ascending order, or not as many as was said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("the digests of changes are not in ascending order, or not as many as was said")]
+#[error("the digests of a write set are not in ascending order, or not as many as was said")]
 pub struct OutOfOrder;
 
 impl SortedDigests {
-    /// Of `changes` digests.
-    pub fn new(changes: u64) -> SortedDigests {
-        let mut hasher = Hasher::new("steeldb/write-set/1");
-        hasher.number(changes);
-        SortedDigests { hasher, left: changes, last: None }
+    /// Of `entries` digests.
+    pub fn new(entries: u64) -> SortedDigests {
+        let mut hasher = Hasher::new("steeldb/write-set/2");
+        hasher.number(entries);
+        SortedDigests { hasher, left: entries, last: None }
     }
 
     /// Adds the next one.
@@ -158,6 +169,16 @@ impl SortedDigests {
     /// [`OutOfOrder`]: some are missing.
     pub fn finish(self) -> Result<Digest, OutOfOrder> {
         if self.left == 0 { Ok(self.hasher.finish()) } else { Err(OutOfOrder) }
+    }
+}
+
+impl Part {
+    /// Adds the next change of a transaction.
+    pub fn push(&mut self, change: Change, order: &mut Order) {
+        let digest = change.digest();
+        self.entries.push(digest);
+        self.entries.extend(order.follow(&change, digest, &mut self.touches));
+        self.changes.push(change);
     }
 }
 
@@ -190,79 +211,6 @@ impl Definitions {
                 identity: text("object_identity"),
             });
         }
-    }
-}
-
-impl Row {
-    /// A row of `columns`, in any order.
-    ///
-    /// # Errors
-    /// [`DuplicateColumn`] when a name occurs twice.
-    pub fn new(mut columns: Vec<(String, Option<String>)>) -> Result<Row, DuplicateColumn> {
-        columns.sort_by(|a, b| a.0.cmp(&b.0));
-        let (names, values): (Vec<String>, Vec<Option<String>>) = columns.into_iter().unzip();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(DuplicateColumn);
-        }
-        Ok(Row { names: names.into(), values })
-    }
-
-    /// A row whose names are known to be ascending, shared between rows of one table.
-    pub(crate) fn of_sorted(names: Arc<[String]>, values: Vec<Option<String>>) -> Row {
-        debug_assert_eq!(names.len(), values.len());
-        Row { names, values }
-    }
-
-    /// The columns, ascending by name.
-    pub fn columns(&self) -> impl ExactSizeIterator<Item = (&str, Option<&str>)> {
-        self.names.iter().map(String::as_str).zip(self.values.iter().map(Option::as_deref))
-    }
-
-    /// The value of `column`: `None` without such a column, `Some(None)` when it is null.
-    pub fn get(&self, column: &str) -> Option<Option<&str>> {
-        let index = self.names.binary_search_by(|name| name.as_str().cmp(column)).ok()?;
-        Some(self.values.get(index)?.as_deref())
-    }
-
-    fn size(&self) -> u64 {
-        let names: usize = self.names.iter().map(|name| name.len() + 5).sum();
-        let values: usize = self.values.iter().flatten().map(String::len).sum();
-        (names + values) as u64
-    }
-}
-
-/// A column name that occurs twice in a row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("a column occurs twice in a row")]
-pub struct DuplicateColumn;
-
-impl fmt::Debug for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.columns()).finish()
-    }
-}
-
-impl BorshSerialize for Row {
-    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
-        let len = u32::try_from(self.names.len()).map_err(io::Error::other)?;
-        len.serialize(writer)?;
-        for (name, value) in self.names.iter().zip(&self.values) {
-            name.serialize(writer)?;
-            value.serialize(writer)?;
-        }
-        Ok(())
-    }
-}
-
-impl BorshDeserialize for Row {
-    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Row> {
-        let columns = Vec::<(String, Option<String>)>::deserialize_reader(reader)?;
-        // One encoding per row, so that a digest cannot be met by another order.
-        if columns.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "columns are not in ascending order"));
-        }
-        let (names, values): (Vec<String>, Vec<Option<String>>) = columns.into_iter().unzip();
-        Ok(Row { names: names.into(), values })
     }
 }
 
@@ -301,7 +249,7 @@ impl Change {
 
     /// What makes that digest of the change's encoding, `length` bytes that come in pieces.
     pub fn hasher(length: u64) -> Hasher {
-        let mut hasher = Hasher::new("steeldb/change/1");
+        let mut hasher = Hasher::new("steeldb/change/2");
         hasher.part_of(length);
         hasher
     }
@@ -328,16 +276,15 @@ impl WriteSet {
 
     /// Adds a change.
     pub(crate) fn push(&mut self, change: Change) {
-        self.digests.push(change.digest());
         self.bytes = self.bytes.saturating_add(change.size());
         self.definitions.note(&change);
-        self.changes.push(change);
+        self.gathered.push(change, &mut self.order);
     }
 
     /// Takes the changes out, so that more of them can be gathered.
     pub(crate) fn take_part(&mut self) -> Part {
         self.bytes = 0;
-        Part { changes: std::mem::take(&mut self.changes), digests: std::mem::take(&mut self.digests) }
+        std::mem::take(&mut self.gathered)
     }
 
     /// Marks that a value of `relation` is missing. The first relation is kept.
@@ -351,12 +298,12 @@ impl WriteSet {
 
     /// The changes in the order they were made.
     pub fn changes(&self) -> &[Change] {
-        &self.changes
+        &self.gathered.changes
     }
 
     /// How many changes there are.
     pub fn changes_len(&self) -> u64 {
-        self.digests.len() as u64
+        self.gathered.changes.len() as u64
     }
 
     /// Roughly how many bytes they take.
@@ -379,6 +326,14 @@ impl WriteSet {
         self.definitions.ddl()
     }
 
+    /// The sorted entries of *w*.
+    pub fn entries(&self) -> Vec<Digest> {
+        let Part { entries, touches, .. } = &self.gathered;
+        let mut entries = [entries.as_slice(), &order::last_touches(touches)].concat();
+        entries.sort_unstable();
+        entries
+    }
+
     /// *w*, the digest that votes and certificates carry.
     ///
     /// # Errors
@@ -387,10 +342,9 @@ impl WriteSet {
         if let Some(incomplete) = self.definitions.incomplete() {
             return Err(incomplete.clone());
         }
-        let mut digests = self.digests.clone();
-        digests.sort_unstable();
-        let mut sorted = SortedDigests::new(digests.len() as u64);
-        for digest in digests {
+        let entries = self.entries();
+        let mut sorted = SortedDigests::new(entries.len() as u64);
+        for digest in entries {
             // They are in order, and as many.
             let _ = sorted.add(digest);
         }
@@ -403,7 +357,7 @@ impl BorshSerialize for WriteSet {
         if self.definitions.incomplete.is_some() {
             return Err(io::Error::other("a write set without all its values cannot be shipped"));
         }
-        self.changes.serialize(writer)
+        self.gathered.changes.serialize(writer)
     }
 }
 
@@ -424,11 +378,11 @@ mod tests {
 
     fn insert(table: &str, columns: &[(&str, Option<&str>)]) -> Change {
         let operation = Operation::Insert { new: row(columns) };
-        Change { schema: "public".into(), table: table.into(), operation }
+        Change { schema: "public".into(), table: table.into(), identity: Identity::Row, operation }
     }
 
     #[test]
-    fn the_digest_is_that_of_a_multiset() {
+    fn changes_of_several_rows_count_as_a_multiset() {
         let (a, b) = (insert("t", &[("a", Some("1"))]), insert("t", &[("a", Some("2"))]));
         let of = |changes: &[&Change]| WriteSet::new(changes.iter().map(|c| (*c).clone())).digest().unwrap();
         assert_eq!(of(&[&a, &b]), of(&[&b, &a]));
@@ -503,8 +457,12 @@ mod tests {
     fn ddl_is_seen() {
         let operation =
             Operation::Insert { new: row(&[("phase", Some("end")), ("command_tag", Some("CREATE TABLE"))]) };
-        let set =
-            WriteSet::new([Change { schema: "steeldb".into(), table: "ddl_command".into(), operation }]);
+        let set = WriteSet::new([Change {
+            schema: "steeldb".into(),
+            table: "ddl_command".into(),
+            identity: Identity::Row,
+            operation,
+        }]);
         assert_eq!(set.ddl()[0].command_tag, "CREATE TABLE");
     }
 }

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 use steeldb_postgres::transaction::{self, Record, RecordSecret, TransactionStart};
 use steeldb_postgres::{
-    AGENT_ROLE, Backend, Decoded, DecodingStream, Launcher, PUBLICATION, Server, ServerConfig, decoding,
-    digest, migrations, roles,
+    AGENT_ROLE, Backend, Change, Decoded, DecodingStream, Identity, Launcher, Operation, PUBLICATION, Row,
+    Server, ServerConfig, WriteSet, decoding, digest, migrations, roles,
 };
 use steeldb_types::{Digest, Position, Timestamp, TxId};
 
@@ -31,8 +31,39 @@ async fn timed(session: &mut Backend, what: &str, sql: &str, values: &[Option<&s
     Ok(())
 }
 
+/// *w* of many updates, whose order is followed by their keys, and of the same where all values identify a row: then nothing
+/// is followed.
+fn write_sets() -> Result<(), Failure> {
+    const CHANGES: usize = 100_000;
+    let row = |columns: &[(&str, String)]| {
+        Row::new(columns.iter().map(|(name, value)| (name.to_string(), Some(value.clone()))).collect())
+    };
+    for round in 1..=3 {
+        for (what, identity) in [("by key", Identity::Key(vec![0])), ("by all values", Identity::Row)] {
+            let change = |id: usize| -> Result<Change, Failure> {
+                let old = row(&[("id", id.to_string())])?;
+                let new = row(&[("id", id.to_string()), ("v", format!("{id:0100}"))])?;
+                let operation = Operation::Update { old, new };
+                Ok(Change {
+                    schema: "public".into(),
+                    table: "t".into(),
+                    identity: identity.clone(),
+                    operation,
+                })
+            };
+            let changes = (0..CHANGES).map(change).collect::<Result<Vec<_>, _>>()?;
+            let started = Instant::now();
+            WriteSet::new(changes).digest()?;
+            let each = started.elapsed().as_secs_f64() * 1e6 / CHANGES as f64;
+            println!("{:55} {each:8.2} us per change", format!("w, rows known {what}, round {round}"));
+        }
+    }
+    Ok(())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Failure> {
+    write_sets()?;
     let dir = tempfile::tempdir()?;
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
     let server = Server::start(ServerConfig::new(dir.path().join("data"), Launcher::Direct))?;

@@ -9,7 +9,7 @@
 //!
 //! Where all values identify a row ([`Identity::Row`]) nothing more is needed: each change takes away one row with exactly
 //! these values or makes one, or both, so in whatever order the changes can be made, the rows in the end are those of before
-//! and all new ones without all old ones. Whoever makes such changes has to find rows by all values, then (`apply.rs`).
+//! and all new ones without all old ones. Whoever makes such changes has to find rows by all values, then (`apply`).
 
 use super::{Change, Identity, Operation, Row};
 use std::collections::BTreeMap;

@@ -45,7 +45,7 @@ pub enum Kind {
     WriteSet,
     /// An encoded [`crate::script::Script`].
     Script,
-    /// The write set of a bulk transaction: how many changes there are, their digests, their encodings. See [`bulk`].
+    /// The write set of a bulk transaction: how many digests *w* is made of, these, the changes' encodings. See [`bulk`].
     Bulk,
 }
 

@@ -68,7 +68,7 @@ fn run(before: &Rows, steps: &[Step], identity: &Identity) -> (Vec<Change>, Rows
     (changes, rows)
 }
 
-/// Makes changes as `apply.rs` does: rows are found by their key, and where *w* leaves the order open and several changes are
+/// Makes changes as `apply` does: rows are found by their key, and where *w* leaves the order open and several changes are
 /// about one, by their value too. None: they cannot be made.
 fn apply(before: &Rows, changes: &[Change]) -> Option<Rows> {
     let number = |row: &Row, column: &str| row.get(column).flatten().map(|text| text.parse::<u8>().unwrap());

@@ -19,23 +19,7 @@ fn operations_without_a_begin_leave_one_transaction_per_session() {
 #[test]
 fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
     let mut one = One::slave();
-    let entries: Vec<Executed> = (0..100_000)
-        .map(|i| Executed {
-            tx: tx(i, 1),
-            number: 1,
-            transcript: Digest::default(),
-            barrier: Position(0),
-            adopted: None,
-            operation: Digest::default(),
-            failed: None,
-            restored: false,
-            draws: Draws::NONE,
-            copied: false,
-            check: false,
-            arrival: 0,
-            epoch: 0,
-        })
-        .collect();
+    let entries = (0..100_000).map(|of| entry(tx(of, 1), 1, Digest::default())).collect();
     one.stream_of_master(entries);
     assert_eq!(one.scheduler.active(), 0);
     assert_eq!(one.scheduler.early_stream.len(), 65_536);

@@ -12,22 +12,8 @@ fn drawn(values: impl IntoIterator<Item = i64>) -> Draws {
     draws
 }
 
-fn entry(tx: TxId, number: u32, draws: Draws) -> Executed {
-    Executed {
-        tx,
-        number,
-        transcript: Digest::default(),
-        barrier: Position(0),
-        adopted: None,
-        operation: Digest::default(),
-        failed: None,
-        restored: false,
-        copied: false,
-        check: false,
-        arrival: 0,
-        epoch: 0,
-        draws,
-    }
+fn with_draws(tx: TxId, number: u32, draws: Draws) -> Executed {
+    Executed { draws, ..entry(tx, number, Digest::default()) }
 }
 
 #[test]
@@ -53,15 +39,7 @@ fn a9_what_the_master_draws_is_streamed_and_voted_on() {
     // It wrote nothing, and is voted on.
     assert_eq!(one.cast(t), [prepared(&[READ], t, slot)]);
     assert_eq!(one.transcripts(), 0);
-    let streamed: Vec<&Executed> = one
-        .effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::SendStream(stream) => Some(&stream.entries),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let streamed: Vec<&Executed> = one.entries().collect();
     assert_eq!(streamed[0].draws, drawn([7, 8]));
     assert!(one.commands().iter().any(|c| matches!(c, Command::Execute { draws: None, show: true, .. })));
 }
@@ -73,7 +51,7 @@ fn a9_others_take_the_masters_draws_and_vote() {
     let t = tx(1, 1);
     let slot = one.begin(t);
     one.operation(t, 1, READ);
-    one.stream_of_master(vec![entry(t, 1, drawn([7, 8])), entry(t, 2, Draws::NONE)]);
+    one.stream_of_master(vec![with_draws(t, 1, drawn([7, 8])), with_draws(t, 2, Draws::NONE)]);
     one.finish(t, slot, Decision::Commit, &[READ]);
     let handed = one.commands().iter().any(
         |command| matches!(command, Command::Execute { draws: Some(draws), .. } if *draws == drawn([7, 8])),
@@ -88,13 +66,13 @@ fn a_masters_draws_take_the_room_of_entries() {
     // Runs of one value each.
     let draws = drawn((0..1000).map(|n| n * n));
     let weight = 1 + draws.size() / 64;
-    one.stream_of_master((0..1000).map(|of| entry(tx(of, 1), 1, draws.clone())).collect());
+    one.stream_of_master((0..1000).map(|of| with_draws(tx(of, 1), 1, draws.clone())).collect());
     assert!(one.scheduler.early_stream.len() <= 65_536 && one.scheduler.early_stream.len() > 65_536 - weight);
     one.open(5000);
     let t = tx(5000, 1);
     let slot = one.begin(t);
     one.operations(t, &[WRITE]);
-    one.stream_of_master(vec![entry(t, 1, draws), entry(t, 2, Draws::NONE)]);
+    one.stream_of_master(vec![with_draws(t, 1, draws), with_draws(t, 2, Draws::NONE)]);
     assert_eq!(one.scheduler.entries_held, weight + 1);
     one.finish(t, slot, Decision::Commit, &[WRITE]);
     one.deliver(commit(t, slot, &[WRITE]));

@@ -214,21 +214,7 @@ fn differs(change: impl Fn(&mut Executed), counter: u64, one: &mut One) -> usize
     let t = tx(1, counter);
     let slot = one.begin(t);
     one.operations(t, &[READ, READ]);
-    let mut entry = Executed {
-        tx: t,
-        number: 1,
-        transcript: transcript(t, slot, &[READ]),
-        barrier: Position(0),
-        adopted: None,
-        operation: Digest::default(),
-        failed: None,
-        restored: false,
-        copied: false,
-        check: false,
-        arrival: 0,
-        epoch: 0,
-        draws: Draws::NONE,
-    };
+    let mut entry = entry(t, 1, transcript(t, slot, &[READ]));
     entry.operation = operation(t, 1, READ).digest(statement_digest(READ), None);
     one.stream_of_master(vec![entry.clone()]);
     entry.number = 2;

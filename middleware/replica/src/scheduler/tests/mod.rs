@@ -51,6 +51,25 @@ fn client_key(client: ClientId) -> SecretKey {
     SecretKey::from_seed(&[client.0 as u8 + 100; 32])
 }
 
+/// A master's word on an operation that went well.
+fn entry(tx: TxId, number: u32, transcript: Digest) -> Executed {
+    Executed {
+        tx,
+        number,
+        transcript,
+        barrier: Position(0),
+        adopted: None,
+        operation: Digest::default(),
+        failed: None,
+        restored: false,
+        copied: false,
+        check: false,
+        draws: Draws::NONE,
+        arrival: 0,
+        epoch: 0,
+    }
+}
+
 /// COPY data that a transaction may have here.
 const BULK_BYTES_MAX: u64 = 96 * 1024 * 1024;
 
@@ -298,6 +317,15 @@ impl One {
         }
     }
 
+    /// What it streamed as a master.
+    fn entries(&self) -> impl Iterator<Item = &Executed> {
+        let streamed = self.effects.iter().filter_map(|effect| match effect {
+            Effect::SendStream(stream) => Some(&stream.entries),
+            _ => None,
+        });
+        streamed.flatten()
+    }
+
     /// A piece of the stream of the term's master.
     fn stream_of_master(&mut self, entries: Vec<Executed>) {
         let term = self.scheduler.term();
@@ -324,19 +352,10 @@ impl One {
     fn entry_of(&mut self, tx: TxId, number: u32, barrier: u64, adopted: Option<SqlState>, check: bool) {
         let barrier = Position(barrier);
         self.stream_of_master(vec![Executed {
-            tx,
-            number,
-            transcript: Digest::default(),
             barrier,
             adopted,
-            operation: Digest::default(),
-            failed: None,
-            restored: false,
-            draws: Draws::NONE,
-            copied: false,
             check,
-            arrival: 0,
-            epoch: 0,
+            ..entry(tx, number, Digest::default())
         }]);
     }
 
@@ -345,22 +364,8 @@ impl One {
         for number in 1..=statements.len() + 1 {
             let transcript = transcript(tx, slot, &statements[..number.min(statements.len())]);
             let number = number as u32;
-            let entry = Executed {
-                tx,
-                number,
-                transcript,
-                barrier: Position(0),
-                adopted: None,
-                operation: Digest::default(),
-                failed: None,
-                restored: false,
-                copied: false,
-                check: number as usize > statements.len(),
-                arrival: 0,
-                epoch: 0,
-                draws: Draws::NONE,
-            };
-            self.stream_of_master(vec![entry]);
+            let check = number as usize > statements.len();
+            self.stream_of_master(vec![Executed { check, ..entry(tx, number, transcript) }]);
         }
     }
 

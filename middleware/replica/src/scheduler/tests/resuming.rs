@@ -86,24 +86,6 @@ fn following(mut one: One, operations: &[u32], streamed: usize) -> (One, TxId, S
     (one, t, slot)
 }
 
-fn entry(tx: TxId, number: u32, transcript: Digest) -> Executed {
-    Executed {
-        tx,
-        number,
-        transcript,
-        barrier: Position(0),
-        adopted: None,
-        operation: Digest::default(),
-        failed: None,
-        restored: false,
-        copied: false,
-        check: false,
-        draws: Draws::NONE,
-        arrival: 0,
-        epoch: 0,
-    }
-}
-
 /// It was decided by the votes of others, the old master's among them. Sequences wait for all that was decided before, and
 /// everybody else waits for them.
 #[test]
@@ -480,16 +462,7 @@ fn a9_who_is_the_master_again_streams_what_it_said_itself() {
     let transcript = one.scheduler.transactions[&t].heads[0];
     one.say(ClientMessage::Resume { tx: t, epoch: 2, operations: 1, transcript });
     one.pass(SECOND);
-    let streamed: Vec<&Executed> = one
-        .effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::SendStream(stream) => Some(&stream.entries),
-            _ => None,
-        })
-        .flatten()
-        .filter(|entry| entry.tx == t)
-        .collect();
+    let streamed: Vec<&Executed> = one.entries().filter(|entry| entry.tx == t).collect();
     let [entry] = streamed[..] else { panic!("{slot}: {streamed:?}") };
     assert_eq!((entry.draws.clone(), entry.copied), (draws, true));
     assert_eq!((entry.adopted, entry.failed), (sqlstate, sqlstate));

@@ -7,9 +7,12 @@
 //! - values enter as untyped literals, through the input functions that read what the output functions wrote;
 //! - the transaction is left open: COMMIT or PREPARE TRANSACTION is the caller's.
 
+mod exact;
+
 use crate::connection::{Backend, BackendError};
 use crate::quote;
 use crate::write_set::{Change, Identity, Operation, Row, WriteSet};
+use exact::Exact;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
@@ -150,53 +153,6 @@ impl Applying {
         }
         script.run(backend).await
     }
-}
-
-/// Which rows are found by all their values though they have a key: those that several changes of a write set are about, where
-/// *w* leaves the order of these open ([`Identity::Row`]). Others are found by their key alone.
-enum Exact<'a> {
-    /// It is not known which they are: all.
-    All,
-    Keys(BTreeSet<Key<'a>>),
-}
-
-/// Schema, table, and the values of the primary key.
-type Key<'a> = (&'a str, &'a str, Vec<Option<&'a str>>);
-
-impl<'a> Exact<'a> {
-    /// Of a whole write set.
-    fn of(changes: &'a [Change], tables: &Tables) -> Exact<'a> {
-        let (mut seen, mut several) = (BTreeSet::new(), BTreeSet::new());
-        for key in changes.iter().flat_map(|change| keys(change, tables)) {
-            if let Some(key) = seen.replace(key) {
-                several.insert(key);
-            }
-        }
-        Exact::Keys(several)
-    }
-
-    fn is(&self, change: &Change, tables: &Tables) -> bool {
-        match self {
-            Exact::All => change.identity == Identity::Row,
-            Exact::Keys(several) => keys(change, tables).any(|key| several.contains(&key)),
-        }
-    }
-}
-
-/// The primary keys that a change is about, each once; none where *w* tells the order.
-fn keys<'a>(change: &'a Change, tables: &Tables) -> impl Iterator<Item = Key<'a>> {
-    let (schema, name) = (change.schema.as_str(), change.table.as_str());
-    let table =
-        (change.identity == Identity::Row).then(|| tables.get(&(schema.to_string(), name.to_string())));
-    let table = table.flatten().filter(|table| table.columns.values().any(|of_key| *of_key));
-    let key = |row: &'a Row| {
-        let of_key = |column: &str| table.is_some_and(|table| table.columns.get(column) == Some(&true));
-        let values = row.columns().filter(|(column, _)| of_key(column)).map(|(_, value)| value).collect();
-        table.map(|_| (schema, name, values))
-    };
-    let (old, new) = (change.operation.old_row().and_then(key), change.operation.new_row().and_then(key));
-    let new = new.filter(|new| old.as_ref() != Some(new));
-    [old, new].into_iter().flatten()
 }
 
 /// Statements that are sent together.

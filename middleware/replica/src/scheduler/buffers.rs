@@ -5,7 +5,7 @@ use steeldb_types::{ClientId, TxId, limits};
 
 impl Scheduler {
     /// Notes that `bytes` more are buffered for operation `number`; false when that breaks a limit, and the session ends.
-    /// A transaction's limit is on what it sent in all, so that it holds at the master too, which buffers little.
+    /// A transaction's limit is on what it sent in all, so that it holds at the master too, which may keep less of it.
     pub(super) fn account(&mut self, tx: TxId, number: u32, bytes: usize) -> bool {
         let Some(transaction) = self.transactions.get_mut(&tx) else { return false };
         transaction.bytes += bytes;

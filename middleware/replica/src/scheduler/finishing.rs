@@ -68,6 +68,7 @@ impl Scheduler {
         match finish.decision {
             Decision::Rollback if !self.config.has(PlantedBug::RollbackPrepared) => {
                 self.reply_transcript(tx, false, None);
+                self.keep_words(tx, false);
                 self.give_up(tx);
             }
             Decision::Commit if transaction.status == b'E' => {
@@ -151,7 +152,8 @@ impl Scheduler {
                     self.give_up(tx);
                 } else if votes && !transaction.modes.read_only {
                     transaction.phase = Phase::Queued { ddl: transaction.ran_ddl };
-                    if defined {
+                    // Who shows it leaves that to the others.
+                    if defined && !transaction.shows {
                         transaction.script = scripting::steps(transaction);
                     }
                     self.no_redo(tx);
@@ -163,6 +165,7 @@ impl Scheduler {
                     let decided = transaction.outcome.is_some();
                     let superseded = transaction.superseded;
                     self.reply_transcript(tx, true, None);
+                    self.keep_words(tx, true);
                     self.backend(tx.session, Command::End { tx, commit: true });
                     if decided {
                         // A quorum found that it wrote.
@@ -178,11 +181,9 @@ impl Scheduler {
         }
     }
 
-    /// The anchor served this transaction. Elsewhere than at the master it may be needed for a redo.
+    /// The anchor served this transaction. It may be needed for a redo; of a master, in a later term.
     pub(super) fn begun(&mut self, tx: TxId) {
-        if self.is_master() {
-            self.release_anchor_of(tx);
-        } else if let Some(transaction) = self.transactions.get_mut(&tx) {
+        if let Some(transaction) = self.transactions.get_mut(&tx) {
             transaction.imported = true;
         }
         self.snapshot_taken(tx);

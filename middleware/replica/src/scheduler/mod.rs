@@ -48,6 +48,7 @@ mod ticking;
 mod transaction;
 mod voting;
 mod walls;
+mod words;
 
 pub use effect::{Command, Effect, Reexecution};
 pub use event::{AnchorId, BackendReport, CatchUpError, Completion, Connection, DecodedSet, Event, TagKind};
@@ -140,6 +141,7 @@ pub struct Scheduler {
     early_stream: EarlyStream,
     speculation: Speculation,
     ended: Ended,
+    words: words::Words,
     /// What is being prepared or may be, by its name in PREPARE TRANSACTION.
     by_gid: BTreeMap<String, TxId>,
     /// Transactions whose next operation waits for all commits up to a position.
@@ -207,6 +209,7 @@ impl Scheduler {
             early_stream: EarlyStream::default(),
             speculation: Speculation::default(),
             ended: Ended::default(),
+            words: words::Words::default(),
             by_gid: BTreeMap::new(),
             barriers: BTreeSet::new(),
             draining: BTreeSet::new(),

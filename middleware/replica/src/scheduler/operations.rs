@@ -23,7 +23,7 @@ pub(super) struct OperationResult {
 }
 
 /// What the master says of an operation besides its transcript.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Word {
     /// An error that came of timing.
     pub adopted: Option<SqlState>,
@@ -341,8 +341,10 @@ impl Scheduler {
                 draws: (!master || again).then(|| draws::hand_over(transaction, number)),
             },
         };
-        // At the master nothing is executed twice. Elsewhere it may be, or must be told to those who missed it.
-        let keeps = !master;
+        // It may be executed twice, or must be told to those who missed it; at the master in a later term alone, and without the
+        // COPY data.
+        let keeps = !master || transaction.anchor.is_some() && !is_copy;
+        transaction.shows |= show;
         transaction.issued.insert(
             number,
             Issued { operation, statement, class, copy, keeps, bytes, shown: show, early: None },
@@ -441,12 +443,11 @@ impl Scheduler {
                 Digest::default()
             }
         };
+        self.keep(tx, number, issued);
         if !master && self.differs_by_timing(tx, number, &head, result.sqlstate) {
             // B7, B8: what stood in its way here may be gone the next time.
-            self.keep(tx, number, issued);
             return self.undo(tx, None);
         }
-        self.keep(tx, number, issued);
         let known = self.transactions.get(&tx).is_some_and(|transaction| transaction.transcript.is_some());
         let mut answers = false;
         let drew = !result.draws.is_empty();

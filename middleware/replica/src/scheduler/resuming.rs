@@ -8,7 +8,7 @@
 //! Nothing of this is needed for safety: a transaction still commits only with the equal votes of a quorum on what its
 //! client was shown.
 
-use super::operations::{Word, is_of_timing};
+use super::operations::Word;
 use super::planted::PlantedBug;
 use super::transaction::{Phase, Transaction};
 use super::{Effect, Scheduler, draws};
@@ -59,6 +59,7 @@ impl Scheduler {
         self.skipping.clear();
         let master = self.is_master();
         let now = self.now_us;
+        self.words.renew(now);
         let all: Vec<TxId> = self.transactions.keys().copied().collect();
         for tx in &all {
             let Some(transaction) = self.transactions.get_mut(tx) else { continue };
@@ -74,13 +75,17 @@ impl Scheduler {
             let showing = transaction.issued.values().any(|issued| issued.shown);
             let leading = transaction.slot.is_none() && transaction.leading_begun;
             transaction.shown_upto = 0;
+            transaction.shows = false;
             if leading {
                 // Its locks were the old master's to hold (A10): no order knows of it.
                 self.drop_without_slot(*tx);
+            } else if showing && transaction.may_redo() {
+                self.undo(*tx, None);
             } else if showing {
                 self.cast_against(*tx, VoteKind::Blocked);
                 self.give_up(*tx);
-            } else if !master {
+            }
+            if !master {
                 self.void_entries(*tx);
             }
         }
@@ -144,6 +149,7 @@ impl Scheduler {
                 _ => {}
             }
         }
+        self.tell_words();
         self.shown_again();
     }
 
@@ -246,29 +252,7 @@ impl Scheduler {
     /// Puts what a transaction has executed here into this master's stream.
     fn stream_again(&mut self, tx: TxId, checked: bool) {
         let Some(transaction) = self.transactions.get(&tx) else { return };
-        let words: Vec<(u32, Digest, Word)> = (1..)
-            .zip(transaction.heads.iter().copied())
-            .map(|(number, head)| {
-                let found = transaction.found.get(&number);
-                // An earlier master's word; its own where it was that master.
-                let before = transaction.stream.get(&number);
-                let failed = before.map_or(found.and_then(|found| found.failed), |entry| entry.failed);
-                let word = Word {
-                    operation: found.map(|found| found.operation).unwrap_or_default(),
-                    adopted: before.map_or(failed.filter(is_of_timing), |entry| entry.adopted),
-                    failed,
-                    copied: before.map_or(found.is_some_and(|found| found.copied), |entry| entry.copied),
-                    check: false,
-                    draws: transaction
-                        .drawn
-                        .get(&number)
-                        .or(before.map(|entry| &entry.draws))
-                        .cloned()
-                        .unwrap_or_default(),
-                };
-                (number, head, word)
-            })
-            .collect();
+        let words = transaction.words();
         let last = transaction.heads.last().copied();
         let head = last.or(transaction.transcript.map(|transcript| transcript.head())).unwrap_or_default();
         let check = (transaction.executed() + 1, head, Word { check: true, ..Word::default() });

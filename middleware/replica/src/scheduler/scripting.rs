@@ -8,16 +8,14 @@ use crate::script::{Copied, Step};
 use steeldb_types::{Digest, TxId};
 
 /// The operations of a transaction that is executed here, from what was kept for a redo; without their COPY data, which
-/// the agent has. None if some are not here: at the master they are not kept.
+/// the agent has. None if some are not here.
 pub(super) fn steps(transaction: &Transaction) -> Option<Vec<Step>> {
     let executed = transaction.heads.len();
     if transaction.kept.len() != executed || transaction.results.len() != executed {
         return None;
     }
-    let adopted = |number: &u32| transaction.stream.get(number).and_then(|entry| entry.adopted);
-    let draws =
-        |number: &u32| transaction.stream.get(number).map(|entry| entry.draws.clone()).unwrap_or_default();
-    let steps = transaction.kept.iter().zip(&transaction.results).map(|((number, kept), result)| {
+    let all = transaction.kept.values().zip(&transaction.results).zip(transaction.words());
+    let steps = all.map(|((kept, result), (_, _, word))| {
         let copy = match &kept.copy {
             CopyState::Ended { failure, .. } => Some(Copied { data: Vec::new(), failure: failure.clone() }),
             CopyState::None | CopyState::Open(_) => None,
@@ -25,8 +23,8 @@ pub(super) fn steps(transaction: &Transaction) -> Option<Vec<Step>> {
         Step {
             operation: kept.operation.clone(),
             copy,
-            adopted: adopted(number).filter(is_of_timing),
-            draws: draws(number),
+            adopted: word.adopted.filter(is_of_timing),
+            draws: word.draws,
             result: *result,
         }
     });

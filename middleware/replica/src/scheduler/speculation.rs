@@ -206,9 +206,14 @@ impl Speculation {
 }
 
 impl Transaction {
-    /// Whether it can be executed again from its start.
+    /// Whether it can be executed again from its start: with all that was executed, and where its client is not shown it twice.
     pub(super) fn may_redo(&self) -> bool {
-        self.anchor.is_some() && self.imported && !self.undoing
+        let keeps = self.issued.values().filter(|issued| issued.keeps).count();
+        let whole = self.kept.len() + keeps == self.sent as usize;
+        // What this replica drew as a master it would draw anew.
+        let drew = self.drawn.keys().any(|number| !self.stream.contains_key(number));
+        let on_snapshot = self.anchor.is_some() && (self.begun || self.imported);
+        on_snapshot && !self.undoing && !self.shows && whole && !drew
     }
 }
 

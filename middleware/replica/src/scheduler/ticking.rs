@@ -78,6 +78,7 @@ impl Scheduler {
         self.look_at_temporaries();
         self.look_for_blockers();
         self.vote_on_ended();
+        self.words.forget_before(self.now_us.saturating_sub(self.config.vote_timeout_us));
         let contested: Vec<TxId> = self.ballots.keys().copied().collect();
         for tx in contested {
             self.count(tx);

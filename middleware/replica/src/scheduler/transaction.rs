@@ -107,7 +107,7 @@ pub(super) struct Issued {
     pub statement: Arc<Statement>,
     pub class: Class,
     pub copy: CopyState,
-    /// It may have to be executed once more.
+    /// It is kept: it may have to be executed once more.
     pub keeps: bool,
     /// What it occupies as long as it is kept.
     pub bytes: usize,
@@ -158,6 +158,8 @@ pub(super) struct Transaction {
     /// are not shown again.
     pub shown: Option<Shown>,
     pub shown_upto: u32,
+    /// As the master of the term that runs, this replica has shown its client something of it.
+    pub shows: bool,
     /// What its operations were and whether they failed, as found here.
     pub found: BTreeMap<u32, Found>,
     /// What its operations drew here, at the master.
@@ -258,6 +260,7 @@ impl Transaction {
             checks_late: false,
             shown: None,
             shown_upto: 0,
+            shows: false,
             found: BTreeMap::new(),
             drawn: BTreeMap::new(),
             reconciled: None,

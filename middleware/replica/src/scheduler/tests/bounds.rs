@@ -26,6 +26,25 @@ fn a_master_cannot_fill_others_with_entries_of_what_nobody_knows() {
 }
 
 #[test]
+fn words_on_what_is_over_are_bounded() {
+    let mut one = One::slave();
+    one.open(1);
+    for counter in 1..=6000 {
+        let t = tx(1, counter);
+        let slot = one.begin(t);
+        one.operations(t, &[READ]);
+        one.stream(t, 1, 0);
+        one.finish(t, slot, Decision::Commit, &[READ]);
+        one.effects.clear();
+    }
+    assert_eq!(one.scheduler.active(), 0);
+    let weight = one.scheduler.words.weight();
+    assert!((16_000..=16_384).contains(&weight), "{weight}");
+    one.pass(2 * VOTE_TIMEOUT);
+    assert_eq!(one.scheduler.words.weight(), 0);
+}
+
+#[test]
 fn an_entry_ahead_of_its_transaction_is_not_lost() {
     let mut one = One::slave();
     one.open(1);

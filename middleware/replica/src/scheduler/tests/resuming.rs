@@ -11,6 +11,13 @@ impl One {
         self.skipped();
     }
 
+    /// An administrator moves the master.
+    fn move_to(&mut self, to: u16) {
+        let (term, roster, key) = (self.scheduler.term(), Digest::default(), replica_key(0));
+        let wish = steeldb_wire::transaction::MasterMove::new(term, roster, ReplicaId(to), &key);
+        self.deliver(Ordered::Move(wish));
+    }
+
     /// Its sequences are past what was drawn, as soon as that was asked for.
     fn skipped(&mut self) {
         for database in ["app", "other"] {
@@ -408,25 +415,151 @@ fn what_went_another_way_behind_the_old_master_is_done_again() {
     assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
 }
 
+/// It votes like any other, and goes on with it if it is the master again soon.
 #[test]
-fn a_deposed_master_gives_up_what_it_was_showing_and_keeps_what_it_has_shown() {
+fn a_deposed_master_does_again_what_it_was_showing() {
+    for again in [false, true] {
+        let mut one = One::master();
+        one.open(1);
+        let t = tx(1, 1);
+        let slot = one.begin(t);
+        one.operation(t, 1, WRITE);
+        one.backend.held.push(backend::Held::Executed);
+        one.operation(t, 2, READ);
+        one.move_to(1);
+        assert_eq!((one.cast(t), one.undone(t)), (vec![], 1));
+        one.backend.held.clear();
+        if again {
+            one.move_to(0);
+            one.resume(t, slot, &[WRITE]);
+            one.skipped();
+            assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![1, 2, 2]));
+            assert!(!one.not_reproduced(t));
+        } else {
+            one.vouched(t, slot, &[WRITE, READ]);
+        }
+        one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
+        assert_eq!(one.cast(t), [prepared(&[WRITE, READ], t, slot)], "{again}");
+    }
+}
+
+/// Its client had heard of the other master by then.
+#[test]
+fn what_a_deposed_master_showed_to_nobody_it_undoes_if_it_is_the_master_again() {
     let mut one = One::master();
-    for of in [1, 2] {
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE, READ]);
+    one.move_to(1);
+    one.move_to(0);
+    one.resume(t, slot, &[WRITE]);
+    one.skipped();
+    assert!(!one.not_reproduced(t));
+    assert_eq!((one.undone(t), one.silently(t), one.shown(t)), (1, vec![1], vec![1, 2, 2]));
+}
+
+/// COPY data are not kept for it, and what it drew it would draw anew.
+#[test]
+fn a_deposed_master_gives_up_what_it_was_showing_and_cannot_do_again() {
+    let mut one = One::master();
+    for of in [1, 2, 3] {
         one.open(of);
     }
-    let (shown, showing) = (tx(1, 1), tx(2, 1));
+    let [shown, copies, drew] = [1, 2, 3].map(|of| tx(of, 1));
     let slot = one.begin(shown);
     one.operations(shown, &[WRITE]);
-    one.begin(showing);
+    one.begin(copies);
+    one.operations(copies, &[COPY]);
+    one.begin(drew);
     one.backend.held.push(backend::Held::Executed);
-    one.operations(showing, &[READ]);
-    let term = one.scheduler.term();
-    one.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
-    assert_eq!(one.cast(showing), [VoteKind::Blocked]);
-    assert_eq!(one.cast(shown), []);
+    one.operations(drew, &[WRITE, READ]);
+    let mut draws = Draws::default();
+    draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
+    let report = BackendReport::Executed {
+        tx: drew,
+        number: 1,
+        result: backend::result_of(1),
+        sqlstate: None,
+        status: b'T',
+        tag: TagKind::Plain,
+        copy_started: false,
+        draws,
+    };
+    one.event(Event::Backend { session: drew.session, report });
+    one.backend.held.clear();
+    one.move_to(1);
+    assert_eq!(one.cast(copies), [VoteKind::Blocked]);
+    assert_eq!(one.cast(drew), [VoteKind::Blocked]);
+    assert_eq!(one.cast(shown), [], "it was done");
     one.vouched(shown, slot, &[WRITE]);
     one.finish(shown, slot, Decision::Commit, &[WRITE]);
     assert_eq!(one.cast(shown), [prepared(&[WRITE], shown, slot)]);
+}
+
+#[test]
+fn what_was_done_at_a_master_can_be_done_again_behind_the_next() {
+    let (mut one, t, slot) = follower(&[WRITE, READ], 0);
+    one.take_over();
+    one.resume(t, slot, &[WRITE]);
+    one.skipped();
+    assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![2]));
+    one.move_to(2);
+    one.stream_of_master(vec![entry(t, 1, Digest([7; 32]))]);
+    assert_eq!((one.undone(t), one.silently(t)), (1, vec![1, 1]));
+}
+
+/// Its client would see the results twice.
+#[test]
+fn a_master_does_nothing_again_that_it_has_shown_in_its_term() {
+    let (mut one, t, slot) = follower(&[WRITE, READ], 1);
+    one.take_over();
+    one.resume(t, slot, &[WRITE]);
+    one.skipped();
+    assert_eq!(one.shown(t), [2]);
+    one.backend.checks_fail.insert(t);
+    one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
+    assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![2]));
+    assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate: SqlState::parse("23503") }]);
+}
+
+/// The old master's last words on it went nowhere, and whoever lacks them would wait for T_vote, where its session is concerned.
+#[test]
+fn what_is_over_and_wrote_nothing_a_new_master_streams_again() {
+    for decision in [Decision::Commit, Decision::Rollback] {
+        for late in [false, true] {
+            let (mut one, t, slot) = follower(&[READ, READ], 2);
+            one.check(t, 2, 0);
+            one.backend.writes_nothing.insert(t);
+            one.finish(t, slot, decision, &[READ, READ]);
+            assert_eq!((one.transcripts(), one.scheduler.active()), (1, 0));
+            if late {
+                one.pass(2 * VOTE_TIMEOUT);
+                one.pass(1);
+            }
+            one.take_over();
+            let words = match decision {
+                _ if late => vec![],
+                Decision::Commit => vec![1, 2, 3],
+                Decision::Rollback => vec![1, 2],
+            };
+            assert_eq!(one.streamed(t), words, "{decision:?}");
+        }
+    }
+}
+
+/// They wait anew with each term.
+#[test]
+fn words_are_kept_for_as_long_as_others_may_wait_for_them() {
+    let (mut one, t, slot) = follower(&[READ], 1);
+    one.check(t, 1, 0);
+    one.finish(t, slot, Decision::Commit, &[READ]);
+    one.pass(VOTE_TIMEOUT - SECOND);
+    one.move_to(2);
+    one.pass(VOTE_TIMEOUT - SECOND);
+    one.move_to(1);
+    one.pass(SECOND);
+    assert_eq!(one.entries().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2]);
 }
 
 /// The one between has streamed nothing: the first one's own word, which went out in its old term, is void.
@@ -453,11 +586,8 @@ fn a9_who_is_the_master_again_streams_what_it_said_itself() {
         draws: draws.clone(),
     };
     one.event(Event::Backend { session: t.session, report });
-    for to in [1, 0] {
-        let (term, roster, key) = (one.scheduler.term(), Digest::default(), replica_key(0));
-        let to = ReplicaId(to);
-        one.deliver(Ordered::Move(steeldb_wire::transaction::MasterMove::new(term, roster, to, &key)));
-    }
+    one.move_to(1);
+    one.move_to(0);
     one.effects.clear();
     let transcript = one.scheduler.transactions[&t].heads[0];
     one.say(ClientMessage::Resume { tx: t, epoch: 2, operations: 1, transcript });

@@ -11,8 +11,8 @@
 use super::operations::Word;
 use super::planted::PlantedBug;
 use super::transaction::{Phase, Transaction};
-use super::{Effect, Scheduler, draws};
-use steeldb_types::{Digest, TxId};
+use super::{Command, Effect, Scheduler, draws};
+use steeldb_types::{Digest, SessionKey, TxId};
 use steeldb_wire::transaction::{Executed, ReplicaMessage, VoteKind};
 
 /// How long a new master lets what was shown before go first, microseconds. It keeps the locks where they were.
@@ -111,6 +111,7 @@ impl Scheduler {
             self.config.clients.values().flat_map(|rights| rights.databases.iter().cloned()).collect();
         self.resume_until_us = self.now_us + SHOWN_FIRST_US;
         self.term_began = self.open.delivered();
+        self.open_windows();
         let epoch = self.open.term().epoch;
         for tx in all {
             let Some(transaction) = self.transactions.get_mut(tx) else { continue };
@@ -151,6 +152,15 @@ impl Scheduler {
         }
         self.tell_words();
         self.shown_again();
+    }
+
+    /// What this replica showed in earlier terms, nobody acknowledges any more: it takes no room from what comes now.
+    fn open_windows(&mut self) {
+        let ready: Vec<SessionKey> =
+            self.sessions.iter().filter(|(_, session)| session.ready).map(|(key, _)| *key).collect();
+        for session in ready {
+            self.backend(session, Command::Acknowledge(u32::MAX));
+        }
     }
 
     /// The client says how far it was shown its transaction.

@@ -459,6 +459,18 @@ fn what_a_deposed_master_showed_to_nobody_it_undoes_if_it_is_the_master_again() 
     assert_eq!((one.undone(t), one.silently(t), one.shown(t)), (1, vec![1], vec![1, 2, 2]));
 }
 
+/// The client counts anew with each term, and acknowledges in portions. What it never did would add up.
+#[test]
+fn who_is_the_master_again_has_its_whole_window() {
+    let mut one = One::master();
+    one.open(1);
+    let all = Command::Acknowledge(u32::MAX);
+    one.move_to(1);
+    assert!(!one.commands().contains(&&all));
+    one.move_to(0);
+    assert!(one.commands().contains(&&all));
+}
+
 /// COPY data are not kept for it, and what it drew it would draw anew.
 #[test]
 fn a_deposed_master_gives_up_what_it_was_showing_and_cannot_do_again() {

@@ -292,3 +292,57 @@ async fn the_master_moves_at_any_moment_of_a_commit_under_deferred_execution() {
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }
+
+/// Its first master was just showing it, and is the master again before it ends.
+async fn is_moved_away_and_back_while_it_shows(execution: Execution) {
+    let mut cluster = Cluster::start_executing(4, execution).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id int primary key, v int)").await.unwrap();
+    client.execute("insert into t values (1, 0)").await.unwrap();
+    let (mut holder, mut watcher) = (cluster.behind(0).await.unwrap(), cluster.behind(0).await.unwrap());
+    holder.simple("begin; select from public.t for update").await.unwrap();
+    let mut session = client.another().await.unwrap();
+    session.begin();
+    let moves = async {
+        // The statement waits for a lock that the first master alone knows of.
+        let waits = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'";
+        while watcher.simple(waits).await.unwrap().value() == Some("0") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let term = move_master(&client, 1).await.unwrap();
+        all_under(&client, term).await;
+    };
+    let (answer, ()) = tokio::join!(session.run("update t set v = v + 1 returning v"), moves);
+    assert_eq!(value(&answer.unwrap()), "1", "as the second master says");
+    let term = move_master(&client, 0).await.unwrap();
+    all_under(&client, term).await;
+    holder.simple("rollback").await.unwrap();
+    assert!(matches!(session.commit().await, Ok(Completion::Committed(Some(_)))));
+    assert_eq!(value(&client.execute("select v from t").await.unwrap()), "1");
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_master_was_showing_goes_on_when_it_is_moved_away_and_back() {
+    is_moved_away_and_back_while_it_shows(Execution::Speculative).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_master_was_showing_goes_on_when_it_is_moved_away_and_back_under_deferred_execution() {
+    is_moved_away_and_back_while_it_shows(Execution::Deferred).await;
+}
+
+/// Its client acknowledges results in portions, and what is left of one in a term it never does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_has_its_whole_window_at_a_master_that_was_moved_away_and_back() {
+    let mut cluster = Cluster::start_with(4, Duration::from_secs(10)).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    for round in 1..=14 {
+        let answer = client.execute("select repeat('x', 900000)").await.unwrap();
+        assert_eq!(value(&answer).len(), 900_000);
+        let term = move_master(&client, round % 2).await.unwrap();
+        all_under(&client, term).await;
+    }
+    cluster.stop_all().await.unwrap();
+}

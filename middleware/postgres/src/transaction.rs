@@ -7,7 +7,7 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
-use steeldb_types::{Digest, Hasher, Slot, Timestamp, TxId};
+use steeldb_types::{Digest, Hasher, Position, Slot, Timestamp, TxId};
 
 /// Completes a transaction's operations: the implicit last one (B5), then one row that says whether the transaction has
 /// assigned a transaction id, so that it must be voted (A9), and the digest of what its DDL did; NULL without DDL, empty
@@ -295,6 +295,17 @@ pub async fn recorded_of(
     let answer = backend.extended(sql, &[Some(&ids)]).await?;
     let found = answer.rows.iter().filter_map(|row| row.first()?.as_deref());
     Ok(found.filter_map(|id| by_id.get(id).copied()).collect())
+}
+
+/// The last slot of the transactions that are recorded as applied.
+///
+/// # Errors
+/// [`BackendError`].
+pub async fn recorded_upto(backend: &mut Backend) -> Result<Option<Slot>, BackendError> {
+    let answer = backend.simple("SELECT pg_catalog.max(slot) FROM steeldb.transaction").await?;
+    let Some(slot) = answer.value() else { return Ok(None) };
+    let slot = slot.parse().map_err(|_| BackendError::Protocol(format!("{slot:?} is no slot")))?;
+    Ok(Some(Position(slot)))
 }
 
 /// The GIDs of the transactions prepared in `database`.

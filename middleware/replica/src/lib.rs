@@ -5,6 +5,7 @@ pub mod agent;
 pub mod certified;
 pub mod effects;
 pub mod guard;
+pub mod promises;
 pub mod reach;
 pub mod receipt;
 pub mod scheduler;

@@ -4,9 +4,10 @@ use crate::adversaries::Adversary;
 use crate::disk::Disk;
 use crate::scenario::MASTER;
 use crate::store::{Pid, Store, WriteSet};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use steeldb_ordering::Core;
-use steeldb_replica::scheduler::{Effect, Scheduler};
+use steeldb_replica::promises::Promises;
+use steeldb_replica::scheduler::Scheduler;
 use steeldb_types::{Digest, Position, ReplicaId, SessionKey, Slot, Term, TxId};
 use steeldb_wire::auth::SecretKey;
 use steeldb_wire::transaction::SignatureMemo;
@@ -82,26 +83,6 @@ pub(crate) struct Fetch {
     pub(crate) write_set: Digest,
     pub(crate) asked: usize,
     pub(crate) asked_at_us: u64,
-}
-
-/// Votes, and outcomes with an own vote in them, leave once the order that they rest on is durable here: the agent's
-/// rule, which it keeps outside the scheduler.
-#[derive(Default)]
-pub(crate) struct Promises {
-    pub(crate) appended: u64,
-    pub(crate) durable: u64,
-    waiting: VecDeque<(u64, Effect)>,
-}
-
-impl Promises {
-    pub(crate) fn hold(&mut self, effect: Effect) {
-        self.waiting.push_back((self.appended, effect));
-    }
-
-    pub(crate) fn next(&mut self) -> Option<Effect> {
-        self.waiting.front().filter(|(needs, _)| *needs <= self.durable)?;
-        self.waiting.pop_front().map(|(_, effect)| effect)
-    }
 }
 
 impl Node {

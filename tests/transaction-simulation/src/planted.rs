@@ -83,6 +83,7 @@ pub const PLANTS: &[Plant] = &[
     clients(InClients::ReadOnlyOnOneWord, &["answers", "computed answers"], forged_outcomes),
     clients(InClients::ToldOnOneWord, &["questions"], forged_outcomes),
     replicas(InReplicas::TentativeOutOfTurn, &["acknowledged commits"], both_outcomes_told_early),
+    replicas(InReplicas::AppliedBeforeItsRecord, &["restart", "snapshots"], crashes_behind_commits),
     replicas(InReplicas::FinishIsNoWord, &["in time"], moves),
     clients(InClients::TentativeOnOneCorrect, &["acknowledged commits"], told_early),
 ];
@@ -129,15 +130,24 @@ fn false_terms(scenario: &mut Scenario) {
     faulty(scenario, MASTER, Fault::TermForger);
 }
 
-/// Every replica crashes right after one of its votes, and then does not know any more what it prepared.
-fn crashes_in_doubt(scenario: &mut Scenario) {
+/// Every replica crashes once at a step of this kind.
+fn all_crash_at(scenario: &mut Scenario, step: Step) {
     (scenario.n, scenario.faulty) = (4, Vec::new());
     (scenario.clients.correct, scenario.clients.transactions) = (4, 4);
     let crash = |(replica, at): (ReplicaId, u64)| {
         let nth = 1 + ((scenario.seed / 7 + at) % 6) as u32;
-        CrashAt { replica, step: Step::Voted, nth, store_first: false }
+        CrashAt { replica, step, nth, store_first: false }
     };
     scenario.power.at_steps = scenario.replicas().zip(0..).map(crash).collect();
+}
+
+/// Behind one of its votes: then it does not know any more what it prepared.
+fn crashes_in_doubt(scenario: &mut Scenario) {
+    all_crash_at(scenario, Step::Voted);
+}
+
+fn crashes_behind_commits(scenario: &mut Scenario) {
+    all_crash_at(scenario, Step::Committed);
 }
 
 /// A quorum takes the vote of a replica that is so slow that it comes about when T_vote ends at the others.

@@ -22,7 +22,6 @@ mod metrics;
 mod monitor;
 mod peer;
 mod performing;
-mod promises;
 mod reactor;
 mod recovery;
 mod reexecution;

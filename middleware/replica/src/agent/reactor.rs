@@ -8,12 +8,12 @@ use super::fetching::Fetching;
 use super::hook::{Hook, Point};
 use super::judge::Judge;
 use super::peer::PeerMessage;
-use super::promises::Promises;
 use super::round_trips::RoundTrips;
 use super::rows::Rows;
 use super::watching::Watching;
 use super::worker;
-use crate::scheduler::{Connection, Effect, Event, Scheduler};
+use crate::promises::Promises;
+use crate::scheduler::{Connection, Event, Scheduler};
 use crate::spool::Copies;
 use crate::validity;
 use bytes::Bytes;
@@ -207,15 +207,12 @@ impl Reactor {
                 && let Some(effect) = self.scheduler.poll_effect()
             {
                 quiet = false;
-                match effect {
-                    Effect::SendVotes(_) | Effect::ResendVotes { .. } | Effect::Submit(_) => {
-                        self.promises.hold(effect);
-                    }
-                    effect => self.effect(effect),
+                if let Some(effect) = self.promises.take(effect) {
+                    self.effect(effect);
                 }
             }
             while !self.stopped
-                && let Some(effect) = self.promises.next()
+                && let Some(effect) = self.promises.poll()
             {
                 quiet = false;
                 self.effect(effect);

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use steeldb_ordering::{Delivery, Request};
-use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of};
+use steeldb_postgres::transaction::{gid, prepared_gids, recorded_of, recorded_upto};
 use steeldb_postgres::{AGENT_ROLE, Backend, quote};
 use steeldb_types::{Slot, TxId, View, temporary_schema};
 use steeldb_wire::transaction::Ordered;
@@ -90,6 +90,7 @@ pub(super) async fn recover(
             }
         }
     }
+    no_older_than_data(&open, &mut backends).await?;
     let mut vanished = Vec::new();
     for (tx, slot) in open.iter() {
         let gid = gid(tx, slot);
@@ -129,6 +130,32 @@ pub(super) async fn recover(
     );
     leftovers.retain(|of| !kept.contains(of));
     Ok(Recovered { open, in_doubt, missing, vanished, leftovers })
+}
+
+/// What is applied waits for the record of its decision. So data that hold more than the journal knows are not of one time
+/// with it: it was restored from a backup, and what this replica promised to others since is lost.
+async fn no_older_than_data(
+    open: &OpenTransactions,
+    backends: &mut BTreeMap<String, Backend>,
+) -> anyhow::Result<()> {
+    let delivered = open.delivered();
+    for (database, backend) in backends {
+        let applied = match recorded_upto(backend).await? {
+            Some(slot) if slot > delivered => Some(format!("the transaction begun at {slot}")),
+            _ => {
+                let open = open.iter().map(|(tx, _)| tx);
+                recorded_of(backend, open).await?.first().map(|tx| format!("transaction {tx}"))
+            }
+        };
+        if let Some(applied) = applied {
+            anyhow::bail!(
+                "database \"{database}\" holds {applied}, whose commit is not in the journal, which ends at {delivered}: the journal is older \
+                 than the data, and what this replica promised to others since is lost, so it must not go on; restore the journal that \
+                 belongs to the data, or rebuild this replica"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The payload of a request.

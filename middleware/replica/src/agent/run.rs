@@ -7,13 +7,13 @@ use super::config::AgentConfig;
 use super::fetching::Fetching;
 use super::judge::Judge;
 use super::keeper::Keeper;
-use super::promises::Promises;
 use super::reactor::Reactor;
 use super::recovery::{self, Recovered};
 use super::rows::Rows;
 use super::watching::Watching;
 use super::{anchors, decoder, journal, membership, setup};
 use crate::effects::{self, Effects};
+use crate::promises::Promises;
 use crate::scheduler::{self, Event, OpenTransactions, Scheduler};
 use crate::spool::{Copies, Spool};
 use anyhow::Context as _;
@@ -120,7 +120,7 @@ async fn serve(
     };
     drop(deliveries);
 
-    let mut scheduler = Scheduler::new(scheduler::Config {
+    let scheduler_config = scheduler::Config {
         me: config.me,
         master: config.master,
         view: core.roster().view().clone(),
@@ -138,7 +138,9 @@ async fn serve(
         master_silence_us: config.master_silence.as_micros() as u64,
         #[cfg(feature = "planted-bugs")]
         planted_bug: scheduler::PlantedBug::of_environment(),
-    });
+    };
+    let promises = Promises::new(&scheduler_config, 0);
+    let mut scheduler = Scheduler::new(scheduler_config);
     scheduler.restore(open, in_doubt, missing, vanished);
     scheduler.clear_leftovers(leftovers);
 
@@ -174,7 +176,7 @@ async fn serve(
         ));
     }
     let mut reactor = Reactor {
-        promises: Promises::default(),
+        promises,
         judge: Judge {
             administrators: config.administrators.clone(),
             clients: config.clients.clone(),

@@ -33,7 +33,7 @@ mod mastership;
 mod open;
 mod operations;
 mod outcomes;
-mod planted;
+pub(crate) mod planted;
 mod preparing;
 mod rates;
 mod resuming;

@@ -52,6 +52,8 @@ pub enum PlantedBug {
     TentativeOutOfTurn,
     /// A new master waits for its clients' word on what they were shown though they have finished.
     FinishIsNoWord,
+    /// Outcomes are applied before the decisions that hold them are durable.
+    AppliedBeforeItsRecord,
     /// A permit is free before ROLLBACK PREPARED has run.
     PermitReturnedEarly,
 }
@@ -72,12 +74,12 @@ impl PlantedBug {
 
 impl Config {
     #[cfg(feature = "planted-bugs")]
-    pub(super) fn has(&self, bug: PlantedBug) -> bool {
+    pub(crate) fn has(&self, bug: PlantedBug) -> bool {
         self.planted_bug == Some(bug)
     }
 
     #[cfg(not(feature = "planted-bugs"))]
-    pub(super) fn has(&self, _bug: PlantedBug) -> bool {
+    pub(crate) fn has(&self, _bug: PlantedBug) -> bool {
         false
     }
 }

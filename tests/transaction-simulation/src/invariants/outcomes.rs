@@ -29,7 +29,7 @@ pub fn check(history: &History) -> Result<(), String> {
                     return Err(format!("{} committed {}, which the order aborts", ended.replica, ended.tx));
                 }
             }
-            // Its votes wait for the record of its BEGIN (`agent/promises.rs`): nobody has its word.
+            // Its votes wait for the record of its BEGIN (`promises.rs`): nobody has its word.
             _ if ended.forgotten && !ended.committed && !has_voted(history, ended) => {}
             other => {
                 return Err(format!(

@@ -124,7 +124,7 @@ impl World<'_> {
             }
             let Some(entry) = self.sequencer.log.get(running.delivered).cloned() else { return };
             running.delivered += 1;
-            running.promises.appended = running.delivered as u64;
+            running.promises.appended(running.delivered as u64);
             let delivered = running.delivered as u64;
             self.on_lane(at, Lane::Disk, DISK_MAX_US, Within::Persisted(delivered));
             self.deliver(at, entry);
@@ -135,7 +135,7 @@ impl World<'_> {
     pub(super) fn persisted(&mut self, at: usize, upto: u64) {
         let node = &mut self.nodes[at];
         let Some(running) = &mut node.running else { return };
-        running.promises.durable = running.promises.durable.max(upto);
+        running.promises.persisted(upto);
         if running.core.is_some() {
             node.disk.flush(upto);
             return self.ordering_event(at, ordering::Event::Persisted { upto });
@@ -233,7 +233,7 @@ impl World<'_> {
                 let node = &mut self.nodes[at];
                 node.disk.write(sequence, record);
                 if let Some(running) = &mut node.running {
-                    running.promises.appended = running.promises.appended.max(sequence);
+                    running.promises.appended(sequence);
                 }
                 self.on_lane(at, Lane::Disk, DISK_MAX_US, Within::Persisted(sequence));
             }

@@ -3,13 +3,14 @@
 use super::links::{End, Frame};
 use super::{EPOCH_US, Happening, IDLE_TIMEOUT_US, PeerMessage, VOTE_TIMEOUT_US, Within, World};
 use crate::adversaries;
-use crate::node::{Lane, Promises, Running};
+use crate::node::{Lane, Running};
 use crate::scenario::{MASTER, Step};
 use crate::sequencer::Entry;
 use rand::Rng;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use steeldb_ordering::{self as ordering, Request, RequestId};
+use steeldb_replica::promises::Promises;
 use steeldb_replica::scheduler::{
     self, Command, Connection, Effect, Event, Missing, OpenTransactions, Scheduler,
 };
@@ -41,7 +42,11 @@ impl World<'_> {
         let (core, entries, early) = self.restore_order(at);
         self.note_restored(at, &entries);
         let recovered = self.recover(at, &entries);
-        let mut scheduler = Scheduler::new(self.scheduler_config(at));
+        let config = self.scheduler_config(at);
+        // An ideal order's log is counted in entries, a core's in records since the start.
+        let durable = if core.is_some() { 0 } else { entries.len() as u64 };
+        let promises = Promises::new(&config, durable);
+        let mut scheduler = Scheduler::new(config);
         let (open, in_doubt, missing) = recovered;
         // The store loses nothing that it prepared.
         scheduler.restore(open, in_doubt, missing, Vec::new());
@@ -49,7 +54,7 @@ impl World<'_> {
             scheduler,
             core,
             memo: RefCell::new(SignatureMemo::new(4096)),
-            promises: Promises::default(),
+            promises,
             delivered: entries.len(),
             connections: BTreeMap::new(),
             origins: BTreeMap::new(),
@@ -63,10 +68,6 @@ impl World<'_> {
             wake_at: None,
             core_tick_at: None,
         });
-        if let Some(running) = &mut self.nodes[at].running {
-            running.promises.appended = if running.core.is_some() { 0 } else { entries.len() as u64 };
-            running.promises.durable = running.promises.appended;
-        }
         for effect in early {
             self.ordering_effect(at, effect);
         }
@@ -124,12 +125,16 @@ impl World<'_> {
                 missing.push(commit);
             }
         }
+        let ahead = open.iter().find(|(tx, _)| store.is_recorded(*tx)).filter(|_| !self.nodes[at].faulty);
         for (tx, slot) in open.iter() {
             if prepared.remove(&name(tx, slot)) {
                 in_doubt.push((tx, slot, database.clone()));
             }
         }
         let (id, known) = (self.nodes[at].id, open.delivered());
+        if let Some((tx, _)) = ahead {
+            self.fail("restart", format!("{id} holds {tx}, whose commit its log, up to {known}, does not"));
+        }
         for gid in prepared {
             let Some(write_set) = self.nodes[at].store.rollback_prepared(&gid) else { continue };
             self.note(&format!("{id} rolls {} back", write_set.tx));
@@ -241,14 +246,11 @@ impl World<'_> {
         }
         let running = node.running.as_mut()?;
         while let Some(effect) = running.scheduler.poll_effect() {
-            match effect {
-                Effect::SendVotes(_) | Effect::ResendVotes { .. } | Effect::Submit(_) => {
-                    running.promises.hold(effect);
-                }
-                effect => return Some(effect),
+            if let Some(effect) = running.promises.take(effect) {
+                return Some(effect);
             }
         }
-        running.promises.next()
+        running.promises.poll()
     }
 
     fn set_timers(&mut self, at: usize) {

@@ -24,7 +24,7 @@ const SKIP_SQL: &str = "
         room pg_catalog.numeric;
     BEGIN
         FOR item IN
-            SELECT s.seqrelid, s.seqincrement, s.seqstart,
+            SELECT s.seqrelid, s.seqincrement, n.nspname, c.relname,
                    CASE WHEN s.seqincrement > 0 THEN s.seqmax ELSE s.seqmin END AS bound
             FROM pg_catalog.pg_sequence s
             JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
@@ -32,8 +32,10 @@ const SKIP_SQL: &str = "
             WHERE n.nspname <> 'steeldb' AND c.relpersistence = 'p'
         LOOP
             BEGIN
-                reached := coalesce(pg_catalog.pg_sequence_last_value(item.seqrelid)::numeric,
-                                    item.seqstart::numeric - item.seqincrement);
+                -- Not by pg_sequence_last_value: that is NULL, as of a new one, where others' draws have set it to what comes next.
+                EXECUTE pg_catalog.format(
+                    'SELECT last_value::numeric - CASE WHEN is_called THEN 0 ELSE %s END FROM %I.%I',
+                    item.seqincrement, item.nspname, item.relname) INTO reached;
                 -- What committed transactions drew may never have reached this server's sequence.
                 IF item.seqincrement > 0 THEN
                     SELECT greatest(reached, pg_catalog.max(d.greatest)) INTO reached

@@ -205,6 +205,13 @@ async fn a9_what_an_open_transaction_drew_the_next_master_does_not_draw_again() 
     move_master(&client, 1).await.unwrap();
     assert_ne!(value(&client.execute(sql).await.unwrap()), drawn);
     drop(open);
+    // Draws of others leave a sequence set to what comes next.
+    for replica in 0..4 {
+        let set = "select pg_catalog.setval('public.t_id_seq', 5000, false)";
+        cluster.behind(replica).await.unwrap().simple(set).await.unwrap();
+    }
+    move_master(&client, 2).await.unwrap();
+    assert_eq!(value(&client.execute(sql).await.unwrap()), "6000");
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }
@@ -289,6 +296,42 @@ async fn the_master_moves_at_any_moment_of_a_commit_under_deferred_execution() {
         }
     }
     assert_eq!(value(&client.execute("select count(*)::int from t").await.unwrap()), "64");
+    client.identical().await;
+    cluster.stop_all().await.unwrap();
+}
+
+/// Under deferred execution a master gathers what it says of running transactions. It is moved right behind what they drew: the
+/// next one does that again with the same numbers, whether it is told next that they commit or that they go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_what_was_drawn_right_before_the_master_moves_is_reproduced() {
+    let mut cluster = Cluster::start_executing(4, Execution::Deferred).await.unwrap();
+    let mut client = cluster.session().await.unwrap();
+    client.execute("create table t (id serial primary key, round int)").await.unwrap();
+    let mut sessions = Vec::new();
+    for _ in 0..6 {
+        sessions.push(client.another().await.unwrap());
+    }
+    for round in 1..=6 {
+        // Not in the order in which they are told to go on.
+        let mut drawn = Vec::new();
+        for session in sessions.iter_mut().rev() {
+            session.begin();
+            let answer = session.run("insert into t (round) values (1) returning id").await.unwrap();
+            drawn.insert(0, value(&answer).to_string());
+        }
+        move_master(&client, round % 4).await.unwrap();
+        let ends = sessions.iter_mut().zip(&drawn).zip(0..).map(async |((session, id), nth)| {
+            if nth % 2 == 0 {
+                let last = session.run("select currval('t_id_seq')").await?;
+                assert_eq!(value(&last), id);
+            }
+            session.commit().await
+        });
+        for completion in futures::future::join_all(ends).await {
+            assert!(matches!(completion, Ok(Completion::Committed(_))), "round {round}: {completion:?}");
+        }
+    }
+    assert_eq!(value(&client.execute("select count(*)::int from t").await.unwrap()), "36");
     client.identical().await;
     cluster.stop_all().await.unwrap();
 }

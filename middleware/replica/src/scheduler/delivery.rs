@@ -155,6 +155,7 @@ impl Scheduler {
     pub(super) fn view_changed(&mut self, position: Position, view: View) {
         self.nothing_ahead();
         let term = self.open.term();
+        self.end_stream();
         let ended = self.open.change_view(position, view.clone());
         tracing::info!(view = view.number().0, %position, ended = ended.len(), "the membership changed");
         self.config.view = view;

@@ -11,7 +11,7 @@ use super::planted::PlantedBug;
 use super::transaction::Found;
 use super::{Effect, Scheduler, draws};
 use std::collections::{BTreeMap, VecDeque};
-use steeldb_types::{ReplicaId, Term, TxId};
+use steeldb_types::{ReplicaId, Term, TxId, limits};
 use steeldb_wire::transaction::{
     Accusation, Cause, DeposeCertificate, Executed, MasterMove, Ordered, SignedAccusation, Stream,
 };
@@ -154,6 +154,8 @@ impl Scheduler {
         if epoch == term.epoch && from == term.master && !self.is_master() {
             self.mastership.heard_us = Some(self.now_us);
             self.stream_entries(entries);
+        } else if epoch + 1 == term.epoch && self.moved_from == Some(from) && self.is_master() {
+            self.last_words(epoch, entries);
         }
     }
 
@@ -167,6 +169,7 @@ impl Scheduler {
                 .collect();
             let master = certificate.term.master;
             tracing::warn!(%master, accusations = causes.join("; "), "the master is deposed");
+            self.end_stream();
             self.open.depose();
             self.begin_term();
         }
@@ -176,8 +179,19 @@ impl Scheduler {
     pub(super) fn move_delivered(&mut self, wish: &MasterMove) {
         if wish.term == self.open.term() {
             tracing::info!(from = %wish.term.master, to = %wish.to, "an administrator moves the master");
+            self.end_stream();
             self.open.move_to(wish.to);
+            self.moved_from = Some(wish.term.master);
             self.begin_term();
+        }
+    }
+
+    /// The term is about to end: what this master has done is said in it. Who is slower has it in time, and its successor makes
+    /// use of it (`last_words`).
+    pub(super) fn end_stream(&mut self) {
+        self.moved_from = None;
+        if self.is_master() {
+            self.send_gathered();
         }
     }
 
@@ -199,6 +213,24 @@ impl Scheduler {
         let due = self.now_us.saturating_sub(self.mastership.beaten_us);
         if self.is_master() && self.diverged.is_none() && due * BEATS >= self.config.master_silence_us {
             self.send_stream(Vec::new());
+        }
+    }
+
+    /// Sends the stream entries that gathered.
+    pub(super) fn send_gathered(&mut self) {
+        self.streaming_since_us = None;
+        let mut bytes = 0;
+        let mut piece = Vec::new();
+        for entry in std::mem::take(&mut self.streamed) {
+            bytes += 128 + entry.draws.size();
+            piece.push(entry);
+            if bytes > limits::STREAM_BYTES_MAX {
+                bytes = 0;
+                self.send_stream(std::mem::take(&mut piece));
+            }
+        }
+        if !piece.is_empty() {
+            self.send_stream(piece);
         }
     }
 

@@ -178,6 +178,9 @@ pub struct Scheduler {
     resume_until_us: u64,
     /// Where its term began.
     term_began: Position,
+    /// The master that an administrator moved away when this term began, and until when its last words are waited for.
+    moved_from: Option<ReplicaId>,
+    last_words_until_us: u64,
     /// At a new master: databases whose sequences are yet to be put past what was drawn before.
     skipping: BTreeSet<String>,
     /// Sessions with temporary relations that their clients have closed, and that are not open here.
@@ -231,6 +234,8 @@ impl Scheduler {
             resuming: BTreeSet::new(),
             resume_until_us: 0,
             term_began: Position::default(),
+            moved_from: None,
+            last_words_until_us: 0,
             skipping: BTreeSet::new(),
             closed_sessions: BTreeSet::new(),
             not_here: BTreeMap::new(),

@@ -40,7 +40,7 @@ pub(super) struct Word {
 }
 
 /// Stream entries held at once, past which more are dropped: two for each operation of the longest transaction.
-const ENTRIES_HELD_MAX: usize = 2 * limits::OPERATIONS_MAX as usize;
+pub(super) const ENTRIES_HELD_MAX: usize = 2 * limits::OPERATIONS_MAX as usize;
 
 /// How many times the idle time-out a statement may run at the master before the others call its client gone. Until the
 /// master reports that it runs, that is how a statement is told from silence.
@@ -244,6 +244,7 @@ impl Scheduler {
             && (self.skipping.contains(&transaction.database) && number > transaction.shown_upto
                 || self.awaits_resume(tx)
                 || transaction.owes_shown(number)
+                || self.awaits_word(transaction, number)
                 || self.lets_shown_go_first(tx, number))
         {
             return false;
@@ -320,6 +321,10 @@ impl Scheduler {
         // What an earlier master showed is done again with what it drew.
         let again = number <= transaction.shown_upto && transaction.stream.contains_key(&number);
         let show = master && number > transaction.shown_upto;
+        if show && let Some(void) = transaction.stream.remove(&number) {
+            // An earlier master's word on what is done anew says nothing about this.
+            self.entries_held = self.entries_held.saturating_sub(draws::weight(&void));
+        }
         let Buffered { operation, statement, class, mut copy, bytes } = buffered;
         if matches!(operation.kind, OperationKind::CopyIn { .. }) && matches!(copy, CopyState::None) && master
         {

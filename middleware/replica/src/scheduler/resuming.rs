@@ -8,15 +8,18 @@
 //! Nothing of this is needed for safety: a transaction still commits only with the equal votes of a quorum on what its
 //! client was shown.
 
-use super::operations::Word;
+use super::operations::{ENTRIES_HELD_MAX, Word};
 use super::planted::PlantedBug;
-use super::transaction::{Phase, Transaction};
+use super::transaction::{Decided, Phase, Transaction};
 use super::{Command, Effect, Scheduler, draws};
-use steeldb_types::{Digest, SessionKey, TxId};
+use steeldb_types::{Digest, SessionKey, TxId, limits};
 use steeldb_wire::transaction::{Executed, ReplicaMessage, VoteKind};
 
 /// How long a new master lets what was shown before go first, microseconds. It keeps the locks where they were.
 const SHOWN_FIRST_US: u64 = 1_000_000;
+
+/// How long a new master waits for the last words of one that was moved away on what it showed, microseconds.
+const LAST_WORDS_US: u64 = 250_000;
 
 /// How far a client was shown a transaction, by its own word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +59,7 @@ impl Scheduler {
         self.stream_next = 0;
         self.resuming.clear();
         self.resume_until_us = 0;
+        self.last_words_until_us = 0;
         self.skipping.clear();
         let master = self.is_master();
         let now = self.now_us;
@@ -110,6 +114,9 @@ impl Scheduler {
         self.skipping =
             self.config.clients.values().flat_map(|rights| rights.databases.iter().cloned()).collect();
         self.resume_until_us = self.now_us + SHOWN_FIRST_US;
+        if self.moved_from.is_some_and(|before| before != self.config.me) {
+            self.last_words_until_us = self.now_us + LAST_WORDS_US;
+        }
         self.term_began = self.open.delivered();
         self.open_windows();
         let epoch = self.open.term().epoch;
@@ -271,6 +278,46 @@ impl Scheduler {
         }
     }
 
+    /// What the master before this one said before it knew that it was moved away. Its stream is void; what it showed is done
+    /// again with what it drew and with its errors of timing, as with the words that came in time. Once this one draws by
+    /// itself, it is too late for that.
+    pub(super) fn last_words(&mut self, epoch: u64, entries: Vec<Executed>) {
+        if self.last_words_until_us == 0 || self.resume_until_us == 0 {
+            return;
+        }
+        for mut entry in entries.into_iter().filter(|entry| entry.draws.is_sound() && !entry.check) {
+            let (tx, number) = (entry.tx, entry.number);
+            let Some(transaction) = self.transactions.get_mut(&tx) else { continue };
+            let wanted = transaction.phase == Phase::Running
+                && number > transaction.sent
+                && number <= limits::OPERATIONS_MAX
+                && !transaction.stream.contains_key(&number);
+            if wanted && self.entries_held < ENTRIES_HELD_MAX {
+                entry.epoch = epoch;
+                self.entries_held += draws::weight(&entry);
+                transaction.stream.insert(number, entry);
+                self.advance(tx);
+            }
+        }
+    }
+
+    /// Whether an operation that was shown waits for the old master's word on it. What was executed here before had a word, or
+    /// this replica's own.
+    pub(super) fn awaits_word(&self, transaction: &Transaction, number: u32) -> bool {
+        self.last_words_until_us != 0
+            && number > transaction.executed_before
+            && number <= transaction.shown_upto
+            && !transaction.stream.contains_key(&number)
+    }
+
+    /// Last words had their time.
+    pub(super) fn last_words_overdue(&mut self) {
+        if self.last_words_until_us != 0 && self.now_us >= self.last_words_until_us {
+            self.last_words_until_us = 0;
+            self.advance_everyone();
+        }
+    }
+
     /// Whether an operation waits for those that were shown before the term began, so that their locks are theirs again.
     pub(super) fn lets_shown_go_first(&self, tx: TxId, number: u32) -> bool {
         let shown = self.transactions.get(&tx).is_some_and(|transaction| number <= transaction.shown_upto);
@@ -336,8 +383,16 @@ impl Scheduler {
 
     /// What was shown is done again: from here on this master draws by itself.
     fn skip_sequences(&mut self) {
-        // What was committed under earlier masters says how far its sequences were used.
-        if self.resume_until_us == 0 || self.applying.applied_upto() < self.term_began {
+        // What was committed under earlier masters says how far its sequences were used. Some of what was open when the term
+        // began others have vouched for without this replica: it is decided behind that, and taken from a peer.
+        let open_before = |transaction: &Transaction| {
+            let before = transaction.slot.is_some_and(|slot| slot <= self.term_began);
+            before && matches!(transaction.outcome, Some(Decided::Commit { .. }))
+        };
+        if self.resume_until_us == 0
+            || self.applying.applied_upto() < self.term_began
+            || self.transactions.values().any(open_before)
+        {
             return;
         }
         self.resume_until_us = 0;

@@ -350,6 +350,7 @@ impl Scheduler {
         transaction.begun = false;
         transaction.undoing = true;
         transaction.redo_after = after;
+        transaction.executed_before = transaction.executed();
         transaction.transcript = None;
         transaction.heads.clear();
         transaction.drawn.clear();

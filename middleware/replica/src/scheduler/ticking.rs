@@ -37,6 +37,7 @@ impl Scheduler {
     pub(super) fn tick(&mut self) {
         self.stream_due = true;
         self.watch_master();
+        self.last_words_overdue();
         self.resume_overdue();
         self.look_at_bulk();
         let mut due = Due::default();

@@ -152,6 +152,8 @@ pub(super) struct Transaction {
     pub redo_after: Option<TxId>,
     /// How often it was undone for a reason of its own.
     pub redone: u32,
+    /// How many of its operations had been executed here when it was last undone.
+    pub executed_before: u32,
     /// The constraints' check waits for the master's: it failed when it did not.
     pub checks_late: bool,
     /// How far its client was shown it before a master's term began, as it says; at that master, operations up to there
@@ -257,6 +259,7 @@ impl Transaction {
             undoing: false,
             redo_after: None,
             redone: 0,
+            executed_before: 0,
             checks_late: false,
             shown: None,
             shown_upto: 0,

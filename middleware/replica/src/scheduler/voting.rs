@@ -28,21 +28,8 @@ impl Scheduler {
         // do, a moment later is early enough.
         let gathered = self.config.execution == Execution::Speculative
             && self.streaming_since_us.is_some_and(|since| self.now_us >= since + GATHER_US);
-        if (std::mem::take(&mut self.stream_due) || gathered) && !self.streamed.is_empty() {
-            self.streaming_since_us = None;
-            let mut bytes = 0;
-            let mut piece = Vec::new();
-            for entry in std::mem::take(&mut self.streamed) {
-                bytes += 128 + entry.draws.size();
-                piece.push(entry);
-                if bytes > limits::STREAM_BYTES_MAX {
-                    bytes = 0;
-                    self.send_stream(std::mem::take(&mut piece));
-                }
-            }
-            if !piece.is_empty() {
-                self.send_stream(piece);
-            }
+        if std::mem::take(&mut self.stream_due) || gathered {
+            self.send_gathered();
         }
         while !self.cast.is_empty() {
             let rest = self.cast.split_off(self.cast.len().min(limits::VOTE_BATCH_MAX));

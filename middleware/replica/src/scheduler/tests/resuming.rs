@@ -302,6 +302,126 @@ fn a_finish_tells_the_new_master_that_all_was_shown() {
     }
 }
 
+fn drew(value: i64) -> Draws {
+    let mut draws = Draws::default();
+    draws.push(steeldb_wire::transaction::DrawKind::Value, value, 0, "public.s");
+    draws
+}
+
+/// Under deferred execution it gathers its words for up to 100 ms.
+#[test]
+fn a9_a_master_says_what_it_has_done_before_its_term_ends() {
+    let mut one = One::master();
+    one.open(1);
+    let t = tx(1, 1);
+    one.begin(t);
+    one.operations(t, &[WRITE]);
+    assert_eq!(one.entries().count(), 0);
+    one.move_to(1);
+    let ends = |effect: &Effect| match effect {
+        Effect::SendStream(stream) => Some((stream.epoch, stream.entries.len())),
+        Effect::TermBegan(term) => Some((term.epoch, 0)),
+        _ => None,
+    };
+    assert_eq!(one.effects.iter().filter_map(ends).collect::<Vec<_>>(), [(0, 1), (1, 0)]);
+}
+
+/// They are under way when its successor's term begins, and may have been sent later than the client's COMMIT.
+#[test]
+fn a9_what_a_master_that_was_moved_away_said_last_is_done_again_with_what_it_drew() {
+    for (from, finished, late) in [(0, true, false), (0, false, false), (3, true, false), (0, true, true)] {
+        let mut one = One::slave();
+        one.open(1);
+        let t = tx(1, 1);
+        let slot = one.begin(t);
+        one.operations(t, &[WRITE]);
+        one.move_to(1);
+        if finished {
+            one.finish(t, slot, Decision::Commit, &[WRITE]);
+        } else {
+            one.resume(t, slot, &[WRITE]);
+        }
+        assert_eq!(one.silently(t), [0u32; 0], "its word on it is waited for");
+        if late {
+            one.pass(SECOND / 2);
+        }
+        let said = Executed { draws: drew(7), ..entry(t, 1, transcript(t, slot, &[WRITE])) };
+        one.event(Event::Stream { from: ReplicaId(from), epoch: 0, entries: vec![said] });
+        one.pass(SECOND / 2);
+        assert_eq!(one.silently(t), [1]);
+        let handed = one.commands().into_iter().find_map(|command| match command {
+            Command::Execute { draws, .. } => Some(draws.clone()),
+            _ => None,
+        });
+        let heard = from == 0 && !late;
+        assert_eq!(handed, Some(heard.then(|| drew(7))), "{from}, {finished}, {late}");
+        assert!(!one.not_reproduced(t));
+    }
+}
+
+/// Others have vouched for it with the old master. What it drew, this replica knows once it has it.
+#[test]
+fn a9_a_new_masters_sequences_wait_for_what_was_open_and_is_committed_without_it() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE]);
+    one.finish(t, slot, Decision::Commit, &[WRITE]);
+    one.backend.held.push(backend::Held::CaughtUp);
+    one.move_to(1);
+    let skips = |one: &One| one.count(|effect| matches!(effect, Effect::SkipSequences { .. }));
+    one.deliver(commit(t, slot, &[WRITE]));
+    one.pass(2 * SECOND);
+    assert_eq!((one.caught_up(t), skips(&one)), (1, 0));
+    one.event(Event::CaughtUp { tx: t, result: Ok(()) });
+    assert_eq!(skips(&one), 2, "of both databases");
+}
+
+/// It is accused of something, or dead.
+#[test]
+fn the_last_words_of_a_master_that_was_deposed_count_for_nothing() {
+    let mut one = One::slave();
+    let (t, other) = (tx(1, 1), tx(2, 1));
+    let slots = [t, other].map(|tx| {
+        one.open(tx.session.session.0);
+        let slot = one.begin(tx);
+        one.operations(tx, &[WRITE]);
+        slot
+    });
+    one.take_over();
+    one.resume(t, slots[0], &[WRITE]);
+    assert_eq!(one.silently(t), [1], "not waited for");
+    let said = Executed { draws: drew(7), ..entry(other, 1, transcript(other, slots[1], &[WRITE])) };
+    one.event(Event::Stream { from: ReplicaId(0), epoch: 0, entries: vec![said] });
+    assert!(one.scheduler.transactions[&other].stream.is_empty());
+}
+
+/// It would be recorded as drawn here, and nowhere else.
+#[test]
+fn a9_an_old_masters_word_on_what_is_shown_anew_counts_for_nothing() {
+    let mut one = One::slave();
+    one.open(1);
+    let t = tx(1, 1);
+    let slot = one.begin(t);
+    one.operations(t, &[WRITE, WRITE]);
+    one.stream_of_master(vec![entry(t, 1, transcript(t, slot, &[WRITE]))]);
+    one.stream_of_master(vec![Executed { draws: drew(7), ..entry(t, 2, Digest::default()) }]);
+    one.take_over();
+    one.resume(t, slot, &[WRITE]);
+    one.skipped();
+    assert_eq!(one.shown(t), [2]);
+    one.finish(t, slot, Decision::Commit, &[WRITE, WRITE]);
+    let marks = one.commands().into_iter().find_map(|command| match command {
+        Command::Prepare { marks, .. } => Some(marks.len()),
+        _ => None,
+    });
+    assert_eq!(marks, Some(0));
+    assert!(one.entries().all(|entry| entry.draws.is_empty()));
+    one.deliver(commit(t, slot, &[WRITE, WRITE]));
+    assert_eq!(one.scheduler.entries_held, 0);
+}
+
 /// As where its client says itself how far it was shown.
 #[test]
 fn a9_what_an_old_master_drew_is_not_drawn_again_for_a_finish_that_comes_late() {
@@ -311,10 +431,8 @@ fn a9_what_an_old_master_drew_is_not_drawn_again_for_a_finish_that_comes_late() 
         let t = tx(1, 1);
         let slot = one.begin(t);
         one.operations(t, &[WRITE]);
-        let mut draws = Draws::default();
-        draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
         let transcript = transcript(t, slot, &[WRITE]);
-        one.stream_of_master(vec![Executed { draws, ..entry(t, 1, transcript) }]);
+        one.stream_of_master(vec![Executed { draws: drew(7), ..entry(t, 1, transcript) }]);
         one.take_over();
         if late {
             one.pass(2 * SECOND);
@@ -478,31 +596,29 @@ fn a_deposed_master_gives_up_what_it_was_showing_and_cannot_do_again() {
     for of in [1, 2, 3] {
         one.open(of);
     }
-    let [shown, copies, drew] = [1, 2, 3].map(|of| tx(of, 1));
+    let [shown, copies, draws] = [1, 2, 3].map(|of| tx(of, 1));
     let slot = one.begin(shown);
     one.operations(shown, &[WRITE]);
     one.begin(copies);
     one.operations(copies, &[COPY]);
-    one.begin(drew);
+    one.begin(draws);
     one.backend.held.push(backend::Held::Executed);
-    one.operations(drew, &[WRITE, READ]);
-    let mut draws = Draws::default();
-    draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
+    one.operations(draws, &[WRITE, READ]);
     let report = BackendReport::Executed {
-        tx: drew,
+        tx: draws,
         number: 1,
         result: backend::result_of(1),
         sqlstate: None,
         status: b'T',
         tag: TagKind::Plain,
         copy_started: false,
-        draws,
+        draws: drew(7),
     };
-    one.event(Event::Backend { session: drew.session, report });
+    one.event(Event::Backend { session: draws.session, report });
     one.backend.held.clear();
     one.move_to(1);
     assert_eq!(one.cast(copies), [VoteKind::Blocked]);
-    assert_eq!(one.cast(drew), [VoteKind::Blocked]);
+    assert_eq!(one.cast(draws), [VoteKind::Blocked]);
     assert_eq!(one.cast(shown), [], "it was done");
     one.vouched(shown, slot, &[WRITE]);
     one.finish(shown, slot, Decision::Commit, &[WRITE]);
@@ -583,8 +699,7 @@ fn a9_who_is_the_master_again_streams_what_it_said_itself() {
     let slot = one.begin(t);
     one.backend.held.push(backend::Held::Executed);
     one.operations(t, &[COPY]);
-    let mut draws = Draws::default();
-    draws.push(steeldb_wire::transaction::DrawKind::Value, 7, 0, "public.s");
+    let draws = drew(7);
     one.say(ClientMessage::CopyEnd { tx: t, number: 1, failure: None });
     let sqlstate = Some(SqlState::parse("57014"));
     let report = BackendReport::Executed {

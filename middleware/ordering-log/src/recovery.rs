@@ -114,8 +114,11 @@ impl Log {
                 self.durable = found.end;
                 torn_bytes = (bytes.len() as u64).saturating_sub(found.end);
                 if torn_bytes > 0 {
-                    let cut = self.disk.set_len(&file, found.end).and_then(|()| self.disk.sync(&file));
-                    cut.map_err(|error| self.fail(&file, error))?;
+                    self.disk.set_len(&file, found.end).map_err(|error| self.fail(&file, error))?;
+                }
+                // A process that was killed has written what no disk holds yet. Whoever reads it here counts on it.
+                if torn_bytes > 0 || self.options.sync {
+                    self.disk.sync(&file).map_err(|error| self.fail(&file, error))?;
                 }
                 if !found.damage.is_empty() {
                     // What was lost is made good by a segment that does not need what is here.

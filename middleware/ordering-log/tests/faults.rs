@@ -125,6 +125,31 @@ fn what_was_committed_is_there_after_any_crash() {
     assert!(torn > 20 && survived > 20 && dropped > 20, "{torn} {survived} {dropped}");
 }
 
+/// The process was killed between a write and its sync, and power is cut after the next start: what that one read, and may
+/// have spoken of, is there.
+#[test]
+fn what_a_killed_process_had_written_outlives_a_power_cut_once_it_was_read() {
+    for seed in 0..20 {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let (disk, mut model) = written(seed, 10);
+        let mut author = Author::new();
+        author.resume(&model);
+        let unsynced = Options { sync: false, ..OPTIONS };
+        let (mut log, _) = Log::open(Arc::new(disk.clone()), unsynced).unwrap();
+        let record = author.record(&mut rng);
+        log.append(&record).unwrap();
+        model.apply(&record);
+        log.commit().unwrap();
+        drop(log);
+        for start in ["after the kill", "after the power cut"] {
+            let (log, recovered) = open(&disk).unwrap();
+            let (_, found) = observe(recovered, &log.reader(), author.next + 1);
+            assert!(found == model, "seed {seed}, {start}: {} {}", found.summary(), model.summary());
+            disk.cut_power(&mut |_| 0);
+        }
+    }
+}
+
 /// Goes on with the crashed disk under the name of the first.
 fn replace(disk: &SimulatedDisk, crashed: &SimulatedDisk, log: &mut Log) {
     disk.become_copy_of(crashed);

@@ -132,7 +132,8 @@ impl Scheduler {
         self.transactions.range(first..=last).map(|(_, transaction)| transaction)
     }
 
-    /// Makes `tx` its session's transaction, leaving an earlier one behind; false if the session is past it.
+    /// Makes `tx` its session's transaction, leaving earlier ones behind; false if the session is past it. What was begun before
+    /// the session was opened here is among them: its client does not send the rest of it here.
     pub(super) fn enter(&mut self, tx: TxId) -> bool {
         let Some(session) = self.sessions.get_mut(&tx.session) else { return false };
         if session.current == Some(tx) {
@@ -142,7 +143,10 @@ impl Scheduler {
             return false;
         }
         session.counter = tx.counter;
-        if let Some(before) = session.current.replace(tx) {
+        session.current = Some(tx);
+        let earlier = TxId { counter: 0, ..tx }..tx;
+        let earlier: Vec<TxId> = self.transactions.range(earlier).map(|(tx, _)| *tx).collect();
+        for before in earlier {
             self.leave_behind(before);
         }
         true

@@ -345,6 +345,24 @@ fn a_transaction_that_wrote_and_is_overtaken_by_the_next_begin_is_rolled_back() 
     }
 }
 
+/// Its session was opened again behind it, so its client ends it nowhere here: neither this master nor another replica waits
+/// for that.
+#[test]
+fn a_transaction_begun_before_its_session_was_opened_does_not_hold_up_the_next() {
+    for master in [true, false] {
+        let mut one = if master { One::master() } else { One::slave() };
+        let (t, u) = (tx(1, 1), tx(1, 2));
+        one.begin(t);
+        one.open(1);
+        let slot_u = one.begin(u);
+        one.operations(u, &[WRITE]);
+        one.stream(u, 1, 0);
+        one.finish(u, slot_u, Decision::Commit, &[WRITE]);
+        assert_eq!((one.executed(u), one.cast(u)), (1, vec![prepared(&[WRITE], u, slot_u)]), "{master}");
+        assert_eq!(one.scheduler.active(), 1);
+    }
+}
+
 /// A replica may be several transactions behind.
 #[test]
 fn transactions_that_are_overtaken_one_after_the_other_are_completed_in_turn() {

@@ -9,6 +9,7 @@ mod bulk;
 mod catching_up;
 mod certificates;
 mod clients;
+mod deposed;
 mod doubt;
 mod draws;
 mod finishing;
@@ -23,6 +24,7 @@ mod speculation;
 mod tentative;
 mod walls;
 mod waves;
+mod words;
 mod world;
 
 use super::*;

@@ -4,7 +4,7 @@ use super::*;
 
 impl One {
     /// Replica 1 takes over: this one.
-    fn take_over(&mut self) {
+    pub(super) fn take_over(&mut self) {
         let term = self.scheduler.term();
         self.deliver(Ordered::Depose(DeposeCertificate { term, accusations: vec![] }));
         assert!(self.scheduler.is_master());
@@ -12,27 +12,27 @@ impl One {
     }
 
     /// An administrator moves the master.
-    fn move_to(&mut self, to: u16) {
+    pub(super) fn move_to(&mut self, to: u16) {
         let (term, roster, key) = (self.scheduler.term(), Digest::default(), replica_key(0));
         let wish = steeldb_wire::transaction::MasterMove::new(term, roster, ReplicaId(to), &key);
         self.deliver(Ordered::Move(wish));
     }
 
     /// Its sequences are past what was drawn, as soon as that was asked for.
-    fn skipped(&mut self) {
+    pub(super) fn skipped(&mut self) {
         for database in ["app", "other"] {
             self.event(Event::SequencesSkipped { database: database.into() });
         }
     }
 
-    fn resume(&mut self, tx: TxId, slot: Slot, shown: &[u32]) {
+    pub(super) fn resume(&mut self, tx: TxId, slot: Slot, shown: &[u32]) {
         let epoch = self.scheduler.term().epoch;
         let (operations, transcript) = (shown.len() as u32, transcript(tx, slot, shown));
         self.say(ClientMessage::Resume { tx, epoch, operations, transcript });
     }
 
     /// Operations sent to the backend whose results the client is shown.
-    fn shown(&self, tx: TxId) -> Vec<u32> {
+    pub(super) fn shown(&self, tx: TxId) -> Vec<u32> {
         let shown = |command: &&Command| match command {
             Command::Execute { tx: of, number, show: true, .. } if *of == tx => Some(*number),
             _ => None,
@@ -40,7 +40,7 @@ impl One {
         self.commands().iter().filter_map(shown).collect()
     }
 
-    fn silently(&self, tx: TxId) -> Vec<u32> {
+    pub(super) fn silently(&self, tx: TxId) -> Vec<u32> {
         let silent = |command: &&Command| match command {
             Command::Execute { tx: of, number, show: false, .. } if *of == tx => Some(*number),
             _ => None,
@@ -48,14 +48,14 @@ impl One {
         self.commands().iter().filter_map(silent).collect()
     }
 
-    fn not_reproduced(&self, tx: TxId) -> bool {
+    pub(super) fn not_reproduced(&self, tx: TxId) -> bool {
         self.count(|effect| {
             matches!(effect, Effect::Reply { message: ReplicaMessage::NotReproduced { tx: of }, .. } if *of == tx)
         }) > 0
     }
 
     /// The numbers that it has streamed of a transaction as the master.
-    fn streamed(&mut self, tx: TxId) -> Vec<u32> {
+    pub(super) fn streamed(&mut self, tx: TxId) -> Vec<u32> {
         self.pass(SECOND);
         self.effects
             .iter()
@@ -69,7 +69,7 @@ impl One {
             .collect()
     }
 
-    fn undone(&self, tx: TxId) -> usize {
+    pub(super) fn undone(&self, tx: TxId) -> usize {
         let ends =
             |command: &&&Command| matches!(command, Command::End { tx: of, commit: false } if *of == tx);
         self.commands().iter().filter(ends).count()
@@ -77,11 +77,11 @@ impl One {
 }
 
 /// One that executes ahead, with an open session and a transaction of which the old master streamed so much.
-fn follower(operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
+pub(super) fn follower(operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
     following(One::speculative(), operations, streamed)
 }
 
-fn following(mut one: One, operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
+pub(super) fn following(mut one: One, operations: &[u32], streamed: usize) -> (One, TxId, Slot) {
     one.open(1);
     let t = tx(1, 1);
     let slot = one.begin(t);
@@ -302,71 +302,10 @@ fn a_finish_tells_the_new_master_that_all_was_shown() {
     }
 }
 
-fn drew(value: i64) -> Draws {
-    let mut draws = Draws::default();
-    draws.push(steeldb_wire::transaction::DrawKind::Value, value, 0, "public.s");
-    draws
-}
-
-/// Under deferred execution it gathers its words for up to 100 ms.
-#[test]
-fn a9_a_master_says_what_it_has_done_before_its_term_ends() {
-    let mut one = One::master();
-    one.open(1);
-    let t = tx(1, 1);
-    one.begin(t);
-    one.operations(t, &[WRITE]);
-    assert_eq!(one.entries().count(), 0);
-    one.move_to(1);
-    let ends = |effect: &Effect| match effect {
-        Effect::SendStream(stream) => Some((stream.epoch, stream.entries.len())),
-        Effect::TermBegan(term) => Some((term.epoch, 0)),
-        _ => None,
-    };
-    assert_eq!(one.effects.iter().filter_map(ends).collect::<Vec<_>>(), [(0, 1), (1, 0)]);
-}
-
-/// They are under way when its successor's term begins, and may have been sent later than the client's COMMIT.
-#[test]
-fn a9_what_a_master_that_was_moved_away_said_last_is_done_again_with_what_it_drew() {
-    for (from, finished, late) in [(0, true, false), (0, false, false), (3, true, false), (0, true, true)] {
-        let mut one = One::slave();
-        one.open(1);
-        let t = tx(1, 1);
-        let slot = one.begin(t);
-        one.operations(t, &[WRITE]);
-        one.move_to(1);
-        if finished {
-            one.finish(t, slot, Decision::Commit, &[WRITE]);
-        } else {
-            one.resume(t, slot, &[WRITE]);
-        }
-        assert_eq!(one.silently(t), [0u32; 0], "its word on it is waited for");
-        if late {
-            one.pass(SECOND / 2);
-        }
-        let said = Executed { draws: drew(7), ..entry(t, 1, transcript(t, slot, &[WRITE])) };
-        one.event(Event::Stream { from: ReplicaId(from), epoch: 0, entries: vec![said] });
-        one.pass(SECOND / 2);
-        assert_eq!(one.silently(t), [1]);
-        let handed = one.commands().into_iter().find_map(|command| match command {
-            Command::Execute { draws, .. } => Some(draws.clone()),
-            _ => None,
-        });
-        let heard = from == 0 && !late;
-        assert_eq!(handed, Some(heard.then(|| drew(7))), "{from}, {finished}, {late}");
-        assert!(!one.not_reproduced(t));
-    }
-}
-
 /// Others have vouched for it with the old master. What it drew, this replica knows once it has it.
 #[test]
 fn a9_a_new_masters_sequences_wait_for_what_was_open_and_is_committed_without_it() {
-    let mut one = One::slave();
-    one.open(1);
-    let t = tx(1, 1);
-    let slot = one.begin(t);
-    one.operations(t, &[WRITE]);
+    let (mut one, t, slot) = following(One::slave(), &[WRITE], 0);
     one.finish(t, slot, Decision::Commit, &[WRITE]);
     one.backend.held.push(backend::Held::CaughtUp);
     one.move_to(1);
@@ -376,73 +315,6 @@ fn a9_a_new_masters_sequences_wait_for_what_was_open_and_is_committed_without_it
     assert_eq!((one.caught_up(t), skips(&one)), (1, 0));
     one.event(Event::CaughtUp { tx: t, result: Ok(()) });
     assert_eq!(skips(&one), 2, "of both databases");
-}
-
-/// It is accused of something, or dead.
-#[test]
-fn the_last_words_of_a_master_that_was_deposed_count_for_nothing() {
-    let mut one = One::slave();
-    let (t, other) = (tx(1, 1), tx(2, 1));
-    let slots = [t, other].map(|tx| {
-        one.open(tx.session.session.0);
-        let slot = one.begin(tx);
-        one.operations(tx, &[WRITE]);
-        slot
-    });
-    one.take_over();
-    one.resume(t, slots[0], &[WRITE]);
-    assert_eq!(one.silently(t), [1], "not waited for");
-    let said = Executed { draws: drew(7), ..entry(other, 1, transcript(other, slots[1], &[WRITE])) };
-    one.event(Event::Stream { from: ReplicaId(0), epoch: 0, entries: vec![said] });
-    assert!(one.scheduler.transactions[&other].stream.is_empty());
-}
-
-/// It would be recorded as drawn here, and nowhere else.
-#[test]
-fn a9_an_old_masters_word_on_what_is_shown_anew_counts_for_nothing() {
-    let mut one = One::slave();
-    one.open(1);
-    let t = tx(1, 1);
-    let slot = one.begin(t);
-    one.operations(t, &[WRITE, WRITE]);
-    one.stream_of_master(vec![entry(t, 1, transcript(t, slot, &[WRITE]))]);
-    one.stream_of_master(vec![Executed { draws: drew(7), ..entry(t, 2, Digest::default()) }]);
-    one.take_over();
-    one.resume(t, slot, &[WRITE]);
-    one.skipped();
-    assert_eq!(one.shown(t), [2]);
-    one.finish(t, slot, Decision::Commit, &[WRITE, WRITE]);
-    let marks = one.commands().into_iter().find_map(|command| match command {
-        Command::Prepare { marks, .. } => Some(marks.len()),
-        _ => None,
-    });
-    assert_eq!(marks, Some(0));
-    assert!(one.entries().all(|entry| entry.draws.is_empty()));
-    one.deliver(commit(t, slot, &[WRITE, WRITE]));
-    assert_eq!(one.scheduler.entries_held, 0);
-}
-
-/// As where its client says itself how far it was shown.
-#[test]
-fn a9_what_an_old_master_drew_is_not_drawn_again_for_a_finish_that_comes_late() {
-    for late in [false, true] {
-        let mut one = One::slave();
-        one.open(1);
-        let t = tx(1, 1);
-        let slot = one.begin(t);
-        one.operations(t, &[WRITE]);
-        let transcript = transcript(t, slot, &[WRITE]);
-        one.stream_of_master(vec![Executed { draws: drew(7), ..entry(t, 1, transcript) }]);
-        one.take_over();
-        if late {
-            one.pass(2 * SECOND);
-            one.skipped();
-        }
-        one.finish(t, slot, Decision::Commit, &[WRITE]);
-        assert_eq!(one.not_reproduced(t), late);
-        let cast = if late { VoteKind::Blocked } else { prepared(&[WRITE], t, slot) };
-        assert_eq!(one.cast(t), [cast]);
-    }
 }
 
 /// It can only end as one that wrote nothing: it keeps nobody from a lock.
@@ -531,198 +403,6 @@ fn what_went_another_way_behind_the_old_master_is_done_again() {
     assert_eq!((one.undone(t), one.executed(t)), (1, 2));
     one.finish(t, slot, Decision::Commit, &[WRITE]);
     assert_eq!(one.cast(t), [prepared(&[WRITE], t, slot)]);
-}
-
-/// It votes like any other, and goes on with it if it is the master again soon.
-#[test]
-fn a_deposed_master_does_again_what_it_was_showing() {
-    for again in [false, true] {
-        let mut one = One::master();
-        one.open(1);
-        let t = tx(1, 1);
-        let slot = one.begin(t);
-        one.operation(t, 1, WRITE);
-        one.backend.held.push(backend::Held::Executed);
-        one.operation(t, 2, READ);
-        one.move_to(1);
-        assert_eq!((one.cast(t), one.undone(t)), (vec![], 1));
-        one.backend.held.clear();
-        if again {
-            one.move_to(0);
-            one.resume(t, slot, &[WRITE]);
-            one.skipped();
-            assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![1, 2, 2]));
-            assert!(!one.not_reproduced(t));
-        } else {
-            one.vouched(t, slot, &[WRITE, READ]);
-        }
-        one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
-        assert_eq!(one.cast(t), [prepared(&[WRITE, READ], t, slot)], "{again}");
-    }
-}
-
-/// Its client had heard of the other master by then.
-#[test]
-fn what_a_deposed_master_showed_to_nobody_it_undoes_if_it_is_the_master_again() {
-    let mut one = One::master();
-    one.open(1);
-    let t = tx(1, 1);
-    let slot = one.begin(t);
-    one.operations(t, &[WRITE, READ]);
-    one.move_to(1);
-    one.move_to(0);
-    one.resume(t, slot, &[WRITE]);
-    one.skipped();
-    assert!(!one.not_reproduced(t));
-    assert_eq!((one.undone(t), one.silently(t), one.shown(t)), (1, vec![1], vec![1, 2, 2]));
-}
-
-/// The client counts anew with each term, and acknowledges in portions. What it never did would add up.
-#[test]
-fn who_is_the_master_again_has_its_whole_window() {
-    let mut one = One::master();
-    one.open(1);
-    let all = Command::Acknowledge(u32::MAX);
-    one.move_to(1);
-    assert!(!one.commands().contains(&&all));
-    one.move_to(0);
-    assert!(one.commands().contains(&&all));
-}
-
-/// COPY data are not kept for it, and what it drew it would draw anew.
-#[test]
-fn a_deposed_master_gives_up_what_it_was_showing_and_cannot_do_again() {
-    let mut one = One::master();
-    for of in [1, 2, 3] {
-        one.open(of);
-    }
-    let [shown, copies, draws] = [1, 2, 3].map(|of| tx(of, 1));
-    let slot = one.begin(shown);
-    one.operations(shown, &[WRITE]);
-    one.begin(copies);
-    one.operations(copies, &[COPY]);
-    one.begin(draws);
-    one.backend.held.push(backend::Held::Executed);
-    one.operations(draws, &[WRITE, READ]);
-    let report = BackendReport::Executed {
-        tx: draws,
-        number: 1,
-        result: backend::result_of(1),
-        sqlstate: None,
-        status: b'T',
-        tag: TagKind::Plain,
-        copy_started: false,
-        draws: drew(7),
-    };
-    one.event(Event::Backend { session: draws.session, report });
-    one.backend.held.clear();
-    one.move_to(1);
-    assert_eq!(one.cast(copies), [VoteKind::Blocked]);
-    assert_eq!(one.cast(draws), [VoteKind::Blocked]);
-    assert_eq!(one.cast(shown), [], "it was done");
-    one.vouched(shown, slot, &[WRITE]);
-    one.finish(shown, slot, Decision::Commit, &[WRITE]);
-    assert_eq!(one.cast(shown), [prepared(&[WRITE], shown, slot)]);
-}
-
-#[test]
-fn what_was_done_at_a_master_can_be_done_again_behind_the_next() {
-    let (mut one, t, slot) = follower(&[WRITE, READ], 0);
-    one.take_over();
-    one.resume(t, slot, &[WRITE]);
-    one.skipped();
-    assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![2]));
-    one.move_to(2);
-    one.stream_of_master(vec![entry(t, 1, Digest([7; 32]))]);
-    assert_eq!((one.undone(t), one.silently(t)), (1, vec![1, 1]));
-}
-
-/// Its client would see the results twice.
-#[test]
-fn a_master_does_nothing_again_that_it_has_shown_in_its_term() {
-    let (mut one, t, slot) = follower(&[WRITE, READ], 1);
-    one.take_over();
-    one.resume(t, slot, &[WRITE]);
-    one.skipped();
-    assert_eq!(one.shown(t), [2]);
-    one.backend.checks_fail.insert(t);
-    one.finish(t, slot, Decision::Commit, &[WRITE, READ]);
-    assert_eq!((one.silently(t), one.shown(t)), (vec![1], vec![2]));
-    assert_eq!(one.cast(t), [VoteKind::Failed { sqlstate: SqlState::parse("23503") }]);
-}
-
-/// The old master's last words on it went nowhere, and whoever lacks them would wait for T_vote, where its session is concerned.
-#[test]
-fn what_is_over_and_wrote_nothing_a_new_master_streams_again() {
-    for decision in [Decision::Commit, Decision::Rollback] {
-        for late in [false, true] {
-            let (mut one, t, slot) = follower(&[READ, READ], 2);
-            one.check(t, 2, 0);
-            one.backend.writes_nothing.insert(t);
-            one.finish(t, slot, decision, &[READ, READ]);
-            assert_eq!((one.transcripts(), one.scheduler.active()), (1, 0));
-            if late {
-                one.pass(2 * VOTE_TIMEOUT);
-                one.pass(1);
-            }
-            one.take_over();
-            let words = match decision {
-                _ if late => vec![],
-                Decision::Commit => vec![1, 2, 3],
-                Decision::Rollback => vec![1, 2],
-            };
-            assert_eq!(one.streamed(t), words, "{decision:?}");
-        }
-    }
-}
-
-/// They wait anew with each term.
-#[test]
-fn words_are_kept_for_as_long_as_others_may_wait_for_them() {
-    let (mut one, t, slot) = follower(&[READ], 1);
-    one.check(t, 1, 0);
-    one.finish(t, slot, Decision::Commit, &[READ]);
-    one.pass(VOTE_TIMEOUT - SECOND);
-    one.move_to(2);
-    one.pass(VOTE_TIMEOUT - SECOND);
-    one.move_to(1);
-    one.pass(SECOND);
-    assert_eq!(one.entries().map(|entry| entry.number).collect::<Vec<_>>(), [1, 2]);
-}
-
-/// The one between has streamed nothing: the first one's own word, which went out in its old term, is void.
-#[test]
-fn a9_who_is_the_master_again_streams_what_it_said_itself() {
-    let mut one = One::master();
-    one.open(1);
-    let t = tx(1, 1);
-    let slot = one.begin(t);
-    one.backend.held.push(backend::Held::Executed);
-    one.operations(t, &[COPY]);
-    let draws = drew(7);
-    one.say(ClientMessage::CopyEnd { tx: t, number: 1, failure: None });
-    let sqlstate = Some(SqlState::parse("57014"));
-    let report = BackendReport::Executed {
-        tx: t,
-        number: 1,
-        result: backend::result_of(1),
-        sqlstate,
-        status: b'E',
-        tag: TagKind::Plain,
-        copy_started: true,
-        draws: draws.clone(),
-    };
-    one.event(Event::Backend { session: t.session, report });
-    one.move_to(1);
-    one.move_to(0);
-    one.effects.clear();
-    let transcript = one.scheduler.transactions[&t].heads[0];
-    one.say(ClientMessage::Resume { tx: t, epoch: 2, operations: 1, transcript });
-    one.pass(SECOND);
-    let streamed: Vec<&Executed> = one.entries().filter(|entry| entry.tx == t).collect();
-    let [entry] = streamed[..] else { panic!("{slot}: {streamed:?}") };
-    assert_eq!((entry.draws.clone(), entry.copied), (draws, true));
-    assert_eq!((entry.adopted, entry.failed), (sqlstate, sqlstate));
 }
 
 #[test]
